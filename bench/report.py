@@ -1,0 +1,105 @@
+"""The table and the JSON of a run. Pure, but for writing the file."""
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+
+from bench.bars import Bar
+from bench.scenario import Sample, Scenario
+
+VARIANTS = ("bare", "celery", "ours", "sqlite")
+HEADER = ("scenario", "metric", *VARIANTS, "ours/celery", "bar", "")
+
+
+@dataclass(slots=True)
+class Report:
+    """Samples and errors as they come in: `samples[scenario][variant]` is one per round."""
+
+    scenarios: Sequence[Scenario]
+    samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
+    errors: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, scenario: str, variant: str, sample: Sample) -> None:
+        self.samples.setdefault(scenario, {}).setdefault(variant, []).append(sample)
+
+    def fail(self, scenario: str, variant: str, reason: str) -> None:
+        self.errors.setdefault(f"{scenario}/{variant}", []).append(reason)
+
+    def values(self) -> dict[str, float]:
+        """Medians by "scenario/variant/metric"."""
+        found: dict[str, float] = {}
+        for scenario, variants in self.samples.items():
+            for variant, rounds in variants.items():
+                for metric in rounds[0]:
+                    found[f"{scenario}/{variant}/{metric}"] = median(sample[metric] for sample in rounds)
+        return found
+
+    def table(self) -> str:
+        rows = [HEADER, *(row for scenario in self.scenarios for row in self._rows(scenario))]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+        left = {0, 1, len(HEADER) - 2, len(HEADER) - 1}
+        lines = [
+            "  ".join(
+                cell.ljust(width) if column in left else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *self._endings()])
+
+    def _rows(self, scenario: Scenario) -> Iterator[tuple[str, ...]]:
+        values = self.values()
+        about = scenario.about
+        for metric, unit in scenario.units.items():
+            keys = [f"{scenario.name}/{variant}/{metric}" for variant in VARIANTS]
+            cells = [number(values[key]) if key in values else "" for key in keys]
+            ours, theirs = values.get(keys[2]), values.get(keys[1])
+            ratio = f"{ours / theirs:.3g} ×" if ours is not None and theirs else ""
+            bars: list[Bar | None] = [bar for bar in scenario.bars if bar.metric == metric]
+            for bar in bars or [None]:
+                text, verdict = self._judged(scenario, bar)
+                yield (about, f"{metric} {unit}".strip(), *cells, ratio, text, verdict)
+                about, cells, ratio = "", [""] * len(cells), ""
+
+    def _judged(self, scenario: Scenario, bar: Bar | None) -> tuple[str, str]:
+        if bar is None:
+            return "", ""
+        values = self.values()
+        value = values.get(f"{scenario.name}/{bar.variant}/{bar.metric}")
+        return bar.text(values), "-" if value is None else bar.verdict(value, values)
+
+    def _endings(self) -> Iterator[str]:
+        for where, reasons in self.errors.items():
+            yield f"error in {where}: {reasons[0]}" + (f" (and {len(reasons) - 1} more)" if reasons[1:] else "")
+        verdicts = [self._judged(scenario, bar)[1] for scenario in self.scenarios for bar in scenario.bars]
+        yield ", ".join(f"{verdicts.count(kind)} {name}" for kind, name in KINDS.items() if kind in verdicts)
+
+    def write(self, path: Path) -> None:
+        values = self.values()
+        judged = [
+            {**asdict(bar), "scenario": scenario.name, "verdict": self._judged(scenario, bar)[1]}
+            for scenario in self.scenarios
+            for bar in scenario.bars
+        ]
+        content = {
+            "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.system()},
+            "medians": values,
+            "bars": judged,
+            "samples": self.samples,
+            "errors": self.errors,
+        }
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+KINDS = {"PASS": "passed", "MISS": "missed", "?": "without a base to compare with", "-": "not measured"}
+
+
+def number(value: float) -> str:
+    """Three significant digits, or whole with thousands separators."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 0.001 else ("0" if value == 0 else f"{value:.1g}")

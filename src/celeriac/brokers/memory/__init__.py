@@ -1,0 +1,40 @@
+"""``memory://name``: broker, results, remote control and events of one process; the reference for all other adapters.
+
+Everything with one name shares one ``Server``, whatever thread or event loop it is used from. Nothing survives the
+process, and a forked child sees a copy of its own: for tests and for workers inside threads.
+"""
+
+from __future__ import annotations
+
+from celeriac.brokers.memory.blocking import MemoryCaller, MemoryPublisher, MemoryReader
+from celeriac.brokers.memory.broker import MemoryBroker
+from celeriac.brokers.memory.server import drop, server
+from celeriac.brokers.memory.store import MemoryStore
+from celeriac.ports import AdapterOptions, Clock
+
+__all__ = ["broker", "caller", "drop", "publisher", "reader", "server", "store"]
+
+
+def broker(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryBroker:
+    """The broker of a name. ``clock`` replaces the clock of the shared server, for everybody."""
+    return MemoryBroker(server(url, clock), options)
+
+
+def store(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryStore:
+    """The result store of a name."""
+    return MemoryStore(server(url, clock), options)
+
+
+def publisher(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryPublisher:
+    """The blocking publisher of a name."""
+    return MemoryPublisher(server(url, clock), options)
+
+
+def reader(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryReader:
+    """The blocking reader of results of a name."""
+    return MemoryReader(server(url, clock), options)
+
+
+def caller(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryCaller:
+    """The blocking side of remote control of a name."""
+    return MemoryCaller(server(url, clock), options)

@@ -1,0 +1,130 @@
+"""The blocking ports of ``memory://``: ``Publisher``, ``Reader`` and ``Caller``. Used by producers, in any thread.
+
+Threads wait in real time, whatever clock the server has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from queue import Empty
+from typing import Any
+
+from celeriac.brokers.memory.broker import publish
+from celeriac.brokers.memory.results import Watcher
+from celeriac.brokers.memory.server import Server
+from celeriac.codec.envelope import new_id
+from celeriac.codec.json import dumps, loads
+from celeriac.model.message import Message
+from celeriac.model.settle import StoredResult
+from celeriac.ports import AdapterOptions, Depth
+
+__all__ = ["MemoryCaller", "MemoryPublisher", "MemoryReader"]
+
+
+class MemoryPublisher:
+    """Publishing for ``delay()``."""
+
+    def __init__(self, server: Server, options: AdapterOptions) -> None:
+        self._server = server
+
+    def publish(self, messages: Sequence[Message], *, timeout: float) -> None:
+        """See ``Publisher.publish``."""
+        publish(self._server, messages)
+
+    def purge(self, queue: str, *, timeout: float) -> int:
+        """See ``Publisher.purge``."""
+        with self._server.lock:
+            return self._server.queues.purge(queue)
+
+    def depth(self, queues: Sequence[str], *, timeout: float) -> Mapping[str, Depth]:
+        """See ``Publisher.depth``."""
+        with self._server.lock:
+            return {name: self._server.queues.depth(name, self._server.clock.now()) for name in queues}
+
+    def close(self) -> None:
+        """See ``Publisher.close``."""
+
+
+class MemoryReader:
+    """Results for ``.get()``."""
+
+    def __init__(self, server: Server, options: AdapterOptions) -> None:
+        self._server = server
+
+    def get(self, ids: Sequence[str], *, timeout: float) -> Sequence[bytes | None]:
+        """See ``Reader.get``."""
+        server = self._server
+        with server.lock:
+            tick = server.clock.monotonic()
+            return [server.results.get(task_id, tick) for task_id in ids]
+
+    def wait(self, ids: Sequence[str], *, timeout: float | None) -> str | None:
+        """See ``Reader.wait``."""
+        server, watcher = self._server, Watcher()
+        with server.lock:
+            server.results.watch(ids, watcher, server.clock.monotonic())
+        try:
+            watcher.event.wait(timeout)
+        finally:
+            with server.lock:
+                server.results.unwatch(ids, watcher)
+        return watcher.id
+
+    def put(self, results: Sequence[StoredResult], *, timeout: float) -> None:
+        """See ``Reader.put``."""
+        server = self._server
+        with server.lock:
+            tick = server.clock.monotonic()
+            for result in results:
+                server.results.put(result, tick)
+
+    def forget(self, ids: Sequence[str], *, timeout: float) -> None:
+        """See ``Reader.forget``."""
+        with self._server.lock:
+            self._server.results.forget(ids)
+
+    def close(self) -> None:
+        """See ``Reader.close``."""
+
+
+class MemoryCaller:
+    """Remote control for ``app.control``."""
+
+    EXCHANGE = "celery.pidbox"
+    REPLY_EXCHANGE = "reply.celery.pidbox"
+
+    def __init__(self, server: Server, options: AdapterOptions) -> None:
+        self._server = server
+
+    def call(
+        self, request: Mapping[str, Any], *, timeout: float, limit: int | None = None, reply: bool = True
+    ) -> Sequence[Mapping[str, Any]]:
+        """See ``Caller.call``."""
+        server, ticket = self._server, new_id()
+        headers = dumps({"clock": 0, "expires": server.clock.now() + timeout})
+        if not reply:
+            with server.lock:
+                server.topics.emit(self.EXCHANGE, (dumps({**request, "ticket": ticket}), headers))
+            return []
+        address = {"exchange": self.REPLY_EXCHANGE, "routing_key": new_id()}
+        with server.lock:
+            replies = server.topics.bind(address["exchange"], address["routing_key"])
+            body = dumps({**request, "ticket": ticket, "reply_to": address})
+            server.topics.emit(self.EXCHANGE, (body, headers))
+        answers: list[Mapping[str, Any]] = []
+        deadline = time.monotonic() + timeout
+        try:
+            while limit is None or len(answers) < limit:
+                payload, answered = replies.get(timeout=max(0.0, deadline - time.monotonic()))
+                if loads(answered).get("ticket") == ticket:
+                    answers.append(loads(payload))
+        except Empty:
+            pass  # the time is up
+        finally:
+            with server.lock:
+                server.topics.unbind(address["exchange"], address["routing_key"])
+        return answers
+
+    def close(self) -> None:
+        """See ``Caller.close``."""

@@ -1,0 +1,276 @@
+"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified`` and ``Bus``. Used by workers, one event loop each.
+
+Every step is taken under the server's lock, without waiting; only an empty claim and a listener wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from celeriac.brokers.memory.listener import Listener
+from celeriac.brokers.memory.queues import Lease, step_of
+from celeriac.brokers.memory.server import Server
+from celeriac.brokers.memory.waiter import Waiter
+from celeriac.codec.envelope import delivery, encode, remark
+from celeriac.codec.json import dumps
+from celeriac.exceptions import OperationalError
+from celeriac.model.message import Delivery, Message
+from celeriac.model.settle import Accept, Completion, DeadLetter, Release, Settlement, Verdict
+from celeriac.ports import AdapterOptions, DeadRecord, Depth
+
+__all__ = ["MemoryBroker", "publish"]
+
+#: A message encoded for its queue: queue, text, priority step, due.
+_Encoded = tuple[str, bytes, int, float | None]
+
+
+def _encoded(messages: Sequence[Message]) -> list[_Encoded]:
+    return [(each.queue, encode(each), step_of(each.priority), each.due) for each in messages]
+
+
+def publish(server: Server, messages: Sequence[Message]) -> None:
+    """Add messages in one step, or none: ``TypeError`` or ``ValueError`` when one cannot be encoded."""
+    encoded = _encoded(messages)
+    with server.lock:
+        _add(server, encoded)
+
+
+def _add(server: Server, encoded: Sequence[_Encoded]) -> None:
+    now = server.clock.now()
+    for queue, raw, step, due in encoded:
+        server.queues.add(queue, raw, step=step, due=due, now=now)
+
+
+class MemoryBroker:
+    """One worker's view of the server: its owner, its leases, its connection that can be open or closed."""
+
+    def __init__(self, server: Server, options: AdapterOptions) -> None:
+        self.traits = server.traits
+        self._server = server
+        self._options = options
+        self._zone = ZoneInfo(options.zone)
+        self._is_open = False
+        self._waiters: set[Waiter] = set()
+        self._listeners: set[Listener] = set()
+
+    async def open(self) -> None:
+        """See ``Broker.open``."""
+        self._is_open = True
+
+    async def close(self) -> None:
+        """See ``Broker.close``."""
+        self._is_open = False
+        for waiter in self._waiters:
+            waiter.wake()
+        for listener in tuple(self._listeners):
+            await listener.aclose()
+
+    @contextmanager
+    def _locked(self) -> Iterator[Server]:
+        if not self._is_open:
+            raise OperationalError(f"the broker memory://{self._server.name} is closed: call open() first")
+        with self._server.lock:
+            yield self._server
+
+    # -- messages in and out -----------------------------------------------------------------------------------------
+
+    async def declare(self, queues: Sequence[str]) -> None:
+        """See ``Broker.declare``."""
+        with self._locked() as server:
+            for name in queues:
+                server.queues.declare(name)
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """See ``Broker.publish``."""
+        encoded = _encoded(messages)
+        with self._locked() as server:
+            _add(server, encoded)
+
+    async def claim(self, queues: Sequence[str], *, limit: int, wait: float) -> Sequence[Delivery]:
+        """See ``Broker.claim``."""
+        deadline = self._server.clock.monotonic() + wait
+        taken = self._take(queues, limit)
+        while not taken and limit > 0:
+            remaining = deadline - self._server.clock.monotonic()
+            if remaining <= 0:
+                break
+            await self._wait(queues, remaining)
+            taken = self._take(queues, limit)
+        return [self._delivery(token, queue, raw) for token, queue, raw in taken]
+
+    def _take(self, queues: Sequence[str], limit: int) -> list[tuple[str, str, bytes]]:
+        with self._locked() as server:
+            now, tick = server.clock.now(), server.clock.monotonic()
+            until = tick + self._options.lease
+            return server.queues.take(queues, limit, owner=self._options.owner, now=now, until=until)
+
+    def _delivery(self, token: str, queue: str, raw: bytes) -> Delivery:
+        return delivery(raw, token=token, queue=queue, zone=self._zone, max_bytes=self._options.max_message_bytes)
+
+    async def _wait(self, queues: Sequence[str], seconds: float) -> None:
+        """Until something may be there. Takes nothing, so that cancelling it loses nothing."""
+        waiter = Waiter()
+        with self._locked() as server:
+            # Something may have come since the last look: what is ready now would wake nobody.
+            if any(server.queues.has_ready(name) for name in queues):
+                return
+            due = server.queues.next_due(queues)
+            server.queues.watch(queues, waiter)
+            self._waiters.add(waiter)
+        if due is not None:
+            seconds = min(seconds, max(0.0, due - server.clock.now()))
+        try:
+            await waiter.wait(seconds, server.clock)
+        finally:
+            self._waiters.discard(waiter)
+            with server.lock:
+                server.queues.unwatch(queues, waiter)
+
+    # -- ends --------------------------------------------------------------------------------------------------------
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
+        """See ``Broker.settle``."""
+        front: list[Lease] = []
+        with self._locked() as server:
+            refused = [settlement for settlement in settlements if not self._end(settlement, front)]
+            server.queues.to_front(front)
+        return refused
+
+    async def finish(self, completions: Sequence[Completion]) -> Sequence[Verdict]:
+        """See ``Unified.finish``."""
+        encoded = [_encoded_or_none(completion.publish) for completion in completions]
+        verdicts: list[Verdict] = []
+        with self._locked() as server:
+            front: list[Lease] = []
+            for completion, messages in zip(completions, encoded, strict=True):
+                if completion.settlement.delivery.token not in server.queues.leases:
+                    verdicts.append(Verdict.FENCED)
+                elif messages is None:
+                    verdicts.append(Verdict.STEPWISE)
+                else:
+                    _add(server, messages)
+                    if completion.result is not None:
+                        server.results.put(completion.result, server.clock.monotonic())
+                    self._end(completion.settlement, front)
+                    verdicts.append(Verdict.DONE)
+            server.queues.to_front(front)
+        return verdicts
+
+    def _end(self, settlement: Settlement, front: list[Lease]) -> bool:
+        """End one lease; what goes to the front of its queue is collected in ``front``. False when it is not held."""
+        server = self._server
+        lease = server.queues.leases.pop(settlement.delivery.token, None)
+        if lease is None:
+            return False
+        now = server.clock.now()
+        match settlement:
+            case Accept():
+                pass
+            case Release(due=due, marks=marks, back=back):
+                raw = None if marks is None else remark(self._delivery("", lease.queue, lease.item.raw), marks)
+                if not server.queues.release(lease, due=due, raw=raw, back=back, now=now):
+                    front.append(lease)
+            case DeadLetter():
+                server.queues.bury(_dead_record(settlement, lease, server.queues.new_key(), now), now)
+        return True
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """See ``Broker.extend``."""
+        lost: list[Delivery] = []
+        with self._locked() as server:
+            until = server.clock.monotonic() + self._options.lease
+            for each in deliveries:
+                lease = server.queues.leases.get(each.token)
+                if lease is None:
+                    lost.append(each)
+                else:
+                    lease.until = until
+        return lost
+
+    async def orphans(self, owner: str) -> Sequence[Delivery]:
+        """See ``Broker.orphans``."""
+        with self._locked() as server:
+            held = [
+                (token, lease.queue, lease.item.raw)
+                for token, lease in server.queues.leases.items()
+                if lease.owner == owner
+            ]
+        return [self._delivery(token, queue, raw) for token, queue, raw in held]
+
+    async def maintain(self) -> float:
+        """See ``Broker.maintain``."""
+        options = self._options
+        with self._locked() as server:
+            now, tick = server.clock.now(), server.clock.monotonic()
+            server.queues.due(now)
+            server.queues.restore(now=now, tick=tick)
+            server.queues.trim_dead(now=now, expires=options.dead_letter_expires, limit=options.dead_letter_limit)
+            event = server.queues.next_event(now=now, tick=tick, dead_expires=options.dead_letter_expires)
+        return options.lease if event is None else min(max(event, 0.0), options.lease)
+
+    # -- looks -------------------------------------------------------------------------------------------------------
+
+    async def depth(self, queues: Sequence[str]) -> Mapping[str, Depth]:
+        """See ``Broker.depth``."""
+        with self._locked() as server:
+            return {name: server.queues.depth(name, server.clock.now()) for name in queues}
+
+    async def purge(self, queue: str) -> int:
+        """See ``Broker.purge``."""
+        with self._locked() as server:
+            return server.queues.purge(queue)
+
+    async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:
+        """See ``Broker.dead``."""
+        with self._locked() as server:
+            return server.queues.dead(limit=limit, queue=queue)
+
+    # -- bus ---------------------------------------------------------------------------------------------------------
+
+    async def emit(self, exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any]) -> None:
+        """See ``Bus.emit``."""
+        letter = dumps(payload), dumps(dict(headers))
+        with self._locked() as server:
+            server.topics.emit(exchange, letter)
+
+    def listen(self, exchange: str) -> Listener:
+        """See ``Bus.listen``."""
+        with self._locked() as server:
+            listener = Listener(server, exchange, self._listeners.discard)
+            server.topics.listen(exchange, listener)
+            self._listeners.add(listener)
+        return listener
+
+    async def reply(self, exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any]) -> None:
+        """See ``Bus.reply``."""
+        letter = dumps(payload), dumps(dict(headers))
+        with self._locked() as server:
+            server.topics.reply(exchange, routing_key, letter)
+
+
+def _encoded_or_none(messages: Sequence[Message]) -> list[_Encoded] | None:
+    try:
+        return _encoded(messages) if messages else []
+    except (TypeError, ValueError):
+        return None  # written step by step, it raises for the one plan that it belongs to
+
+
+def _dead_record(settlement: DeadLetter, lease: Lease, key: str, now: float) -> DeadRecord:
+    message = settlement.delivery.message
+    return DeadRecord(
+        key=key,
+        id=message.id,
+        task=message.task,
+        queue=lease.queue,
+        reason=settlement.reason.value,
+        detail=settlement.detail,
+        exception=settlement.exception,
+        traceback=settlement.traceback,
+        worker=settlement.worker,
+        at=settlement.at or now,
+        crashes=settlement.delivery.marks.crashes,
+        raw=lease.item.raw,
+    )

@@ -1,0 +1,176 @@
+"""Where a Redis server is and how to talk to it: URLs and options as Celery, kombu and redis-py take them.
+
+Pure but for the TLS context, which reads certificate files. Used by both kinds of connection.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from msgspec import Struct
+
+from celeriac.exceptions import ImproperlyConfigured, SecurityWarning
+from celeriac.ports import AdapterOptions
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["Address", "parse", "tls_context"]
+
+_SOCKET_SCHEMES = {"redis+socket", "unix", "rediss+socket"}
+_TLS_SCHEMES = {"rediss"}
+#: A server that sends nothing for so long while it owes an answer is given up: with the check of idle connections
+#: (``PING_INTERVAL``) a half-open connection is found within 10 s.
+REPLY_TIMEOUT = 5.0
+PING_INTERVAL = 4.0
+
+_TLS_NAMES = {"cert_reqs", "ca_certs", "ca_path", "certfile", "keyfile", "keyfile_password", "check_hostname"}
+#: Options of redis-py that mean nothing here; taken without a word so that URLs keep working.
+_IGNORED = {
+    "timeout", "retry_on_timeout", "health_check_interval", "max_connections", "protocol", "encoding",
+    "decode_responses", "socket_read_size", "socket_type", "retry_on_error", "encoding_errors",
+}  # fmt: skip
+
+
+class Address(Struct, frozen=True, kw_only=True):
+    """One server, one database, and how to get in; times in seconds."""
+
+    #: For messages: the URL without its password.
+    masked: str
+    host: str = "localhost"
+    port: int = 6379
+    #: Unix socket; then host and port mean nothing.
+    path: str = ""
+    username: str = ""
+    password: str = ""
+    db: int = 0
+    #: None: no TLS. Else options under the names of ``_TLS_NAMES``.
+    tls: Mapping[str, Any] | None = None
+    connect_timeout: float = 4.0
+    reply_timeout: float = REPLY_TIMEOUT
+    ping_interval: float = PING_INTERVAL
+    client_name: str = ""
+    key_prefix: str = ""
+
+    @property
+    def server(self) -> tuple[str, str]:
+        """``Traits.server``: equal when keys of one are keys of the other."""
+        place = self.path or f"{self.host}:{self.port}"
+        return "redis", f"{place}/{self.db}#{self.key_prefix}"
+
+
+def parse(url: str, options: AdapterOptions) -> Address:
+    """The address in a URL, options in its query winning. Raises ``ImproperlyConfigured`` naming what is wrong."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    masked = _mask(url, parts.password)
+    given = {**options.transport, **query}
+    by_socket = parts.scheme in _SOCKET_SCHEMES
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{masked}: {error}") from None
+    database = query.get("virtual_host") or query.get("db") or ("" if by_socket else unquote(parts.path.strip("/")))
+    _warn_unknown(query, masked)
+    return Address(
+        masked=masked,
+        host=parts.hostname or "localhost",
+        port=port or 6379,
+        path=unquote(parts.path) if by_socket else "",
+        username=unquote(parts.username or "") or str(query.get("username", "")),
+        password=unquote(parts.password or "") or str(query.get("password", "")),
+        db=_database(str(database).strip("/") or "0", masked),
+        tls=_tls_options(parts.scheme, options.ssl, given),
+        connect_timeout=_seconds(given, "socket_connect_timeout", masked) or options.connect_timeout,
+        reply_timeout=_seconds(given, "socket_timeout", masked) or REPLY_TIMEOUT,
+        client_name=str(given.get("client_name", "")),
+        key_prefix=str(query.get("global_keyprefix", "")) or options.key_prefix,
+    )
+
+
+def tls_context(options: Mapping[str, Any]) -> ssl.SSLContext:
+    """Verifies certificate and host name unless told otherwise. Raises ``ImproperlyConfigured`` on unusable files."""
+    import ssl
+
+    demand = _demand(options.get("cert_reqs"))
+    try:
+        context = ssl.create_default_context(cafile=options.get("ca_certs"), capath=options.get("ca_path"))
+        if options.get("certfile"):
+            context.load_cert_chain(options["certfile"], options.get("keyfile"), options.get("keyfile_password"))
+    except (OSError, ssl.SSLError) as error:
+        raise ImproperlyConfigured(f"the TLS files of Redis cannot be used: {error}") from error
+    if demand != "required" or str(options.get("check_hostname", True)).lower() in {"false", "0", "no"}:
+        context.check_hostname = False
+    if demand == "none":
+        warnings.warn(
+            "ssl_cert_reqs=none: anybody on the way to Redis can read and change every message", SecurityWarning, 2
+        )
+        context.verify_mode = ssl.CERT_NONE
+    elif demand == "optional":
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def _demand(value: Any) -> str:
+    """``required``, ``optional`` or ``none`` from redis-py's words, Celery's words and the constants of ssl."""
+    if value is None:
+        return "required"
+    text = str(getattr(value, "name", value)).lower().removeprefix("cert_")
+    text = {"0": "none", "1": "optional", "2": "required"}.get(text, text)
+    if text not in {"none", "optional", "required"}:
+        raise ImproperlyConfigured(f"ssl_cert_reqs={value!r}: it must be required, optional or none")
+    return text
+
+
+def _tls_options(scheme: str, use_ssl: Mapping[str, Any] | bool | None, given: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not use_ssl and scheme not in _TLS_SCHEMES:
+        return None
+    found: dict[str, Any] = {}
+    for source in (use_ssl if isinstance(use_ssl, Mapping) else {}, given):
+        for key, value in source.items():
+            name = key.removeprefix("ssl_")
+            if name in _TLS_NAMES and (key.startswith("ssl_") or source is not given):
+                found[name] = value
+    _demand(found.get("cert_reqs"))
+    return found
+
+
+def _warn_unknown(query: Mapping[str, str], masked: str) -> None:
+    known = _IGNORED | {"virtual_host", "db", "username", "password", "global_keyprefix", "client_name"}
+    known |= {"socket_timeout", "socket_connect_timeout", "socket_keepalive", "visibility_timeout"}
+    for name in query:
+        if name not in known and name.removeprefix("ssl_") not in _TLS_NAMES:
+            warnings.warn(f"{masked}: the option {name!r} is not known and has no effect", UserWarning, 2)
+
+
+def _database(text: str, masked: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise ImproperlyConfigured(f"{masked}: {text!r} is not the number of a database; write /0")
+    return number
+
+
+def _seconds(given: Mapping[str, Any], name: str, masked: str) -> float | None:
+    value = given.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ImproperlyConfigured(f"{masked}: {name}={value!r} is not a number of seconds") from None
+
+
+def _mask(url: str, password: str | None) -> str:
+    head, _, query = url.partition("?")
+    if password:
+        scheme, _, rest = head.partition("://")
+        account, _, place = rest.rpartition("@")
+        head = f"{scheme}://{account.partition(':')[0]}:**@{place}"
+    kept = [item for item in query.split("&") if item and "password" not in item.partition("=")[0]]
+    return f"{head}?{'&'.join(kept)}" if kept else head

@@ -1,0 +1,176 @@
+"""Events and remote control on Celery's wire: fan-out over pub/sub, replies over short-lived lists.
+
+Used by the agent of a worker through ``RedisBroker``. The messages are the envelopes of kombu with base64 bodies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+from celeriac.brokers.redis.address import Address
+from celeriac.brokers.redis.endings import encoded
+from celeriac.brokers.redis.layout import SEPARATOR, Layout
+from celeriac.brokers.redis.link import Link
+from celeriac.codec import json
+from celeriac.exceptions import CeleryError, OperationalError
+from celeriac.model.message import Message
+
+__all__ = ["RedisBus", "broadcast_text", "opened", "reply_queues"]
+
+logger = logging.getLogger("celeriac.brokers.redis")
+
+#: Seconds that a reply waits for its caller.
+REPLY_LIFE = 300
+_RECONNECT_FIRST, _RECONNECT_LAST = 0.1, 5.0
+#: Most messages that wait for a slow listener; the oldest go first. Lossy by contract.
+_BACKLOG = 10_000
+
+
+def broadcast_text(exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any], *, mode: int = 1) -> bytes:
+    """The envelope of an event, a request or a reply. Raises ``EncodeError``."""
+    return encoded(
+        Message(
+            id="",
+            task="",
+            headers=dict(headers),
+            body=json.dumps(payload),
+            exchange=exchange,
+            routing_key=routing_key,
+            delivery_mode=mode,
+        )
+    )
+
+
+class _Opened(msgspec.Struct):
+    body: str
+    properties: dict[str, Any] = {}
+    headers: dict[str, Any] | None = None
+
+
+_decode = msgspec.json.Decoder(_Opened).decode
+
+
+def opened(text: bytes) -> tuple[Any, Mapping[str, Any]] | None:
+    """Payload and headers in an envelope, or None when it is not to be read."""
+    import binascii
+
+    try:
+        found = _decode(text)
+        encoding = found.properties.get("body_encoding")
+        body = binascii.a2b_base64(found.body) if encoding == "base64" else found.body.encode()
+        return json.loads(body), found.headers or {}
+    except (msgspec.MsgspecError, CeleryError, ValueError, RecursionError):
+        return None
+
+
+def reply_queues(layout: Layout, members: Any, routing_key: str) -> list[str]:
+    """Queues bound to a routing key, out of the members of kombu's binding set."""
+    found = []
+    for member in members or ():
+        parts = member.decode("utf-8", "replace").split(layout.separator)
+        if len(parts) != 3:
+            parts = member.decode("utf-8", "replace").split(SEPARATOR)
+        if len(parts) == 3 and parts[0] == routing_key and parts[2]:
+            found.append(parts[2])
+    return found
+
+
+class RedisBus:
+    """``Bus`` over the broker's connection, with a further one for each listener."""
+
+    def __init__(self, address: Address, layout: Layout, link: Link) -> None:
+        self._address = address
+        self._layout = layout
+        self._link = link
+        self._listeners: set[_Listener] = set()
+
+    async def emit(self, exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any]) -> None:
+        """See ``Bus.emit``."""
+        text = broadcast_text(exchange, routing_key, payload, headers)
+        await self._link.call("PUBLISH", self._layout.topic(exchange, routing_key), text)
+
+    async def reply(self, exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any]) -> None:
+        """See ``Bus.reply``; a caller that is gone gets nothing, and nothing stays behind."""
+        members = await self._link.call("SMEMBERS", self._layout.bindings(exchange))
+        text = broadcast_text(exchange, routing_key, payload, headers)
+        wire = await self._link.open()
+        for queue in reply_queues(self._layout, members, routing_key):
+            key = self._layout.prefix + queue
+            wire.post("MULTI")
+            wire.post("LPUSH", key, text)
+            wire.post("EXPIRE", key, REPLY_LIFE)
+            await self._link.call("EXEC")
+
+    async def listen(self, exchange: str) -> AsyncIterator[tuple[Any, Mapping[str, Any]]]:
+        """See ``Bus.listen``."""
+        listener = _Listener(self._address, self._layout.topic(exchange))
+        self._listeners.add(listener)
+        try:
+            async for text in listener.messages():
+                message = opened(text)
+                if message is not None:
+                    yield message
+        finally:
+            self._listeners.discard(listener)
+            listener.close()
+
+    def close(self) -> None:
+        """End all listeners."""
+        for listener in set(self._listeners):
+            listener.close()
+
+
+class _Listener:
+    """One subscription, to a fan-out exchange with all its routing keys, that outlives connections."""
+
+    def __init__(self, address: Address, topic: str) -> None:
+        self._topic = topic
+        self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._lost = asyncio.Event()
+        self._closed = False
+        self._link = Link(address, on_push=self._push, on_lost=self._lost.set)
+
+    def close(self) -> None:
+        self._closed = True
+        self._messages.put_nowait(None)
+        self._lost.set()
+        self._link.close()
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        keeper = asyncio.create_task(self._keep_subscribed())
+        try:
+            while (text := await self._messages.get()) is not None:
+                yield text
+        finally:
+            keeper.cancel()
+
+    async def _keep_subscribed(self) -> None:
+        pause = _RECONNECT_FIRST
+        while not self._closed:
+            self._lost.clear()
+            try:
+                wire = await self._link.open()
+                wire.subscribe((self._topic,), (_literal(self._topic) + "/*",))
+            except OperationalError as error:
+                logger.debug("listening on %s: %s", self._topic, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _RECONNECT_LAST)
+            else:
+                pause = _RECONNECT_FIRST
+                await self._lost.wait()
+
+    def _push(self, push: list[Any]) -> None:
+        if push[0] in (b"message", b"pmessage"):
+            if self._messages.qsize() >= _BACKLOG:
+                self._messages.get_nowait()
+            self._messages.put_nowait(push[-1])
+
+
+def _literal(pattern: str) -> str:
+    """The text as a pattern that matches just it."""
+    return "".join(f"\\{c}" if c in "*?[]\\" else c for c in pattern)

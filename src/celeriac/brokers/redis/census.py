@@ -1,0 +1,74 @@
+"""Counting, purging and reading dead letters, for the blocking and the asynchronous side alike.
+
+Each function is a generator: it yields ``(script, keys, args)`` or ``(None, words, ())`` for a plain command, is sent the
+reply, and returns the answer; whoever has a connection drives it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+from celeriac.brokers.redis.endings import dead_record
+from celeriac.brokers.redis.layout import Layout
+from celeriac.brokers.redis.scripts import DEPTH, LEASED, PURGE, Script
+from celeriac.ports import DeadRecord, Depth
+
+__all__ = ["Ask", "dead", "depth", "purge"]
+
+Ask = tuple[Script | None, Sequence[Any], Sequence[Any]]
+
+_PAGE = 500
+
+
+def depth(layout: Layout, queues: Sequence[str]) -> Generator[Ask, Any, Mapping[str, Depth]]:
+    """How full each queue is."""
+    names = list(dict.fromkeys(queues))
+    if not names:
+        return {}
+    keys = [layout.dead_counts]
+    for queue in names:
+        keys += (layout.schedule(queue), *layout.lists(queue))
+    counted = yield DEPTH, keys, [len(layout.steps), *names]
+    leased = [0] * len(names)
+    # kombu writes entries with the stdlib's json, hence with spaces, and not always for exchange "".
+    ends = [end for queue in names for end in (layout.tail(queue), f", {json.dumps(queue)}]")]
+    cursor: Any = 0
+    while True:
+        cursor, page = yield LEASED, [layout.unacked], [cursor, _PAGE, *ends]
+        leased = [total + more for total, more in zip(leased, page, strict=True)]
+        if int(cursor) == 0:
+            break
+    return {
+        queue: Depth(
+            ready=counted[3 * i], scheduled=counted[3 * i + 1], dead=max(counted[3 * i + 2], 0), leased=leased[i]
+        )
+        for i, queue in enumerate(names)
+    }
+
+
+def purge(layout: Layout, queue: str) -> Generator[Ask, Any, int]:
+    """Drop what waits in a queue; returns how much that was."""
+    dropped = yield PURGE, [layout.schedule(queue), *layout.lists(queue)], []
+    return int(dropped)
+
+
+def dead(layout: Layout, limit: int, queue: str | None) -> Generator[Ask, Any, Sequence[DeadRecord]]:
+    """The newest dead letters."""
+    found: list[str] = []
+    at = 0
+    while len(found) < limit:
+        page = yield None, ["ZRANGE", layout.dead, at, at + _PAGE - 1, "REV"], []
+        names = [member.decode("utf-8", "surrogateescape") for member in page]
+        # A member is a uuid of 36 characters, a colon and the queue.
+        found += [name for name in names if queue is None or name[37:] == queue]
+        if len(page) < _PAGE:
+            break
+        at += _PAGE
+    found = found[:limit]
+    if not found:
+        return ()
+    members = [name.encode("utf-8", "surrogateescape") for name in found]
+    texts = yield None, ["HMGET", layout.dead_records, *members], []
+    return [dead_record(name, text) for name, text in zip(found, texts, strict=True) if text is not None]

@@ -1,0 +1,235 @@
+"""Taking messages under leases, and waiting for them without polling.
+
+An empty claim of a caller that waits has its reads tracked (``CLIENT TRACKING``): the server pushes one line when any of
+those lists or schedules changes, and the claim asks again. As long as nothing was pushed a further claim of the same
+queues sends nothing at all. See docs/adr/0002-waiting-on-redis.md.
+
+A claim whose answer got lost has taken messages that nobody knows of. Its tokens are known, so the next claim looks
+them up and delivers them; a cancelled claim leaves its answer to the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+
+from celeriac.brokers.redis.doorbell import Doorbell
+from celeriac.brokers.redis.layout import TOKEN, Layout, envelope_of
+from celeriac.brokers.redis.link import Link
+from celeriac.brokers.redis.scripts import CLAIM, RECLAIM
+from celeriac.brokers.redis.wire import LostWire, Wire
+from celeriac.codec import envelope
+from celeriac.model.message import Delivery
+
+__all__ = ["Claims", "Read", "reader_of"]
+
+logger = logging.getLogger("celeriac.brokers.redis")
+
+#: Turns stored text into a delivery: ``read(raw, token, queue)``.
+Read = Callable[[bytes, str, str], Delivery]
+
+#: Fewest due messages that a claim moves to ready beside those that it takes itself.
+_DUE = 64
+#: Most messages one script takes: it blocks the server for about a millisecond.
+_LIMIT = 1000
+#: An answer "nothing there" is believed for so long, in seconds, though nothing was pushed.
+_BELIEVED = 30.0
+#: Waiting for a due message ends so much later, in seconds: asking too early costs a second question.
+_LATE = 0.0005
+#: Without tracking: shortest and longest pause between two looks, in seconds.
+_POLL_FIRST, _POLL_LAST = 0.005, 0.5
+
+
+class _Plan:
+    """What the claim script wants to know of some queues, put together once."""
+
+    def __init__(self, layout: Layout, queues: tuple[str, ...]) -> None:
+        self.queues = queues
+        ranks = range(len(layout.steps))
+        self.keys = [
+            layout.unacked,
+            layout.index,
+            *(layout.schedule(queue) for queue in queues),
+            *(layout.lists(queue)[rank] for rank in ranks for queue in queues),
+        ]
+        self.args = [len(queues), *(layout.tail(queue) for queue in queues), *layout.steps]
+
+
+class _Quiet:
+    """The server said that there is nothing, and would push when that changes."""
+
+    def __init__(self, wire: Wire, queues: tuple[str, ...], rings: int, until: float) -> None:
+        self.wire, self.queues, self.rings, self.until = wire, queues, rings, until
+
+
+class Claims:
+    """The claiming side of one broker instance; the owner's tokens are made here."""
+
+    def __init__(self, link: Link, layout: Layout, owner: str, bell: Doorbell, read: Read) -> None:
+        self._link = link
+        self._layout = layout
+        self._start = f"{TOKEN}{owner}:"
+        self._bell = bell
+        self._read = read
+        self._next = 1
+        self._plans: dict[tuple[str, ...], _Plan] = {}
+        #: Answers that came after their claim was cancelled.
+        self._stash: list[Delivery] = []
+        #: Token ranges of claims whose answer got lost.
+        self._doubtful: list[range] = []
+        self._under_way: set[asyncio.Future[Any]] = set()
+        self._quiet: _Quiet | None = None
+        self._hungry = True
+        self._warned = False
+
+    async def claim(self, queues: Sequence[str], limit: int, wait: float) -> Sequence[Delivery]:
+        """See ``Broker.claim``."""
+        if not queues or limit < 1:
+            return ()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        plan = self._plan(tuple(queues))
+        poll = _POLL_FIRST
+        while True:
+            wire = await self._link.open()
+            if self._doubtful:
+                await self._look_up_doubtful(wire)
+            if self._stash:
+                taken = self._from_stash(plan.queues, limit)
+                if taken:
+                    return taken
+            quiet = self._still_quiet(wire, plan, loop.time()) if wait > 0 else None
+            if quiet is None:
+                rings = self._bell.count
+                listen = wire.tracking and wait > 0 and self._hungry
+                deliveries, due = await self._take(wire, plan, min(limit, _LIMIT), listen)
+                self._hungry = len(deliveries) < limit
+                if deliveries or wait <= 0:
+                    return deliveries
+                now = loop.time()
+                until = now + (_BELIEVED if due is None else min(due + _LATE, _BELIEVED))
+                quiet = _Quiet(wire, plan.queues, rings, until)
+                if listen:
+                    self._quiet = quiet
+                elif wire.tracking:
+                    continue  # nothing there after all: ask again, listening
+            pause = min(deadline, quiet.until) - loop.time()
+            if not wire.tracking:
+                pause, poll = min(pause, poll), min(poll * 1.5, _POLL_LAST)
+                self._warn()
+            await self._bell.wait(quiet.rings, pause)
+            if loop.time() >= deadline and self._bell.count == quiet.rings and loop.time() < quiet.until:
+                return ()
+            wait = max(deadline - loop.time(), 0.0)
+
+    def give_back(self) -> list[Delivery]:
+        """Deliveries that nobody came for; the caller releases them."""
+        stash, self._stash = self._stash, []
+        return stash
+
+    async def settled(self) -> None:
+        """Wait for the answers of cancelled claims."""
+        if self._under_way:
+            await asyncio.wait(set(self._under_way))
+
+    def forget(self) -> None:
+        """A new connection has to be asked anew."""
+        self._quiet = None
+
+    # -- inside
+
+    def _plan(self, queues: tuple[str, ...]) -> _Plan:
+        plan = self._plans.get(queues)
+        if plan is None:
+            if len(self._plans) > 64:  # callers rotate a few orders
+                self._plans.clear()
+            plan = self._plans[queues] = _Plan(self._layout, queues)
+        return plan
+
+    def _still_quiet(self, wire: Wire, plan: _Plan, now: float) -> _Quiet | None:
+        quiet = self._quiet
+        if quiet is None or quiet.wire is not wire or quiet.rings != self._bell.count or now >= quiet.until:
+            return None
+        return quiet if set(quiet.queues) == set(plan.queues) else None
+
+    async def _take(self, wire: Wire, plan: _Plan, limit: int, listen: bool) -> tuple[list[Delivery], float | None]:
+        """One run of the script: deliveries, and the seconds until the next message is due."""
+        first, self._next = self._next, self._next + limit
+        args = [self._start, first, limit, max(limit, _DUE), *plan.args]
+        answer = asyncio.ensure_future(self._link.run(wire, CLAIM, plan.keys, args, caching=listen))
+        self._under_way.add(answer)
+        answer.add_done_callback(self._under_way.discard)
+        try:
+            reply = await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            answer.add_done_callback(lambda done: self._keep(done, plan, first, limit))
+            raise
+        except LostWire as error:
+            self._doubtful.append(range(first, first + limit))
+            raise self._link.translated(wire, error) from error
+        except hiredis.ReplyError as error:
+            raise self._link.translated(wire, error) from error
+        return self._deliveries(reply, plan, first), float(reply[0]) if reply[0] else None
+
+    def _deliveries(self, reply: Sequence[Any], plan: _Plan, first: int) -> list[Delivery]:
+        read, start, queues = self._read, self._start, plan.queues
+        found: list[Delivery] = []
+        number = first
+        for place, envelopes in reply[1:]:
+            queue = queues[place % len(queues)]
+            for raw in envelopes:
+                found.append(read(raw, f"{start}{number}", queue))
+                number += 1
+        return found
+
+    def _keep(self, answer: asyncio.Future[Any], plan: _Plan, first: int, limit: int) -> None:
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if error is None:
+            self._stash += self._deliveries(answer.result(), plan, first)
+            if self._stash:
+                self._bell.ring()
+        elif isinstance(error, LostWire):
+            self._doubtful.append(range(first, first + limit))
+
+    async def _look_up_doubtful(self, wire: Wire) -> None:
+        keys = (self._layout.unacked, self._layout.index)
+        while self._doubtful:
+            tokens = [f"{self._start}{number}" for number in self._doubtful[0]]
+            try:
+                entries = await self._link.run(wire, RECLAIM, keys, tokens)
+            except (LostWire, hiredis.ReplyError) as error:
+                raise self._link.translated(wire, error) from error
+            self._doubtful.pop(0)
+            for token, entry in zip(tokens, entries, strict=True):
+                known = envelope_of(entry) if entry else None
+                if known is not None:
+                    self._stash.append(self._read(known[0], token, known[1]))
+
+    def _from_stash(self, queues: tuple[str, ...], limit: int) -> list[Delivery]:
+        taken = [delivery for delivery in self._stash if delivery.queue in queues][:limit]
+        tokens = {delivery.token for delivery in taken}
+        self._stash = [delivery for delivery in self._stash if delivery.token not in tokens]
+        return taken
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "Redis at %s does not offer CLIENT TRACKING (RESP3, ACL +client): waiting for messages by polling",
+                self._link.address.masked,
+            )
+
+
+def reader_of(zone: Any, max_bytes: int) -> Read:
+    """``Read`` with the options of the adapter."""
+
+    def read(raw: bytes, token: str, queue: str) -> Delivery:
+        return envelope.delivery(raw, token=token, queue=queue, zone=zone, max_bytes=max_bytes)
+
+    return read

@@ -1,0 +1,147 @@
+"""The names of all keys and channels, and what goes into them: kombu's where kombu has one, ``celeriac:*`` elsewhere.
+
+Pure: no connection. The one place that knows prefix, separator and priority steps. DESIGN §4 has the whole picture:
+
+=============================  ======  ======================================================================
+``<queue>``                    list    envelopes of priority step 0; LPUSH in, RPOP out (kombu)
+``<queue>\\x06\\x16<step>``      list    envelopes of another step (kombu)
+``unacked``                    hash    token → ``[envelope,"",queue]`` (kombu's form)
+``unacked_index``              zset    token → epoch seconds of the last renewal (kombu's form)
+``unacked_mutex``              string  held by whoever restores foreign deliveries (kombu)
+``celeriac:schedule:<queue>``  zset    ``<step>:<envelope>`` → due, epoch seconds
+``celeriac:schedules``         set     queues that have a schedule
+``celeriac:dead``              zset    ``<uuid>:<queue>`` → epoch seconds of the death
+``celeriac:dead:records``      hash    the same member → JSON with all an operator needs
+``celeriac:dead:counts``       hash    queue → how many of its messages are dead
+``celery-task-meta-<id>``      string  result record; also the channel that announces it (Celery)
+=============================  ======  ======================================================================
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Sequence
+
+import msgspec
+
+from celeriac.brokers.redis.address import Address
+from celeriac.exceptions import ImproperlyConfigured
+from celeriac.model.message import Malformed, Message
+from celeriac.ports import AdapterOptions
+
+__all__ = ["SEPARATOR", "TOKEN", "Layout", "envelope_of"]
+
+SEPARATOR = "\x06\x16"
+#: Every token of ours starts so; whatever else is in ``unacked_index`` belongs to Celery workers.
+TOKEN = "celeriac:"
+_STEPS = (0, 3, 6, 9)
+_json_text = msgspec.json.Encoder().encode
+
+
+class Layout:
+    """Key names under one prefix."""
+
+    def __init__(self, address: Address, options: AdapterOptions) -> None:
+        get = options.transport.get
+        prefix = self.prefix = address.key_prefix
+        self.separator = str(get("sep", SEPARATOR))
+        try:
+            self.steps = tuple(sorted(int(step) for step in get("priority_steps", _STEPS))) or _STEPS
+        except (TypeError, ValueError):
+            raise ImproperlyConfigured("priority_steps must be a list of numbers") from None
+        self.unacked = prefix + str(get("unacked_key", "unacked"))
+        self.index = prefix + str(get("unacked_index_key", "unacked_index"))
+        self.mutex = prefix + str(get("unacked_mutex_key", "unacked_mutex"))
+        self.mutex_expire = int(get("unacked_mutex_expire", 300))
+        self.schedules = f"{prefix}celeriac:schedules"
+        self.dead = f"{prefix}celeriac:dead"
+        self.dead_records = f"{prefix}celeriac:dead:records"
+        self.dead_counts = f"{prefix}celeriac:dead:counts"
+        #: What every script that ends deliveries gets first.
+        self.fixed = (self.unacked, self.index, self.dead, self.dead_records, self.dead_counts, self.schedules)
+        self._result_prefix = f"{_result_prefix(prefix)}celery-task-meta-"
+        self._fanout = prefix + _fanout_prefix(get("fanout_prefix", True), address.db)
+        self._fanout_patterns = bool(get("fanout_patterns", True))
+        self._lists: dict[str, tuple[str, ...]] = {}
+
+    def lists(self, queue: str) -> tuple[str, ...]:
+        """The ready lists of a queue, the step that is taken first in front."""
+        found = self._lists.get(queue)
+        if found is None:
+            base = self.prefix + queue
+            found = tuple(f"{base}{self.separator}{step}" if step else base for step in self.steps)
+            self._lists[queue] = found
+        return found
+
+    def rank(self, priority: int) -> int:
+        """Position of a priority's step: rounded down to a step, as kombu does."""
+        return max(bisect(self.steps, priority) - 1, 0) if priority else 0
+
+    def ready(self, queue: str, message: Message | Malformed) -> str:
+        """The ready list that a message belongs to."""
+        priority = 0 if isinstance(message, Malformed) else message.priority
+        return self.lists(queue)[self.rank(priority)]
+
+    def schedule(self, queue: str) -> str:
+        """The schedule of a queue."""
+        return f"{self.prefix}celeriac:schedule:{queue}"
+
+    def scheduled(self, message: Message | Malformed, envelope: bytes) -> bytes:
+        """The member that stands for a message in its schedule."""
+        priority = 0 if isinstance(message, Malformed) else message.priority
+        return b"%d:%b" % (self.steps[self.rank(priority)], envelope)
+
+    def result(self, task_id: str) -> str:
+        """Key and channel of a result record."""
+        return self._result_prefix + task_id
+
+    def result_id(self, key: str) -> str:
+        """The task of a result key."""
+        return key[len(self._result_prefix) :]
+
+    def bindings(self, exchange: str) -> str:
+        """kombu's set of queues bound to an exchange."""
+        return f"{self.prefix}_kombu.binding.{exchange}"
+
+    @property
+    def binding_deadlines(self) -> str:
+        """kombu's zset: exchange → epoch milliseconds until which its bindings are kept."""
+        return f"{self.prefix}_kombu.binding_deadlines"
+
+    def topic(self, exchange: str, routing_key: str = "") -> str:
+        """The channel of a fan-out exchange."""
+        if routing_key and self._fanout_patterns:
+            return f"{self._fanout}{exchange}/{routing_key}"
+        return self._fanout + exchange
+
+    @staticmethod
+    def tail(queue: str) -> bytes:
+        """The end of an ``unacked`` entry of ours, after the envelope."""
+        return b',"",%b]' % _json_text(queue)
+
+
+def envelope_of(entry: bytes) -> tuple[bytes, str] | None:
+    """Envelope and queue of an ``unacked`` entry of ours, whatever the envelope looks like; None if it is not ours."""
+    cut = entry.rfind(b',"","')
+    if cut < 1 or not entry.startswith(b"[") or not entry.endswith(b"]"):
+        return None
+    try:
+        return entry[1:cut], msgspec.json.decode(entry[cut + 4 : -1], type=str)
+    except msgspec.MsgspecError:
+        return None
+
+
+def unique(names: Sequence[str]) -> tuple[str, ...]:
+    """The names in their order, each once."""
+    return tuple(dict.fromkeys(names))
+
+
+def _result_prefix(prefix: str) -> str:
+    # Celery puts an underscore between a result prefix and its key, unless the prefix ends like this.
+    return f"{prefix}_" if prefix and prefix[-1] not in ":_-." else prefix
+
+
+def _fanout_prefix(option: object, db: int) -> str:
+    if not option:
+        return ""
+    return (option if isinstance(option, str) else "/{db}.").format(db=db)

@@ -1,0 +1,114 @@
+"""A lasting asynchronous connection: connects when needed, replaces a broken wire, speaks our errors.
+
+One call meets a loss and raises ``OperationalError``; the next one connects anew. It never repeats a command by itself,
+for it cannot know whether the lost one was executed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+
+from celeriac.brokers.redis.address import Address
+from celeriac.brokers.redis.errors import lost, refused
+from celeriac.brokers.redis.scripts import Script
+from celeriac.brokers.redis.wire import LostWire, Wire, connect
+
+__all__ = ["Link"]
+
+
+class Link:
+    """Commands and scripts over one wire at a time."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        on_push: Callable[[list[Any]], None] = lambda _message: None,
+        on_lost: Callable[[], None] = lambda: None,
+        tracking: bool = False,
+    ) -> None:
+        self.address = address
+        self._on_push = on_push
+        self._on_lost = on_lost
+        self._tracking = tracking
+        self._wire: Wire | None = None
+        self._connecting = asyncio.Lock()
+
+    async def open(self) -> Wire:
+        """The wire, connected. Raises ``OperationalError``."""
+        wire = self._wire
+        if wire is not None and wire.lost is None:
+            return wire
+        async with self._connecting:
+            wire = self._wire
+            if wire is not None and wire.lost is None:
+                return wire
+            try:
+                self._wire = wire = await connect(
+                    self.address, on_push=self._on_push, on_lost=self._on_lost, tracking=self._tracking
+                )
+            except hiredis.ReplyError as error:
+                raise refused(self.address, error) from error
+            except OSError as error:  # TimeoutError, LostWire and TLS errors are OSErrors
+                raise lost(self.address, error) from error
+            return wire
+
+    def close(self) -> None:
+        """Close the connection; a later call opens a new one."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+
+    async def call(self, *words: str | bytes | int | float) -> Any:
+        """Run one command. Raises ``OperationalError``."""
+        wire = await self.open()
+        try:
+            return await wire.send(*words)
+        except (LostWire, hiredis.ReplyError) as error:
+            raise self.translated(wire, error) from error
+
+    async def script(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> Any:
+        """Run a script. Raises ``OperationalError``."""
+        wire = await self.open()
+        try:
+            return await self.run(wire, script, keys, args)
+        except (LostWire, hiredis.ReplyError) as error:
+            raise self.translated(wire, error) from error
+
+    @staticmethod
+    async def run(
+        wire: Wire,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[str | bytes | int | float],
+        *,
+        caching: bool = False,
+    ) -> Any:
+        """Run a script on this wire; with ``caching`` the server will tell of changes to the keys that it reads.
+
+        Raises ``LostWire`` and ``ReplyError``.
+        """
+        digest, text = script.source(wire.version)
+        if caching:
+            wire.post("CLIENT", "CACHING", "YES")
+        try:
+            return await wire.send("EVALSHA", digest, len(keys), *keys, *args)
+        except hiredis.ReplyError as error:
+            if not str(error).startswith("NOSCRIPT"):
+                raise
+        # A new server, or one that was restarted: nothing was executed.
+        if caching:
+            wire.post("CLIENT", "CACHING", "YES")
+        return await wire.send("EVAL", text, len(keys), *keys, *args)
+
+    def translated(self, wire: Wire, error: BaseException) -> BaseException:
+        """Our error for one of the driver's; leaves a server that became a replica."""
+        if isinstance(error, LostWire):
+            return lost(self.address, error)
+        if str(error).startswith(("READONLY", "NOAUTH")):
+            wire.abort(error)
+        return refused(self.address, error)

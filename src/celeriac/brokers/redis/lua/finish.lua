@@ -1,0 +1,119 @@
+-- Ends deliveries, each with everything that follows from it, or not at all: a delivery whose token is gone changes
+-- nothing. Removals come before writes.
+--
+-- KEYS  1 unacked, 2 unacked_index, 3 dead, 4 dead:records, 5 dead:counts, 6 schedules,
+--       7 .. 6+l ready lists, 7+l .. 6+l+z schedules, then result keys
+-- ARGV  1 l, 2 z, 3 .. 2+z the queues of the schedules, 3+z mode: "strict" = a wrong type is an error and changes
+--       nothing, "each" = it concerns only the deliveries that need that key,
+--       then for each delivery: token, number of actions, and for each action: kind, number of the key, a, b:
+--         S result a for b seconds ("" for ever) and its announcement
+--         s the same, unless a SUCCESS is stored
+--         L / R text a to the back / front of a ready list
+--         Z member b at a into a schedule
+--         D dead letter a ("<uuid>:<queue>") with record b
+-- Returns { number of the delivery, "F" fenced or "W" wrong type, ... }: only those that were not done.
+
+local call, pcall = redis.call, redis.pcall
+local unacked, index, dead, records, counts, schedules = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local l, z = tonumber(ARGV[1]), tonumber(ARGV[2])
+local strict = ARGV[3 + z] == 'strict'
+
+-- 1. Types, by reads that fail on a wrong one.
+local wrong, any_wrong = {}, false
+local function check(command, i)
+  local reply = pcall(command, KEYS[i])
+  if type(reply) == 'table' and reply.err then
+    wrong[i], any_wrong = true, true
+    return redis.error_reply('WRONGTYPE the key "' .. KEYS[i] .. '" is of another type')
+  end
+end
+local bad = check('HLEN', 1) or check('ZCARD', 2) or check('ZCARD', 3) or check('HLEN', 4) or check('HLEN', 5)
+  or check('SCARD', 6)
+if bad then return bad end
+for i = 7, 6 + l do bad = check('LLEN', i) or bad end
+for i = 7 + l, 6 + l + z do bad = check('ZCARD', i) or bad end
+if bad and strict then return bad end
+
+-- 2. Fences.
+local answer, tokens, starts, n = {}, {}, {}, 0
+local at, number = 4 + z, 0
+local taken = {}
+while ARGV[at] do
+  number = number + 1
+  local token, actions = ARGV[at], tonumber(ARGV[at + 1])
+  local stepwise = false
+  if any_wrong then
+    for i = at + 2, at + 1 + 4 * actions, 4 do
+      if wrong[tonumber(ARGV[i + 1])] then stepwise = true end
+    end
+  end
+  if stepwise then
+    answer[#answer + 1], answer[#answer + 2] = number, 'W'
+  elseif taken[token] then
+    answer[#answer + 1], answer[#answer + 2] = number, 'F'
+  else
+    n = n + 1
+    tokens[n], starts[n], taken[token] = token, at, number
+  end
+  at = at + 2 + 4 * actions
+end
+for i = 1, n, 2000 do
+  local last = math.min(i + 1999, n)
+  local found = call('ZMSCORE', index, unpack(tokens, i, last))
+  for j = i, last do
+    if not found[j - i + 1] then
+      answer[#answer + 1], answer[#answer + 2] = taken[tokens[j]], 'F'
+      starts[j] = false
+    end
+  end
+end
+
+-- 3. Removals. Tokens that are gone are harmless here: they are in neither table, or in the hash alone.
+for i = 1, n, 2000 do
+  local last = math.min(i + 1999, n)
+  call('ZREM', index, unpack(tokens, i, last))
+  call('HDEL', unacked, unpack(tokens, i, last))
+end
+
+-- 4. Writes.
+local now
+local function died(member, record)
+  if not now then
+    local time = call('TIME')
+    now = string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1000000)
+  end
+  call('ZADD', dead, now, member)
+  call('HSET', records, member, record)
+  call('HINCRBY', counts, string.sub(member, 38), 1)
+end
+local scheduled = {}
+for j = 1, n do
+  local start = starts[j]
+  if start then
+    for i = start + 2, start + 1 + 4 * tonumber(ARGV[start + 1]), 4 do
+      local kind, k, a, b = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
+      local key = KEYS[k]
+      if kind == 'S' or kind == 's' then
+        local write = true
+        if kind == 's' then
+          write = pcall('GETRANGE', key, 0, 19) ~= '{"status": "SUCCESS"'
+        end
+        if write then
+          if b == '' then call('SET', key, a) else call('SET', key, a, 'EX', b) end
+          call('PUBLISH', key, a)
+        end
+      elseif kind == 'L' then
+        call('LPUSH', key, a)
+      elseif kind == 'R' then
+        call('RPUSH', key, a)
+      elseif kind == 'Z' then
+        call('ZADD', key, a, b)
+        scheduled[ARGV[2 + k - 6 - l]] = true
+      else
+        died(a, b)
+      end
+    end
+  end
+end
+for queue in pairs(scheduled) do call('SADD', schedules, queue) end
+return answer

@@ -1,0 +1,258 @@
+"""One asynchronous connection to Redis: an ``asyncio.Protocol`` on hiredis that batches by itself.
+
+Commands sent in one turn of the event loop leave in one write; replies come back in order, RESP3 pushes go to a
+callback. A silent server is found: idle connections are pinged, and whoever owes a reply for ``reply_timeout`` seconds
+without sending a byte is given up. Knows nothing of queues; ``link.py`` owns and replaces wires.
+See docs/adr/0001-redis-connection.md for the measurements behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from hiredis import pack_command
+
+from celeriac.brokers.redis.address import Address, tls_context
+
+__all__ = ["LostWire", "Wire", "connect", "tune"]
+
+Word = str | bytes | int | float
+_ALREADY = object()
+
+
+class LostWire(ConnectionError):
+    """The connection broke; whether the commands under way were executed is not known."""
+
+
+class Wire(asyncio.Protocol):
+    """A connection after its handshake; made by ``connect``."""
+
+    def __init__(self, address: Address, on_push: Callable[[list[Any]], None], on_lost: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._address = address
+        self._on_push = on_push
+        self._on_lost = on_lost
+        self._reader = hiredis.Reader(notEnoughData=_ALREADY)
+        self._pending: deque[asyncio.Future[Any] | None] = deque()
+        self._unsent: list[bytes] = []
+        self._flushing = False
+        self._transport: asyncio.Transport | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._heard = self._loop.time()
+        self.lost: BaseException | None = None
+        self.resp3 = True
+        #: Version of the server; decides how scripts are spelled.
+        self.version = (6, 2)
+        #: Whether ``CLIENT TRACKING`` is on.
+        self.tracking = False
+
+    # -- sending
+
+    def send(self, *words: Word) -> asyncio.Future[Any]:
+        """Queue a command; the future gets its reply, an error reply as exception, or ``LostWire``."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self.lost is not None:
+            future.set_exception(LostWire(str(self.lost)))
+            return future
+        self._write(pack_command(words), future)
+        return future
+
+    def post(self, *words: Word) -> None:
+        """Queue a command whose reply nobody wants."""
+        if self.lost is None:
+            self._write(pack_command(words), None)
+
+    def _write(self, packed: bytes, future: asyncio.Future[Any] | None) -> None:
+        if not self._pending:
+            self._heard = self._loop.time()  # from now on the server owes us something
+        self._pending.append(future)
+        self._unsent.append(packed)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._transport is not None and self.lost is None:
+            unsent = self._unsent
+            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
+        self._unsent.clear()
+
+    # -- receiving
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
+        reader, pending = self._reader, self._pending
+        try:
+            reader.feed(data)
+            reply = reader.gets()
+            while reply is not _ALREADY:
+                if self._is_push(reply):
+                    self._on_push(reply)
+                elif pending:
+                    future = pending.popleft()
+                    if future is not None and not future.done():
+                        if isinstance(reply, hiredis.ReplyError):
+                            future.set_exception(reply)
+                        else:
+                            future.set_result(reply)
+                reply = reader.gets()
+        except hiredis.ProtocolError as error:
+            self.abort(error)
+
+    def _is_push(self, reply: Any) -> bool:
+        if type(reply) is hiredis.PushNotification:
+            return True
+        # Without RESP3 only connections that subscribe get pushes, and those look like replies.
+        return not self.resp3 and type(reply) is list and bool(reply) and reply[0] in _SUBSCRIBER_WORDS
+
+    # -- life
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if not self._address.path:
+            tune(transport.get_extra_info("socket"), self._address)
+        self._watch = self._loop.call_later(self._address.ping_interval, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc or LostWire("the server closed the connection"))
+
+    def abort(self, error: BaseException) -> None:
+        """Drop the connection at once; commands under way end with ``LostWire``."""
+        self._end(error)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close after what was sent; commands under way end with ``LostWire``."""
+        self._flush()
+        self._end(LostWire("closed"))
+        if self._transport is not None:
+            self._transport.close()
+
+    def _end(self, error: BaseException) -> None:
+        if self.lost is not None:
+            return
+        self.lost = error
+        if self._watch is not None:
+            self._watch.cancel()
+        pending, self._pending = self._pending, deque()
+        for future in pending:
+            if future is not None and not future.done():
+                future.set_exception(LostWire(str(error) or type(error).__name__))
+        self._on_lost()
+
+    def _look(self) -> None:
+        """Timer: give up a server that owes a reply for too long, ping one that was silent."""
+        address, silent = self._address, self._loop.time() - self._heard
+        if self._pending and silent >= address.reply_timeout:
+            self.abort(TimeoutError(f"no reply for {silent:.1f} s"))
+            return
+        if not self._pending and silent >= address.ping_interval * 0.9:
+            self.post("PING")
+            silent = 0.0
+        wait = address.reply_timeout - silent if self._pending else address.ping_interval - silent
+        self._watch = self._loop.call_later(max(wait, 0.05), self._look)
+
+
+_SUBSCRIBER_WORDS = {b"message", b"pmessage", b"subscribe", b"psubscribe", b"unsubscribe", b"punsubscribe"}
+
+
+def tune(sock: Any, address: Address) -> None:
+    """No delay for small writes; let the kernel find dead peers within ``PING_INTERVAL + REPLY_TIMEOUT``."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", 4),
+        ("TCP_KEEPINTVL", 2),
+        ("TCP_KEEPCNT", 2),
+        ("TCP_USER_TIMEOUT", int((address.ping_interval + address.reply_timeout) * 1000)),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:  # the names differ between systems; ours is Linux
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+async def connect(
+    address: Address,
+    *,
+    on_push: Callable[[list[Any]], None],
+    on_lost: Callable[[], None],
+    tracking: bool = False,
+) -> Wire:
+    """Connect and say hello. Raises ``OSError`` or ``TimeoutError`` when there is nobody, ``ReplyError`` when refused."""
+    loop = asyncio.get_running_loop()
+    context = tls_context(address.tls) if address.tls is not None else None
+    wire: Wire | None = None
+    try:
+        async with asyncio.timeout(address.connect_timeout):
+            if address.path:
+                _, wire = await loop.create_unix_connection(lambda: Wire(address, on_push, on_lost), address.path)
+            else:
+                _, wire = await loop.create_connection(
+                    lambda: Wire(address, on_push, on_lost), address.host, address.port, ssl=context
+                )
+            await _greet(wire, address, tracking)
+    except TimeoutError:
+        if wire is not None:
+            wire.abort(TimeoutError("timed out"))
+        raise TimeoutError(f"no answer within {address.connect_timeout:g} s") from None
+    except BaseException as error:
+        if wire is not None:
+            wire.abort(error)
+        raise
+    return wire
+
+
+async def _greet(wire: Wire, address: Address, tracking: bool) -> None:
+    account: tuple[Word, ...] = ()
+    if address.password:
+        account = ("AUTH", address.username or "default", address.password)
+    hello = wire.send("HELLO", 3, *account)
+    selected = wire.send("SELECT", address.db)
+    tracked = wire.send("CLIENT", "TRACKING", "ON", "OPTIN") if tracking else selected
+    for future in (selected, tracked):
+        future.add_done_callback(_seen)  # the first refusal is what counts
+    try:
+        facts = await hello
+    except hiredis.ReplyError as error:
+        if not str(error).startswith(("ERR unknown", "NOPROTO", "NOPERM")):
+            raise
+        # A proxy or an old server: RESP2, so no pushes.
+        wire.resp3 = False
+        if account:
+            await wire.send(*(account if address.username else ("AUTH", address.password)))
+        await wire.send("SELECT", address.db)
+        return
+    wire.version = version_of(facts)
+    if address.db:  # who may not SELECT can still use database 0
+        await selected
+    if tracking:
+        try:
+            await tracked
+            wire.tracking = True
+        except hiredis.ReplyError:
+            pass  # not allowed, or not known: claims poll
+    if address.client_name:
+        wire.post("CLIENT", "SETNAME", address.client_name)
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def version_of(facts: Any) -> tuple[int, int]:
+    """Major and minor version in the answer to HELLO."""
+    text = facts.get(b"version", b"6.2") if isinstance(facts, dict) else b"6.2"
+    major, _, rest = text.decode().partition(".")
+    try:
+        return int(major), int(rest.partition(".")[0] or 0)
+    except ValueError:
+        return 6, 2

@@ -1,0 +1,252 @@
+"""From a URL to its adapter: the only place that names adapter modules, and imports them when first used.
+
+Reads settings, opens nothing. Called by the sender and by results (``publisher``, ``reader``, ``caller``) and by workers
+(``broker``, ``store``).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+from celeriac.conf.masking import mask_url
+from celeriac.exceptions import ImproperlyConfigured
+from celeriac.ports import AdapterOptions, Broker, Caller, Publisher, Reader, ResultStore
+
+__all__ = [
+    "AdapterModule",
+    "Conf",
+    "adapter",
+    "adapter_options",
+    "broker",
+    "caller",
+    "default_url",
+    "mask",
+    "publisher",
+    "read_url",
+    "reader",
+    "result_url",
+    "store",
+    "store_options",
+    "write_url",
+]
+
+_MODULES = {
+    "memory": "celeriac.brokers.memory",
+    "sqlite": "celeriac.brokers.sqlite",
+    "redis": "celeriac.brokers.redis",
+    "rediss": "celeriac.brokers.redis",
+    "redis+socket": "celeriac.brokers.redis",
+    "rediss+socket": "celeriac.brokers.redis",
+    "unix": "celeriac.brokers.redis",
+}
+#: Third-party module of an adapter → the extra that brings it.
+_EXTRAS = {"hiredis": "redis"}
+#: Names of Celery that mean something else than a missing adapter.
+_NOT_BUILT = frozenset(
+    {"amqp", "amqps", "pyamqp", "librabbitmq", "rpc", "sqs", "sentinel", "postgresql", "db+postgresql", "cache+memory"}
+)
+_DISABLED = frozenset({"", "disabled", "disabled://"})
+_FILE = "celeriac.db"
+
+#: The settings object, read by attribute.
+Conf = Any
+
+
+class AdapterModule(Protocol):
+    """What every module of the scheme table offers (``celeriac.brokers``)."""
+
+    def broker(self, url: str, options: AdapterOptions) -> Broker: ...
+
+    def store(self, url: str, options: AdapterOptions) -> ResultStore: ...
+
+    def publisher(self, url: str, options: AdapterOptions) -> Publisher: ...
+
+    def reader(self, url: str, options: AdapterOptions) -> Reader: ...
+
+    def caller(self, url: str, options: AdapterOptions) -> Caller: ...
+
+
+def adapter(url: str) -> AdapterModule:
+    """The module for a URL's scheme. Raises ``ImproperlyConfigured`` naming the scheme, and the extra it needs."""
+    scheme, separator, _ = url.partition("://")
+    module = _MODULES.get(scheme.lower()) if separator else None
+    if module is None:
+        raise ImproperlyConfigured(_explain(url, scheme.lower() if separator else ""))
+    try:
+        return cast("AdapterModule", import_module(module))
+    except ModuleNotFoundError as error:
+        raise missing_extra(scheme, error) from error
+
+
+def missing_extra(scheme: str, error: ModuleNotFoundError) -> ImproperlyConfigured:
+    """The error for an adapter whose third-party module is not installed."""
+    package = (error.name or "").partition(".")[0]
+    extra = _EXTRAS.get(package)
+    if extra is None:
+        return ImproperlyConfigured(f"the adapter for {scheme}:// cannot be loaded: {error}")
+    return ImproperlyConfigured(f"{scheme}:// needs the package {package}: pip install 'celeriac[{extra}]'")
+
+
+def _explain(url: str, scheme: str) -> str:
+    known = ", ".join(f"{name}://" for name in _MODULES)
+    if not scheme:
+        return f"{mask(url)!r} is no URL: write one of {known}"
+    if scheme in _NOT_BUILT:
+        return f"there is no adapter for {scheme}:// yet; there are {known}"
+    from difflib import get_close_matches
+
+    close = get_close_matches(scheme, _MODULES, n=1)
+    hint = f"did you mean {close[0]}://?" if close else f"known are {known}"
+    return f"unknown scheme {scheme}:// in {mask(url)!r}: {hint}"
+
+
+def mask(url: str) -> str:
+    """The URL with passwords hidden: the only form in which it may be shown."""
+    return mask_url(url)
+
+
+# ---------------------------------------------------------------- which URL
+
+
+def write_url(conf: Conf, default: str) -> str:
+    """Where producers send; ``default`` when no broker is set."""
+    return _first(conf.broker_write_url) or _first(conf.broker_url) or default
+
+
+def read_url(conf: Conf, default: str) -> str:
+    """Where workers claim; ``default`` when no broker is set."""
+    return _first(conf.broker_read_url) or _first(conf.broker_url) or default
+
+
+def result_url(conf: Conf, default: str) -> str | None:
+    """Where results go; None: nowhere.
+
+    Without ``result_backend`` that is nowhere, as in Celery, unless there is no broker URL either: then the one file
+    keeps both.
+    """
+    backend = conf.result_backend
+    if backend is None:
+        return default if not _first(conf.broker_url) and not _first(conf.broker_write_url) else None
+    if not isinstance(backend, str):
+        raise ImproperlyConfigured(f"result_backend must be a URL, not a {type(backend).__name__}")
+    if backend in _DISABLED:
+        return None
+    if "://" not in backend and backend in _MODULES:
+        return f"{backend}://"  # Celery's short names
+    return backend.removeprefix("db+") if backend.startswith("db+sqlite:") else backend
+
+
+def _first(urls: str | Sequence[str] | None) -> str | None:
+    """Celery takes several URLs to fail over between; the first one is used."""
+    if urls is not None and not isinstance(urls, str):
+        urls = urls[0] if urls else None
+    if not urls:
+        return None
+    first, _, _rest = urls.partition(";")
+    return f"{first}://" if "://" not in first and first in _MODULES else first
+
+
+def default_url(main: str | None) -> str:
+    """The URL of an app without ``broker_url``: a SQLite file beside its module.
+
+    ``main`` is the name of a module (``__main__`` too) or the path of its file; a name that is not imported means the
+    working directory. Producer and worker find the same file as long as they import the app from the same place.
+    """
+    path = _file_of(main) if main else None
+    folder = os.path.dirname(os.path.abspath(path)) if path else os.getcwd()
+    from urllib.parse import quote
+
+    return "sqlite:///" + quote(os.path.join(folder, _FILE))
+
+
+def _file_of(main: str) -> str | None:
+    if main.endswith(".py") or os.sep in main:
+        return main
+    found = getattr(sys.modules.get(main), "__file__", None)
+    return found if isinstance(found, str) else None
+
+
+# ---------------------------------------------------------------- options
+
+
+def adapter_options(conf: Conf, *, owner: str = "") -> AdapterOptions:
+    """What a broker adapter is told; ``owner`` names the child that claims."""
+    transport = conf.broker_transport_options
+    return AdapterOptions(
+        owner=owner,
+        lease=float(conf.seconds("worker_lease") or 30.0),
+        visibility_timeout=float(transport.get("visibility_timeout") or 3600.0),
+        key_prefix=str(transport.get("global_keyprefix") or ""),
+        dead_letter_expires=float(conf.seconds("dead_letter_expires") or 14 * 86400.0),
+        dead_letter_limit=conf.dead_letter_limit,
+        connect_timeout=float(conf.seconds("broker_connection_timeout") or 4.0),
+        pool_limit=conf.broker_pool_limit or 1,
+        max_message_bytes=conf.max_message_bytes,
+        transport=transport,
+        zone=zone_name(conf),
+        ssl=conf.broker_use_ssl,
+    )
+
+
+def store_options(conf: Conf) -> AdapterOptions:
+    """What a result store adapter is told."""
+    transport = conf.result_backend_transport_options
+    return AdapterOptions(
+        key_prefix=str(transport.get("global_keyprefix") or ""),
+        connect_timeout=float(
+            conf.seconds("redis_socket_connect_timeout") or conf.seconds("broker_connection_timeout") or 4.0
+        ),
+        pool_limit=conf.redis_max_connections or conf.broker_pool_limit or 1,
+        max_message_bytes=conf.max_message_bytes,
+        transport=transport,
+        zone=zone_name(conf),
+        ssl=conf.redis_backend_use_ssl,
+    )
+
+
+def zone_name(conf: Conf) -> str:
+    """The name of the app's time zone: naive times in messages are in it. ``enable_utc`` without one means UTC."""
+    zone = conf.timezone
+    if zone is None:
+        return "UTC"
+    return zone if isinstance(zone, str) else str(getattr(zone, "key", zone))
+
+
+# ---------------------------------------------------------------- adapters
+
+
+def broker(url: str, options: AdapterOptions) -> Broker:
+    """The broker of a worker. Raises ``ImproperlyConfigured`` like all of these."""
+    return _made(url, "broker", options)  # type: ignore[no-any-return]
+
+
+def store(url: str, options: AdapterOptions) -> ResultStore:
+    """The result store of a worker."""
+    return _made(url, "store", options)  # type: ignore[no-any-return]
+
+
+def publisher(url: str, options: AdapterOptions) -> Publisher:
+    """Blocking publishing."""
+    return _made(url, "publisher", options)  # type: ignore[no-any-return]
+
+
+def reader(url: str, options: AdapterOptions) -> Reader:
+    """Blocking access to results."""
+    return _made(url, "reader", options)  # type: ignore[no-any-return]
+
+
+def caller(url: str, options: AdapterOptions) -> Caller:
+    """The asking side of remote control."""
+    return _made(url, "caller", options)  # type: ignore[no-any-return]
+
+
+def _made(url: str, what: str, options: AdapterOptions) -> Any:
+    module = adapter(url)
+    try:
+        return getattr(module, what)(url, options)
+    except ModuleNotFoundError as error:  # adapters import their drivers when first used
+        raise missing_extra(url.partition("://")[0], error) from error

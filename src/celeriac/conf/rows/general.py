@@ -1,0 +1,207 @@
+"""Settings without a family, and those of beat, remote control, events and message signing.
+
+Data only. Read by ``table.py``.
+"""
+
+from __future__ import annotations
+
+from celeriac.conf.setting import ANY, BOOL, DICT, INT, LIST, SECONDS, STR, Setting, no_effect
+
+__all__ = ["ROWS"]
+
+BEAT = no_effect("the scheduler is not built yet")
+EVENTS = no_effect("events are not sent yet")
+RABBITMQ = no_effect("only RabbitMQ reads it, and its adapter is not built yet")
+SECURITY = no_effect("signed messages are not built yet")
+
+ROWS: tuple[Setting, ...] = (
+    Setting(
+        "accept_content",
+        LIST,
+        ("json",),
+        "Serializers or content types that are decoded; everything else is dead-lettered.",
+        old="CELERY_ACCEPT_CONTENT",
+    ),
+    Setting(
+        "result_accept_content",
+        LIST,
+        None,
+        "Serializers or content types that are decoded in results.",
+        follows="accept_content",
+    ),
+    Setting("enable_utc", BOOL, True, "Times in messages are UTC; off: in the local time zone."),
+    Setting("imports", LIST, (), "Modules that a worker imports at its start.", old="CELERY_IMPORTS"),
+    Setting(
+        "include",
+        LIST,
+        (),
+        "More modules that a worker imports at its start: those of Celery(include=…).",
+        old="CELERY_INCLUDE",
+    ),
+    Setting(
+        "timezone",
+        ANY,
+        None,
+        "Time zone of schedules and of naive times, by name or as tzinfo; None: UTC.",
+        old="CELERY_TIMEZONE",
+    ),
+    # beat
+    Setting(
+        "beat_enable_remote_control",
+        BOOL,
+        False,
+        "The scheduler answers remote control.",
+        old="CELERYBEAT_ENABLE_REMOTE_CONTROL",
+        status=BEAT,
+    ),
+    Setting(
+        "beat_remote_control_max_tick_age",
+        SECONDS,
+        None,
+        "Age of its last tick beyond which the scheduler counts as hung.",
+        old="CELERYBEAT_REMOTE_CONTROL_MAX_TICK_AGE",
+        status=BEAT,
+    ),
+    Setting(
+        "beat_max_loop_interval",
+        SECONDS,
+        0,
+        "Longest sleep between two looks at the schedule; 0: the scheduler decides.",
+        old="CELERYBEAT_MAX_LOOP_INTERVAL",
+        status=BEAT,
+    ),
+    Setting(
+        "beat_schedule",
+        DICT,
+        {},
+        "Periodic tasks: name to task, schedule, args, kwargs, options.",
+        old="CELERYBEAT_SCHEDULE",
+        status=BEAT,
+    ),
+    Setting(
+        "beat_scheduler",
+        ANY,
+        "celeriac.beat:PersistentScheduler",
+        "Scheduler class, or its name.",
+        old="CELERYBEAT_SCHEDULER",
+        status=BEAT,
+    ),
+    Setting(
+        "beat_schedule_filename",
+        STR,
+        "celerybeat-schedule",
+        "File in which the scheduler keeps last run times.",
+        old="CELERYBEAT_SCHEDULE_FILENAME",
+        status=BEAT,
+    ),
+    Setting(
+        "beat_sync_every",
+        INT,
+        0,
+        "Tasks sent between two writes of the schedule file; 0: by time alone.",
+        old="CELERYBEAT_SYNC_EVERY",
+        status=BEAT,
+    ),
+    Setting(
+        "beat_cron_starting_deadline",
+        SECONDS,
+        None,
+        "A slot of the schedule that was missed for longer is skipped.",
+        old="CELERYBEAT_CRON_STARTING_DEADLINE",
+        status=BEAT,
+    ),
+    # remote control
+    Setting("control_exchange", STR, "celery", "Prefix of the exchange or channel of remote control."),
+    Setting(
+        "control_queue_ttl",
+        SECONDS,
+        300.0,
+        "Life time of a message in a control queue.",
+        status=RABBITMQ,
+        optional=True,
+    ),
+    Setting(
+        "control_queue_expires",
+        SECONDS,
+        10.0,
+        "Unused time after which a control queue goes away.",
+        status=RABBITMQ,
+        optional=True,
+    ),
+    Setting("control_queue_exclusive", BOOL, True, "A control queue belongs to one connection.", status=RABBITMQ),
+    Setting("control_queue_durable", BOOL, False, "Control queues outlive a restart of the broker.", status=RABBITMQ),
+    # events
+    Setting(
+        "event_queue_expires",
+        SECONDS,
+        60.0,
+        "Unused time after which a monitor's queue goes away.",
+        old="CELERY_EVENT_QUEUE_EXPIRES",
+        status=RABBITMQ,
+        optional=True,
+    ),
+    Setting(
+        "event_queue_ttl",
+        SECONDS,
+        5.0,
+        "Life time of an event in a monitor's queue.",
+        old="CELERY_EVENT_QUEUE_TTL",
+        status=RABBITMQ,
+        optional=True,
+    ),
+    Setting(
+        "event_queue_prefix",
+        STR,
+        "celeryev",
+        "Prefix of the names of monitors' queues.",
+        old="CELERY_EVENT_QUEUE_PREFIX",
+        status=EVENTS,
+    ),
+    Setting(
+        "event_queue_exclusive",
+        BOOL,
+        True,
+        "A monitor's queue belongs to one connection.",
+        old="CELERY_EVENT_QUEUE_EXCLUSIVE",
+        status=RABBITMQ,
+    ),
+    Setting(
+        "event_queue_durable",
+        BOOL,
+        False,
+        "Monitors' queues outlive a restart of the broker.",
+        old="CELERY_EVENT_QUEUE_DURABLE",
+        status=RABBITMQ,
+    ),
+    Setting("event_serializer", STR, "json", "Serializer of events.", old="CELERY_EVENT_SERIALIZER", status=EVENTS),
+    Setting(
+        "event_exchange", STR, "celeryev", "Exchange or channel of events.", old="CELERY_EVENT_EXCHANGE", status=EVENTS
+    ),
+    # message signing
+    Setting(
+        "security_certificate",
+        STR,
+        None,
+        "File of the certificate that signs messages.",
+        old="CELERY_SECURITY_CERTIFICATE",
+        status=SECURITY,
+    ),
+    Setting(
+        "security_cert_store",
+        STR,
+        None,
+        "Files of the certificates that are trusted.",
+        old="CELERY_SECURITY_CERT_STORE",
+        status=SECURITY,
+    ),
+    Setting("security_key", STR, None, "File of the private key.", old="CELERY_SECURITY_KEY", status=SECURITY),
+    Setting(
+        "security_key_password",
+        ANY,
+        None,
+        "Password of the private key, as bytes.",
+        old="CELERY_SECURITY_KEY_PASSWORD",
+        status=SECURITY,
+    ),
+    Setting("security_digest", STR, "sha256", "Digest of signatures.", old="CELERY_SECURITY_DIGEST", status=SECURITY),
+)

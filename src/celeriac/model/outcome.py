@@ -1,0 +1,121 @@
+"""How an attempt ended: one small value per way. Made by the runner (or, for a dead child, by the agent); read by plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+__all__ = [
+    "Crashed",
+    "Discarded",
+    "Failure",
+    "Ignored",
+    "Outcome",
+    "Rejected",
+    "Repeated",
+    "RetryAsked",
+    "Revoked",
+    "Success",
+    "TimedOut",
+    "Unknown",
+    "Unstarted",
+]
+
+
+class Success(Struct, frozen=True):
+    """The task returned ``value``."""
+
+    value: Any
+
+
+class Failure(Struct, frozen=True):
+    """The task raised ``exc``. ``traceback`` is the formatted text."""
+
+    exc: BaseException
+    traceback: str = ""
+
+
+class RetryAsked(Struct, frozen=True):
+    """The task called ``self.retry``: ``send`` is the signature of the next attempt, frozen, due time included."""
+
+    exc: BaseException
+    traceback: str
+    send: Any
+
+
+class Ignored(Struct, frozen=True):
+    """The task raised Ignore."""
+
+
+class Rejected(Struct, frozen=True):
+    """The task raised Reject."""
+
+    reason: str
+    requeue: bool
+
+
+class Revoked(Struct, frozen=True):
+    """Not run, or ended, on request: ``reason`` is ``revoked``, ``expired`` or ``terminated``."""
+
+    reason: str
+    signum: int | None = None
+
+
+class TimedOut(Struct, frozen=True):
+    """The hard time limit of ``limit`` seconds ended the child."""
+
+    limit: float
+
+
+class Crashed(Struct, frozen=True):
+    """The child died while this task ran: ``how`` says by what (``signal 9 (SIGKILL)``, ``exit code 1``)."""
+
+    how: str
+
+
+class Unknown(Struct, frozen=True):
+    """No such task is registered here."""
+
+
+class Discarded(Struct, frozen=True):
+    """The message cannot be run: refused content, undecodable body, arguments that do not fit; ``exc`` says why."""
+
+    exc: BaseException
+    reason: str
+
+
+class Repeated(Struct, frozen=True):
+    """A redelivered message whose result record shows that it was already done."""
+
+
+class Unstarted(Struct, frozen=True):
+    """Claimed but not started: it goes back as it came. ``suspect`` marks it when its node died."""
+
+    suspect: bool = False
+
+
+Outcome = (
+    Success
+    | Failure
+    | RetryAsked
+    | Ignored
+    | Rejected
+    | Revoked
+    | TimedOut
+    | Crashed
+    | Unknown
+    | Discarded
+    | Repeated
+    | Unstarted
+)
+
+
+class Embed(Struct, frozen=True):
+    """The fourth part of a message body: what follows the task, as signatures on the wire (``celery-wire.md`` §3.1)."""
+
+    callbacks: list[Mapping[str, Any]] | None = None
+    errbacks: list[Mapping[str, Any]] | None = None
+    chain: list[Mapping[str, Any]] | None = None
+    chord: Mapping[str, Any] | None = None

@@ -1,0 +1,263 @@
+"""What follows from an attempt: the one place that decides.
+
+``plan`` is pure: time and randomness come in, nothing is read or written. The runner calls it on the task's thread,
+the fetcher for deliveries that are not run, the agent for those of a dead child; the runner turns the plan into bytes
+and the completer writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from celeriac import states
+from celeriac.exceptions import (
+    NotRegistered,
+    Reject,
+    TaskRevokedError,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
+from celeriac.model import outcome as o
+from celeriac.model.message import Delivery, Malformed, Marks
+from celeriac.model.options import TaskOptions
+from celeriac.model.outcome import Embed
+from celeriac.model.settle import Accept, DeadLetter, DeadReason, Release, Settlement
+
+__all__ = ["UNKNOWN_TASK_RETRY", "Plan", "Send", "plan"]
+
+#: Seconds between two offers of a message whose task no worker knew.
+UNKNOWN_TASK_RETRY = 5.0
+
+_NO_OPTIONS: Mapping[str, Any] = {}
+
+
+class Send(Struct, frozen=True):
+    """A signature to be sent: ``signature.apply_async(args, **options)``."""
+
+    signature: Any
+    args: tuple[Any, ...] = ()
+    options: Mapping[str, Any] = _NO_OPTIONS
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """Everything that follows from one attempt.
+
+    ``state`` is what to store, with ``value`` (a result, or the exception); None: nothing is stored. ``event`` is the
+    type of the event to emit, without the ``task-`` in front.
+    """
+
+    settlement: Settlement
+    state: str | None = None
+    value: Any = None
+    traceback: str | None = None
+    sends: tuple[Send, ...] = ()
+    event: str | None = None
+
+
+def plan(
+    delivery: Delivery,
+    outcome: o.Outcome,
+    options: TaskOptions,
+    now: float,
+    rand: float,
+    *,
+    embed: Embed | None = None,
+    worker: str = "",
+    park: float = 60.0,
+) -> Plan:
+    """Decide what follows from ``outcome``.
+
+    ``now`` in seconds since the epoch, ``rand`` in [0, 1), ``embed`` the follow-ups that the message carries (None: the
+    body was not decoded), ``worker`` the node's name for dead letters, ``park`` how long an unknown task waits for a
+    worker that knows it, in seconds. Raises nothing.
+    """
+    if type(outcome) is o.Success:
+        return _succeeded(delivery, outcome, options, embed)
+    context = _Context(delivery=delivery, options=options, now=now, embed=embed, worker=worker, park=park)
+    return _DECIDE[type(outcome)](context, outcome)
+
+
+class _Context(Struct, frozen=True, kw_only=True):
+    delivery: Delivery
+    options: TaskOptions
+    now: float
+    embed: Embed | None
+    worker: str
+    park: float
+
+    def dead(self, reason: DeadReason, detail: str, exc: BaseException | None = None, tb: str = "") -> DeadLetter:
+        return DeadLetter(
+            delivery=self.delivery,
+            reason=reason,
+            detail=detail,
+            exception="" if exc is None else _describe(exc),
+            traceback=tb,
+            worker=self.worker,
+            at=self.now,
+        )
+
+
+def _succeeded(delivery: Delivery, outcome: o.Success, options: TaskOptions, embed: Embed | None) -> Plan:
+    message = delivery.message
+    stored = not (options.ignore_result or _ignores(message))
+    return Plan(
+        settlement=Accept(delivery),
+        state=states.SUCCESS if stored else None,
+        value=outcome.value,
+        sends=_follow_ups(delivery, outcome.value, embed) if embed is not None else (),
+        event="succeeded",
+    )
+
+
+def _follow_ups(delivery: Delivery, value: Any, embed: Embed) -> tuple[Send, ...]:
+    """Callbacks first, then the next step of the chain, each called with the result (celery-wire §3.1)."""
+    message = delivery.message
+    if isinstance(message, Malformed) or not (embed.callbacks or embed.chain):
+        return ()
+    lineage = {"parent_id": message.id, "root_id": message.headers.get("root_id") or message.id}
+    if message.headers.get("priority") is not None or message.priority:
+        lineage = {**lineage, "priority": message.priority}
+    sends = [Send(callback, (value,), lineage) for callback in embed.callbacks or ()]
+    if embed.chain:
+        *rest, following = embed.chain
+        sends.append(Send(following, (value,), {**lineage, "chain": rest} if rest else lineage))
+    return tuple(sends)
+
+
+def _failed(context: _Context, outcome: o.Failure) -> Plan:
+    return _failure(context, outcome.exc, outcome.traceback, DeadReason.FAILED, _describe(outcome.exc))
+
+
+def _failure(context: _Context, exc: BaseException, traceback: str, reason: DeadReason, detail: str) -> Plan:
+    """A final failure: stored, told to the errbacks, kept in the dead letters unless it was expected (``throws``)."""
+    options, delivery = context.options, context.delivery
+    expected = bool(options.throws) and isinstance(exc, options.throws) and reason is DeadReason.FAILED
+    ignored = options.ignore_result or _ignores(delivery.message)
+    stored = not ignored or options.store_errors_even_if_ignored
+    return Plan(
+        settlement=Accept(delivery) if expected else context.dead(reason, detail, exc, traceback),
+        state=states.FAILURE if stored and not isinstance(delivery.message, Malformed) else None,
+        value=exc,
+        traceback=traceback or None,
+        sends=_errbacks(context),
+        event="failed",
+    )
+
+
+def _errbacks(context: _Context) -> tuple[Send, ...]:
+    message, embed = context.delivery.message, context.embed
+    if embed is None or not embed.errbacks or isinstance(message, Malformed):
+        return ()
+    lineage = {"parent_id": message.id, "root_id": message.headers.get("root_id") or message.id}
+    return tuple(Send(errback, (message.id,), lineage) for errback in embed.errbacks)
+
+
+def _retried(context: _Context, outcome: o.RetryAsked) -> Plan:
+    stored = not (context.options.ignore_result or _ignores(context.delivery.message))
+    return Plan(
+        settlement=Accept(context.delivery),
+        state=states.RETRY if stored else None,
+        value=outcome.exc,
+        traceback=outcome.traceback or None,
+        sends=(Send(outcome.send),),
+        event="retried",
+    )
+
+
+def _ignored(context: _Context, outcome: o.Ignored) -> Plan:
+    return Plan(settlement=Accept(context.delivery))
+
+
+def _rejected(context: _Context, outcome: o.Rejected) -> Plan:
+    if outcome.requeue:
+        return Plan(settlement=Release(context.delivery, back=True), event="rejected")
+    dead = context.dead(DeadReason.REJECTED, f"rejected by the task: {outcome.reason}", Reject(outcome.reason))
+    return Plan(settlement=dead, event="rejected")
+
+
+def _revoked(context: _Context, outcome: o.Revoked) -> Plan:
+    stored = not (context.options.ignore_result or _ignores(context.delivery.message))
+    return Plan(
+        settlement=Accept(context.delivery),
+        state=states.REVOKED if stored else None,
+        value=TaskRevokedError(outcome.reason),
+        event="revoked",
+    )
+
+
+def _timed_out(context: _Context, outcome: o.TimedOut) -> Plan:
+    exc = TimeLimitExceeded(outcome.limit)
+    return _failure(context, exc, "", DeadReason.TIME_LIMIT, f"ran longer than its time limit of {outcome.limit:g} s")
+
+
+def _crashed(context: _Context, outcome: o.Crashed) -> Plan:
+    """Back to ready until the cap, then a failure: a task that kills its process must not do so for ever."""
+    delivery, marks = context.delivery, context.delivery.marks
+    crashes = marks.crashes + 1
+    if crashes < context.options.max_crashes:
+        counted = Marks(crashes=crashes, suspect=True, expired_leases=marks.expired_leases)
+        return Plan(settlement=Release(delivery, marks=counted))
+    detail = f"its worker process died {crashes} times while it ran, last by {outcome.how}"
+    return _failure(context, WorkerLostError(f"Worker exited prematurely: {detail}"), "", DeadReason.CRASHED, detail)
+
+
+def _unknown(context: _Context, outcome: o.Unknown) -> Plan:
+    delivery, message = context.delivery, context.delivery.message
+    marks, task = delivery.marks, message.task
+    until = marks.parked_until if marks.parked_until is not None else context.now + context.park
+    if context.now < until:
+        parked = Marks(
+            crashes=marks.crashes, suspect=marks.suspect, expired_leases=marks.expired_leases, parked_until=until
+        )
+        due = min(until, context.now + UNKNOWN_TASK_RETRY)
+        return Plan(settlement=Release(delivery, due=due, marks=parked))
+    detail = f"no worker knows the task '{task}'; is its module in `include` or found by autodiscover_tasks()?"
+    return _failure(context, NotRegistered(task), "", DeadReason.UNKNOWN_TASK, detail)
+
+
+def _discarded(context: _Context, outcome: o.Discarded) -> Plan:
+    reason = DeadReason.MALFORMED if isinstance(context.delivery.message, Malformed) else DeadReason.REFUSED
+    return _failure(context, outcome.exc, "", reason, outcome.reason)
+
+
+def _repeated(context: _Context, outcome: o.Repeated) -> Plan:
+    return Plan(settlement=Accept(context.delivery))
+
+
+def _unstarted(context: _Context, outcome: o.Unstarted) -> Plan:
+    delivery, marks = context.delivery, context.delivery.marks
+    if not outcome.suspect or marks.suspect:
+        return Plan(settlement=Release(delivery))
+    suspect = Marks(
+        crashes=marks.crashes, suspect=True, expired_leases=marks.expired_leases, parked_until=marks.parked_until
+    )
+    return Plan(settlement=Release(delivery, marks=suspect))
+
+
+def _ignores(message: Any) -> bool:
+    return isinstance(message, Malformed) or message.headers.get("ignore_result") is True
+
+
+def _describe(exc: BaseException) -> str:
+    try:
+        return f"{type(exc).__name__}: {exc}"
+    except Exception:  # a user's __str__ may raise
+        return type(exc).__name__
+
+
+_DECIDE: Mapping[type[Any], Any] = {
+    o.Failure: _failed,
+    o.RetryAsked: _retried,
+    o.Ignored: _ignored,
+    o.Rejected: _rejected,
+    o.Revoked: _revoked,
+    o.TimedOut: _timed_out,
+    o.Crashed: _crashed,
+    o.Unknown: _unknown,
+    o.Discarded: _discarded,
+    o.Repeated: _repeated,
+    o.Unstarted: _unstarted,
+}

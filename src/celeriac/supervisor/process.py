@@ -1,0 +1,175 @@
+"""The processes of a node, as they start: what is done after the fork and before the first task."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+import os
+import random
+import secrets
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+from celeriac import signals
+from celeriac.client import resolver
+from celeriac.worker.agent import Agent
+from celeriac.worker.child import Child
+from celeriac.worker.link import LinkServer, attend
+from celeriac.worker.options import NodeOptions
+from celeriac.worker.report import Report
+from celeriac.worker.runner import Runner
+from celeriac.worker.slot import READY, STARTING, Slot
+
+if TYPE_CHECKING:
+    from celeriac.app.base import Celery
+    from celeriac.ports import Broker, ResultStore
+
+__all__ = ["EX_LOST_PARENT", "fork", "run_agent", "run_child"]
+
+logger = logging.getLogger("celery.worker")
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+#: Exit code of a process whose parent was gone before it could bind its life to it.
+EX_LOST_PARENT = 75
+#: Exit code of a child that found no way to start.
+EX_START_FAILED = 70
+
+
+def fork(main: Callable[[], int]) -> int:
+    """Fork a process that runs ``main`` and leaves with its value; returns the pid.
+
+    The process dies with its parent (PDEATHSIG), takes no signal handler with it, and never returns from here.
+    """
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = EX_START_FAILED
+    try:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(EX_LOST_PARENT)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        # Ctrl-C goes to the whole process group; the supervisor decides what it means.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        random.seed(secrets.randbits(64))
+        code = main()
+    except SystemExit as leave:
+        code = leave.code if isinstance(leave.code, int) else 1
+    except BaseException:  # the last stop of a process: say why, never unwind into the supervisor's frames
+        traceback.print_exc()
+    finally:
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    try:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        # Without the interpreter's exit handlers: they belong to the supervisor.
+        os._exit(code)
+
+
+def run_child(app: Celery, options: NodeOptions, slot: Slot, owner: str, link: str) -> int:
+    """A child's life; returns its exit code. Sends worker_process_init and worker_process_shutdown."""
+    gc.freeze()
+    slot.live(os.getpid(), STARTING)
+    adapter = resolver.adapter_options(app.conf, owner=owner)
+    broker_url, backend_url = app.broker_url, app.backend_url
+    stopped_by: list[int] = []
+
+    def open_broker() -> Broker:
+        return resolver.broker(broker_url, adapter)
+
+    def open_store() -> ResultStore | None:
+        return resolver.store(backend_url, resolver.store_options(app.conf)) if backend_url else None
+
+    child = Child(
+        app,
+        options,
+        open_broker=open_broker,
+        open_store=open_store,
+        slot=slot,
+        extras=[lambda child: attend(child, link)],
+        ready=lambda: slot.live(os.getpid(), READY),
+        abandon=lambda: _leave(0),
+    )
+
+    def warm(signum: int, frame: object) -> None:
+        stopped_by.append(signum)
+        child.stop()
+
+    signal.signal(signal.SIGTERM, warm)
+    sys.setswitchinterval(0.0005)
+    signals.worker_process_init.send(sender=None)
+    child.serve()
+    if child.exit_reason:
+        logger.info("Child %d leaves to be replaced: %s", os.getpid(), child.exit_reason)
+    signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+    return 0
+
+
+def run_agent(app: Celery, options: NodeOptions, owner: str, link: str, notices: int) -> int:
+    """The agent's life; ``notices`` is the reading end of the supervisor's pipe."""
+    gc.freeze()
+    asyncio.run(_agent(app, options, owner, link, notices))
+    return 0
+
+
+async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notices: int) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    server = LinkServer(link)
+    broker = resolver.broker(app.broker_url, resolver.adapter_options(app.conf, owner=owner))
+    store = resolver.store(app.backend_url, resolver.store_options(app.conf)) if app.backend_url else None
+    report = Report(log_arguments=options.log_arguments, log_results=options.log_results)
+    runner = Runner(app, options, slot=None, report=report, results=store is not None)
+    supervisor = os.getppid()
+    agent = Agent(
+        app,
+        options,
+        runner,
+        broker=broker,
+        store=store,
+        link=server,
+        stop_node=lambda: os.kill(supervisor, signal.SIGTERM),
+    )
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(notices, "rb", closefd=False))
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(service()) for service in (server.serve, *agent.services())]
+            tasks.append(group.create_task(agent.notices(reader)))
+            signals.worker_ready.send(sender=agent)
+            await stop.wait()
+            signals.worker_shutting_down.send(sender=options.hostname, sig="SIGTERM", how="Warm", exitcode=0)
+            await _finish(agent)
+            for task in tasks:
+                task.cancel()
+    finally:
+        signals.worker_shutdown.send(sender=agent)
+        await broker.close()
+        if store is not None:
+            await store.close()
+
+
+async def _finish(agent: Agent) -> None:
+    """Write what is known of dead children; not longer than a server that is away deserves."""
+    try:
+        async with asyncio.timeout(3.0):
+            await agent.completer.drain()
+    except TimeoutError:
+        logger.warning("Cannot write the outcomes of dead children: their tasks go back when their leases expire")

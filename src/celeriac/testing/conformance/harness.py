@@ -1,0 +1,139 @@
+"""What the suite must know of a server: how to reach it, how time passes, and what harm can be done to it.
+
+Adapter authors subclass ``Harness``; each test gets a fresh one, with a name space of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, NoReturn
+
+import pytest
+
+from celeriac.ports import AdapterOptions, Broker, Caller, Publisher, Reader, ResultStore
+
+__all__ = ["Harness"]
+
+_numbers = itertools.count(1)
+
+
+class Harness:
+    """One name space on one server. The class attributes are the defaults; times in seconds."""
+
+    #: The adapter's module: ``broker(url, options)`` and so on.
+    adapter: ModuleType
+    url: str
+    #: Fields of ``AdapterOptions`` that all instances get.
+    options: Mapping[str, Any] = {}
+    #: The lease of tests that wait for its end.
+    lease: float = 0.4
+    #: How late something may happen on a loaded machine.
+    late: float = 0.5
+    #: Other processes reach the same server.
+    between_processes: bool = True
+    #: Messages with a due time that a plain ``Publisher`` sends go to the schedule (not so in Celery's layout).
+    publisher_schedules: bool = True
+    #: A URL like ``url`` behind which nothing answers, with ``password`` in it where URLs have one.
+    unreachable: str | None = None
+    password: str = "s3cret-word"
+    #: Examples of the model-based test, and the length of its time unit.
+    examples: int = 3
+    unit: float = 0.01
+
+    def __init__(self) -> None:
+        self._open: list[Broker | ResultStore] = []
+
+    # -- instances ---------------------------------------------------------------------------------------------------
+
+    def adapter_options(self, **fields: Any) -> AdapterOptions:
+        """Options of an instance; each has an owner of its own unless told otherwise."""
+        owner = f"owner-{os.getpid()}-{next(_numbers)}"
+        return AdapterOptions(**{"owner": owner, **self.options, **fields})
+
+    def broker(self, **fields: Any) -> Broker:
+        """A broker that is not open; ``fields`` are those of ``AdapterOptions``, or ``url``."""
+        broker: Broker = self.adapter.broker(fields.pop("url", self.url), self.adapter_options(**fields))
+        self._open.append(broker)
+        return broker
+
+    def store(self, **fields: Any) -> ResultStore:
+        """A result store that is not open."""
+        store: ResultStore = self.adapter.store(fields.pop("url", self.url), self.adapter_options(**fields))
+        self._open.append(store)
+        return store
+
+    async def open_broker(self, **fields: Any) -> Broker:
+        """An open broker; the suite closes it."""
+        broker = self.broker(**fields)
+        await broker.open()
+        return broker
+
+    async def open_store(self, **fields: Any) -> ResultStore:
+        """An open result store; the suite closes it."""
+        store = self.store(**fields)
+        await store.open()
+        return store
+
+    def publisher(self, **fields: Any) -> Publisher:
+        """A publisher; the test closes it."""
+        publisher: Publisher = self.adapter.publisher(fields.pop("url", self.url), self.adapter_options(**fields))
+        return publisher
+
+    def reader(self, **fields: Any) -> Reader:
+        """A reader; the test closes it."""
+        reader: Reader = self.adapter.reader(fields.pop("url", self.url), self.adapter_options(**fields))
+        return reader
+
+    def caller(self, **fields: Any) -> Caller:
+        """A caller; the test closes it."""
+        caller: Caller = self.adapter.caller(fields.pop("url", self.url), self.adapter_options(**fields))
+        return caller
+
+    async def close_all(self) -> None:
+        """Close what the test has opened, in the loop it was opened in."""
+        while self._open:
+            await self._open.pop().close()
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """The server's time, seconds since the epoch."""
+        return time.time()
+
+    async def elapse(self, seconds: float) -> None:
+        """Let time pass: really, or on a virtual clock."""
+        await asyncio.sleep(seconds)
+
+    # -- harm; what is not overridden is skipped ---------------------------------------------------------------------
+
+    async def inject(self, queue: str, raw: bytes) -> None:
+        """Put bytes behind the messages of a queue, as a foreign producer could."""
+        self.cannot("put raw bytes into a queue")
+
+    async def inject_topic(self, exchange: str, raw: bytes) -> None:
+        """Send bytes to those who listen to an exchange."""
+        self.cannot("send raw bytes to an exchange")
+
+    async def spoil(self, queue: str) -> None:
+        """Put something of a wrong type where a queue's messages are kept, so that writing there fails."""
+        self.cannot("spoil a queue")
+
+    async def heal(self, queue: str) -> None:
+        """Undo ``spoil``."""
+
+    async def cut(self) -> None:
+        """Break all connections to the server, which goes on."""
+        self.cannot("cut connections")
+
+    async def silence(self, on: bool) -> None:
+        """Let the server answer nothing while its connections stay; or end that."""
+        self.cannot("silence the server")
+
+    def cannot(self, what: str) -> NoReturn:
+        """Skip the test."""
+        pytest.skip(f"{type(self).__name__} cannot {what}")

@@ -1,0 +1,199 @@
+"""The agent of a node: everything a node does besides tasks.
+
+Heartbeats, remote control, maintenance of the broker (due, expired), and the deliveries of children that died. A process
+of its own in a prefork or threads node, services on the child's loop where there is one process. It asks the children
+through a ``Link`` and the supervisor through nothing but signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from celeriac import __version__
+from celeriac.clock import SystemClock
+from celeriac.exceptions import OperationalError
+from celeriac.model import outcome as o
+from celeriac.model.message import Delivery
+from celeriac.model.settle import Completion
+from celeriac.ports import Broker, Bus, ResultStore
+from celeriac.worker.backoff import Backoff
+from celeriac.worker.completer import Completer
+from celeriac.worker.events import send
+from celeriac.worker.link import Link
+from celeriac.worker.options import NodeOptions
+from celeriac.worker.runner import Runner
+
+if TYPE_CHECKING:
+    from celeriac.app.base import Celery
+
+__all__ = ["Agent", "Died", "notice"]
+
+logger = logging.getLogger("celery.worker")
+
+#: Seconds between heartbeat events, and between two sweeps of the result store.
+HEARTBEAT = 2.0
+SWEEP = 300.0
+
+
+class Died(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor tells about a child that is gone: who, how, and what its slot named."""
+
+    owner: str
+    how: str
+    #: Token and id of the task that ran, or empty.
+    token: str = ""
+    id: str = ""
+    #: The hard limit in seconds that ended it, or 0.
+    limit: float = 0.0
+    #: It ran several tasks at once, so none of them is the culprit.
+    many: bool = False
+
+
+class Agent:
+    """Services of one node on one event loop; ``broker`` and ``store`` belong to its owner."""
+
+    def __init__(
+        self,
+        app: Celery,
+        options: NodeOptions,
+        runner: Runner,
+        *,
+        broker: Broker,
+        store: ResultStore | None,
+        link: Link,
+        stop_node: Callable[[], None],
+    ) -> None:
+        self.app = app
+        self.options = options
+        self.runner = runner
+        self.broker = broker
+        self.store = store
+        self.link = link
+        self.stop_node = stop_node
+        self.started = time.time()
+        self.queues = list(options.queues)
+        self.events = options.events
+        #: token → signal, of tasks ended on request.
+        self.terminating: dict[str, int] = {}
+        self.revoked: dict[str, float] = {}
+        self.completer = Completer(broker, store, lambda deliveries: None, rand=random.random)
+        self._backoff = Backoff(rand=random.random)
+        self._clock = SystemClock()
+
+    def services(self) -> Sequence[Callable[[], Any]]:
+        """The coroutine functions that make up the agent."""
+        wanted: list[Callable[[], Any]] = [self.completer.run, self.maintain, self.sweep]
+        if isinstance(self.broker, Bus) and self.options.heartbeats:
+            wanted.append(self.heartbeat)
+        if isinstance(self.broker, Bus) and self.options.remote_control:
+            wanted.append(self.remote)
+        return wanted
+
+    # -- maintenance -------------------------------------------------------------------------------------------
+
+    async def maintain(self) -> None:
+        """Due → ready and expired → ready, on a timer, also when idle: every node does it, no lock decides who."""
+        while True:
+            try:
+                pause = await self.broker.maintain()
+                self._backoff.reset()
+            except OperationalError as error:
+                pause = self._backoff.next()
+                logger.debug("Maintenance failed, next try in %.1f s: %s", pause, error)
+            await self._clock.sleep(max(0.01, pause))
+
+    async def sweep(self) -> None:
+        """Drop expired results where the server does not do so itself."""
+        while True:
+            await self._clock.sleep(SWEEP * (0.5 + random.random()))
+            if self.store is not None:
+                try:
+                    await self.store.sweep()
+                except OperationalError as error:
+                    logger.debug("Cannot sweep expired results: %s", error)
+
+    # -- children that died ------------------------------------------------------------------------------------
+
+    async def notices(self, reader: asyncio.StreamReader) -> None:
+        """Read the supervisor's notices, one JSON line each, until cancelled."""
+        while line := await reader.readline():
+            await self.bury(msgspec.json.decode(line, type=Died))
+
+    async def bury(self, died: Died) -> None:
+        """Settle what a dead child held: the culprit by what ended it, the others as they were. Tries until it worked."""
+        while True:
+            try:
+                orphans = await self.broker.orphans(died.owner)
+                break
+            except OperationalError as error:
+                pause = self._backoff.next()
+                logger.error("Cannot give back the tasks of a dead child, next try in %.1f s: %s", pause, error)
+                await self._clock.sleep(pause)
+        self._backoff.reset()
+        self.completer.put([self._verdict(delivery, died) for delivery in orphans])
+
+    def _verdict(self, delivery: Delivery, died: Died) -> Completion:
+        outcome: o.Outcome
+        if delivery.token != died.token:
+            outcome = o.Unstarted(suspect=died.many)
+        elif delivery.token in self.terminating:
+            outcome = o.Revoked("terminated", self.terminating.pop(delivery.token))
+        elif died.limit:
+            outcome = o.TimedOut(died.limit)
+        else:
+            outcome = o.Crashed(died.how)
+        return self.runner.conclude(delivery, outcome)
+
+    # -- heartbeats --------------------------------------------------------------------------------------------
+
+    async def heartbeat(self) -> None:
+        """``worker-online``, ``worker-heartbeat`` every two seconds, ``worker-offline``."""
+        try:
+            await self._beat("online")
+            while True:
+                await self._clock.sleep(HEARTBEAT)
+                await self._beat("heartbeat")
+        finally:
+            await self._beat("offline")
+
+    async def _beat(self, kind: str) -> None:
+        answers = await self.link.ask("stats", {}) if self.events else []
+        event = {
+            "type": f"worker-{kind}",
+            "freq": HEARTBEAT,
+            "active": sum(answer["held"] for answer in answers),
+            "processed": sum(answer["count"] for answer in answers),
+            "loadavg": list(os.getloadavg()),
+            "sw_ident": "celeriac",
+            "sw_ver": __version__,
+            "sw_sys": "Linux",
+        }
+        await send(self.broker, self.options.hostname, f"worker.{kind}", event)
+
+    # -- remote control ----------------------------------------------------------------------------------------
+
+    async def remote(self) -> None:
+        """Obey and answer requests on Celery's wire (``celery-wire.md`` §3.7)."""
+        from celeriac.worker.remote import Remote
+
+        await Remote(self).run()
+
+    def tell(self, method: str, arguments: Mapping[str, Any]) -> None:
+        """An order that children of later obey too."""
+        keep = getattr(self.link, "keep", None)
+        if keep is not None:
+            keep(method, arguments)
+
+
+def notice(died: Died) -> bytes:
+    """A notice as the supervisor writes it."""
+    return json.dumps(msgspec.to_builtins(died)).encode() + b"\n"

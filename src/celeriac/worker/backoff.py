@@ -1,0 +1,30 @@
+"""How long to wait before trying a server again: exponential, jittered, reset by success."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["Backoff"]
+
+
+class Backoff:
+    """Delays in seconds from ``first`` doubling to ``maximum``; each is spread over its upper half by ``rand()``."""
+
+    def __init__(self, *, rand: Callable[[], float], first: float = 0.05, maximum: float = 1.0) -> None:
+        self._rand = rand
+        self._first = first
+        self._maximum = maximum
+        self._next = first
+        self.failures = 0
+
+    def next(self) -> float:
+        """The next delay."""
+        self.failures += 1
+        span = self._next
+        self._next = min(self._maximum, span * 2)
+        return span * (0.5 + 0.5 * self._rand())
+
+    def reset(self) -> None:
+        """It worked."""
+        self._next = self._first
+        self.failures = 0

@@ -1,0 +1,321 @@
+"""The remote commands of a node, under Celery's names; also where users register their own.
+
+``@control_command`` and ``@inspect_command`` work as in ``celery.worker.control``; a command is called with the state
+(the agent; ``.app``, ``.hostname``) and the request's arguments, and may be a coroutine function.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celeriac.worker.agent import Agent
+
+__all__ = ["Panel", "control_command", "execute", "inspect_command"]
+
+logger = logging.getLogger("celery.worker.control")
+
+#: Ids that ``revoked`` remembers at most, and for how long, in seconds (Celery's REVOKES_MAX, REVOKE_EXPIRES).
+REVOKES_MAX = 50_000
+REVOKE_EXPIRES = 10_800.0
+
+Command = Callable[..., Any]
+
+
+class Panel:
+    """All commands by name."""
+
+    data: dict[str, Command] = {}
+    writes: set[str] = set()
+
+    @classmethod
+    def register(cls, name: str, command: Command, *, writes: bool) -> None:
+        """Add a command; ``writes`` marks those that change something (they are logged)."""
+        cls.data[name] = command
+        if writes:
+            cls.writes.add(name)
+
+
+def control_command(*args: Any, **kwargs: Any) -> Any:
+    """Register a command that changes something. Options as Celery's (name, alias, args, signature, help)."""
+    return _register(True, *args, **kwargs)
+
+
+def inspect_command(*args: Any, **kwargs: Any) -> Any:
+    """Register a command that only reads. Options as Celery's."""
+    return _register(False, *args, **kwargs)
+
+
+def _register(writes: bool, *args: Any, name: str | None = None, alias: str | None = None, **options: Any) -> Any:
+    def decorate(command: Command) -> Command:
+        for each in (name or command.__name__, alias):
+            if each:
+                Panel.register(each, command, writes=writes)
+        return command
+
+    return decorate(args[0]) if args and callable(args[0]) else decorate
+
+
+async def execute(agent: Agent, method: str, arguments: Mapping[str, Any]) -> Any:
+    """Run a command. Raises KeyError when there is none of that name, and what the command raises."""
+    command = Panel.data[method]
+    if method in Panel.writes:
+        logger.info("Remote command %s %r", method, dict(arguments))
+    answer = command(agent, **arguments)
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+@inspect_command(default_timeout=0.2)
+def ping(state: Agent, **kwargs: Any) -> dict[str, str]:
+    """Are you there?"""
+    return {"ok": "pong"}
+
+
+@inspect_command(alias="dump_active")
+async def active(state: Agent, safe: bool = False, **kwargs: Any) -> list[Any]:
+    """Running tasks."""
+    return [task for answer in await state.link.ask("active", {}) for task in answer]
+
+
+@inspect_command(alias="dump_reserved")
+async def reserved(state: Agent, **kwargs: Any) -> list[Any]:
+    """Tasks that were claimed and have not started."""
+    return [task for answer in await state.link.ask("reserved", {}) for task in answer]
+
+
+@inspect_command(alias="dump_schedule")
+def scheduled(state: Agent, **kwargs: Any) -> list[Any]:
+    """Tasks with an ETA in this worker's memory: none, they wait in the broker."""
+    return []
+
+
+@inspect_command(alias="dump_revoked")
+def revoked(state: Agent, **kwargs: Any) -> list[str]:
+    """Ids that were revoked."""
+    return list(state.revoked)
+
+
+@inspect_command(alias="dump_tasks")
+def registered(state: Agent, taskinfoitems: Any = None, builtins: bool = False, **kwargs: Any) -> list[str]:
+    """Names of the registered tasks."""
+    names = sorted(name for name in state.app.tasks if builtins or not name.startswith("celery."))
+    if not taskinfoitems:
+        return names
+    shown = []
+    for name in names:
+        task = state.app.tasks[name]
+        fields = [f"{item}={getattr(task, item)}" for item in taskinfoitems if getattr(task, item, None) is not None]
+        shown.append(f"{name} [{' '.join(fields)}]" if fields else name)
+    return shown
+
+
+@inspect_command()
+async def query_task(state: Agent, ids: Any = (), **kwargs: Any) -> dict[str, Any]:
+    """Where tasks are, by id."""
+    wanted = {ids} if isinstance(ids, str) else set(ids)
+    found: dict[str, Any] = {}
+    for kind in ("reserved", "active"):
+        for answer in await state.link.ask(kind, {}):
+            found |= {task["id"]: [kind, task] for task in answer if task["id"] in wanted}
+    return found
+
+
+@inspect_command()
+async def stats(state: Agent, **kwargs: Any) -> dict[str, Any]:
+    """Numbers of this node, in Celery's shape (celery-wire §3.7)."""
+    answers = await state.link.ask("stats", {})
+    total: dict[str, int] = {}
+    for answer in answers:
+        for name, count in answer["total"].items():
+            total[name] = total.get(name, 0) + count
+    options, usage = state.options, resource.getrusage(resource.RUSAGE_SELF)
+    limits = [options.soft_time_limit or 0, options.time_limit or 0]
+    return {
+        "total": total,
+        "pid": os.getppid() if options.pool != "solo" else os.getpid(),
+        "clock": "0",
+        "uptime": round(time.time() - state.started),
+        "pool": {
+            "implementation": f"celeriac:{options.pool}",
+            "max-concurrency": options.concurrency,
+            "processes": [answer["pid"] for answer in answers],
+            "max-tasks-per-child": options.max_tasks_per_child or "N/A",
+            "put-guarded-by-semaphore": False,
+            "timeouts": limits,
+            "writes": {},
+        },
+        "broker": state.app.broker_info(),
+        "prefetch_count": options.prefetch_limit or 0,
+        "rusage": {name[3:]: getattr(usage, name) for name in dir(usage) if name.startswith("ru_")},
+    }
+
+
+@inspect_command()
+def active_queues(state: Agent, **kwargs: Any) -> list[dict[str, Any]]:
+    """The queues this node takes tasks from."""
+    return [_queue_info(name) for name in state.queues]
+
+
+def _queue_info(name: str) -> dict[str, Any]:
+    exchange = {
+        "name": name,
+        "type": "direct",
+        "arguments": None,
+        "durable": True,
+        "passive": False,
+        "auto_delete": False,
+        "delivery_mode": None,
+        "no_declare": False,
+    }
+    nothing = ("queue_arguments", "binding_arguments", "consumer_arguments", "alias", "no_declare", "expires")
+    limits = ("message_ttl", "max_length", "max_length_bytes", "max_priority")
+    return {
+        "name": name,
+        "exchange": exchange,
+        "routing_key": name,
+        "durable": True,
+        "exclusive": False,
+        "auto_delete": False,
+        "no_ack": False,
+        "bindings": [],
+        **dict.fromkeys((*nothing, *limits)),
+    }
+
+
+@inspect_command()
+def clock(state: Agent, **kwargs: Any) -> dict[str, int]:
+    """The logical clock."""
+    return {"clock": 0}
+
+
+@inspect_command(alias="dump_conf")
+def conf(state: Agent, with_defaults: bool = False, **kwargs: Any) -> Any:
+    """The configuration, secrets masked."""
+    table = state.app.conf.table(with_defaults=with_defaults, censored=True)
+    return {str(name): value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+            for name, value in table.items()}
+
+
+@inspect_command()
+def report(state: Agent, **kwargs: Any) -> dict[str, str]:
+    """Versions and settings as text, for bug reports."""
+    return {"ok": state.app.bugreport()}
+
+
+@inspect_command()
+def hello(state: Agent, from_node: str = "", revoked: Any = None, **kwargs: Any) -> dict[str, Any] | None:
+    """A Celery worker starts next to us and asks what is revoked (its mingle step)."""
+    if from_node == state.options.hostname:
+        return None
+    return {"revoked": dict(state.revoked), "clock": 0}
+
+
+@control_command()
+async def revoke(
+    state: Agent, task_id: Any = (), terminate: bool = False, signal: Any = None, **kwargs: Any
+) -> dict[str, str]:
+    """Refuse tasks by id from now on; ``terminate`` also ends those that run, by ``signal`` (default SIGTERM)."""
+    ids = {task_id} if isinstance(task_id, str) else {str(each) for each in task_id}
+    _remember(state, ids)
+    arguments = {"ids": list(state.revoked), "terminate": False}
+    state.tell("revoke", arguments)
+    await state.link.ask("revoke", {"ids": list(ids), "terminate": terminate})
+    if terminate:
+        await _terminate(state, ids, signal or "SIGTERM")
+    return {"ok": f"tasks {ids} flagged as revoked"}
+
+
+@control_command()
+async def terminate(state: Agent, signal: Any = "SIGTERM", task_id: Any = (), **kwargs: Any) -> dict[str, str]:
+    """End running tasks by id."""
+    answer: dict[str, str] = await revoke(state, task_id=task_id, terminate=True, signal=signal)
+    return answer
+
+
+def _remember(state: Agent, ids: set[str]) -> None:
+    now = time.time()
+    state.revoked.update(dict.fromkeys(ids, now))
+    for old in [each for each, at in state.revoked.items() if now - at > REVOKE_EXPIRES]:
+        del state.revoked[old]
+    while len(state.revoked) > REVOKES_MAX:
+        del state.revoked[next(iter(state.revoked))]
+
+
+async def _terminate(state: Agent, ids: set[str], signame: Any) -> None:
+    """End the process of a running task; its supervisor's notice then finds the token in ``terminating``."""
+    number = _signal_number(signame)
+    for answer in await state.link.ask("active", {}):
+        for task in answer:
+            if task["id"] in ids and task["worker_pid"] != os.getpid() and task.get("token"):
+                state.terminating[task["token"]] = number
+                # The child would take SIGTERM for a warm shutdown.
+                os.kill(task["worker_pid"], signal.SIGKILL if number == signal.SIGTERM else number)
+
+
+def _signal_number(name: Any) -> int:
+    if isinstance(name, int):
+        return name
+    text = str(name).upper()
+    return int(getattr(signal, text if text.startswith("SIG") else f"SIG{text}"))
+
+
+@control_command()
+async def shutdown(state: Agent, msg: str = "", **kwargs: Any) -> None:
+    """Stop the node as SIGTERM does. No answer, as in Celery."""
+    logger.warning("Got shutdown from remote")
+    state.stop_node()
+
+
+@control_command()
+async def enable_events(state: Agent, **kwargs: Any) -> dict[str, str]:
+    """Send task events from now on."""
+    return await _switch_events(state, True)
+
+
+@control_command()
+async def disable_events(state: Agent, **kwargs: Any) -> dict[str, str]:
+    """Send no more task events."""
+    return await _switch_events(state, False)
+
+
+async def _switch_events(state: Agent, on: bool) -> dict[str, str]:
+    before, state.events = state.events, on
+    state.tell("events", {"on": on})
+    await state.link.ask("events", {"on": on})
+    word = "enabled" if on else "disabled"
+    return {"ok": f"task events already {word}" if before == on else f"task events {word}"}
+
+
+@control_command()
+async def heartbeat(state: Agent, **kwargs: Any) -> None:
+    """Send a heartbeat event now."""
+    await state._beat("heartbeat")
+
+
+@control_command()
+async def add_consumer(state: Agent, queue: str, **kwargs: Any) -> dict[str, str]:
+    """Take tasks from one more queue."""
+    if queue in state.queues:
+        return {"ok": f"already consuming from {queue!r}"}
+    return await _consume(state, [*state.queues, queue], f"add consumer {queue}")
+
+
+@control_command()
+async def cancel_consumer(state: Agent, queue: str, **kwargs: Any) -> dict[str, str]:
+    """Take no more tasks from a queue."""
+    return await _consume(state, [name for name in state.queues if name != queue], f"no longer consuming from {queue}")
+
+
+async def _consume(state: Agent, queues: list[str], answer: str) -> dict[str, str]:
+    state.queues = queues
+    await state.broker.declare(queues)
+    state.tell("queues", {"queues": queues})
+    await state.link.ask("queues", {"queues": queues})
+    return {"ok": answer}

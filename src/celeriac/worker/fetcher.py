@@ -1,0 +1,345 @@
+"""Claims deliveries, as many as fit a few milliseconds of work, and hands over those that are to run.
+
+Runs on the I/O loop. What is not to run (malformed, unknown, expired, revoked, not due, done already) is concluded here.
+Unstarted deliveries are given back as soon as a task turns out to be long. It decides *how much* to claim; what follows
+from a delivery is ``plan``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import msgspec
+
+from celeriac import states
+from celeriac.exceptions import DecodeError, OperationalError
+from celeriac.executors import Executor
+from celeriac.model import outcome as o
+from celeriac.model.message import Delivery, Malformed
+from celeriac.model.settle import Accept, Completion, Release
+from celeriac.ports import Broker, ResultStore
+from celeriac.worker.backoff import Backoff
+from celeriac.worker.options import NodeOptions
+from celeriac.worker.runner import Runner
+
+__all__ = ["Fetcher"]
+
+logger = logging.getLogger("celery.worker.consumer")
+
+#: Most deliveries in one claim.
+CLAIM_LIMIT = 256
+#: Seconds that an empty claim waits.
+WAIT = 10.0
+#: A task that runs longer than this blocks what is claimed behind it: that is given back. Seconds.
+STALL = 0.05
+
+
+class _Record(msgspec.Struct):
+    status: str = ""
+    retries: int | None = None
+
+
+_decode_record = msgspec.json.Decoder(_Record).decode
+
+
+class Fetcher:
+    """The one who claims. ``held`` maps tokens to everything claimed and not settled yet (shared with Leases)."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        store: ResultStore | None,
+        runner: Runner,
+        options: NodeOptions,
+        *,
+        sync: Executor,
+        coroutines: Callable[[], Executor],
+        conclude: Callable[[Sequence[Completion]], None],
+        early: set[str],
+        revoked: Collection[str],
+        rand: Callable[[], float],
+    ) -> None:
+        self.held: dict[str, Delivery] = {}
+        self.queues: list[str] = list(options.queues)
+        #: The connection works: the last claim came back.
+        self.connected = False
+        self._broker = broker
+        self._store = store
+        self._runner = runner
+        self._options = options
+        self._sync = sync
+        self._coroutines = coroutines
+        self._async: Executor | None = None
+        self._conclude = conclude
+        self._early = early
+        self._revoked = revoked
+        self._backoff = Backoff(rand=rand)
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._alone = False
+        self._average = 0.0
+        self._async_share = 0.0
+        #: Every synchronous slot is taken by a task that runs longer than STALL.
+        self._stalled = False
+        self._claiming: asyncio.Task[Sequence[Delivery]] | None = None
+
+    # -- how much ----------------------------------------------------------------------------------------------
+
+    def room(self) -> int:
+        """How many deliveries to claim now: none while more than half of the target is still held."""
+        options = self._options
+        held = len(self.held)
+        if self._alone:
+            return 0 if held else 1
+        limit = self._slots()
+        if limit <= 0:
+            return 0
+        average = self._average
+        ahead = int(limit * options.claim_target / average) if average > 0 else 0
+        target = min(limit + ahead, limit + CLAIM_LIMIT)
+        if options.prefetch_limit is not None:
+            target = min(target, max(limit, options.prefetch_limit))
+        if held > max(target // 2, limit - 1):
+            return 0
+        return min(target - held, CLAIM_LIMIT)
+
+    def _slots(self) -> int:
+        """Tasks that can run at once, by the share of coroutines among what comes in."""
+        if self._async is None:
+            return 0 if self._stalled else self._sync.limit
+        if self._stalled:
+            # Only coroutines can start: synchronous tasks that come along go back at once.
+            return len(self.held) + self._async.limit - len(self._async.active()) - self._async.waiting()
+        share = self._async_share
+        return max(1, round(self._sync.limit * (1 - share) + self._async.limit * share))
+
+    def _learn(self, deliveries: Sequence[Delivery], coroutines: int) -> None:
+        """Expected run time and kind of a claimed batch, as the next claim's guess."""
+        runtimes = self._runner.runtimes
+        known = [runtimes[d.message.task] for d in deliveries if d.message.task in runtimes]
+        if known:
+            average = sum(known) / len(known)
+            self._average = average if not self._average else 0.5 * (self._average + average)
+        self._async_share = 0.5 * (self._async_share + coroutines / len(deliveries))
+
+    # -- the loop ----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Claim until ``stop``."""
+        broker, backoff = self._broker, self._backoff
+        while not self._stopping:
+            room = self.room()
+            if room <= 0 or not self.queues:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            began = time.monotonic()
+            try:
+                deliveries = await self._claim(broker, room)
+            except OperationalError as error:
+                self.connected = False
+                delay = backoff.next()
+                logger.error("Cannot reach the broker, next try in %.1f s: %s", delay, error)
+                await asyncio.sleep(delay)
+                continue
+            if not self.connected:
+                self.connected = True
+                if backoff.failures:
+                    logger.warning("The broker is back after %d failed tries", backoff.failures)
+            backoff.reset()
+            if deliveries:
+                if not self.held:
+                    self._runner.valid_until = began + self._options.lease
+                await self.admit(deliveries)
+                if len(self.queues) > 1:
+                    # The first queue of a claim goes first; each gets its turn.
+                    self.queues.append(self.queues.pop(0))
+
+    async def _claim(self, broker: Broker, room: int) -> Sequence[Delivery]:
+        self._claiming = asyncio.ensure_future(broker.claim(self.queues, limit=room, wait=WAIT))
+        try:
+            return await self._claiming
+        except asyncio.CancelledError:
+            if self._stopping or self._claiming.cancelled():
+                return ()
+            raise
+        finally:
+            self._claiming = None
+
+    def changed(self) -> None:
+        """Something ended: look again whether to claim."""
+        self._stalled = False
+        self._changed.set()
+
+    def requeued(self) -> None:
+        """The queues changed: start a new claim."""
+        self._changed.set()
+        if self._claiming is not None:
+            self._claiming.cancel()
+
+    def stop(self) -> None:
+        """Claim no more."""
+        self._stopping = True
+        self._changed.set()
+        if self._claiming is not None:
+            self._claiming.cancel()
+
+    # -- what to do with each ----------------------------------------------------------------------------------
+
+    async def admit(self, deliveries: Sequence[Delivery]) -> None:
+        """Sort a claimed batch: hand over, conclude, or give back."""
+        deliveries = await self._one_suspect(deliveries)
+        for delivery in deliveries:
+            self.held[delivery.token] = delivery
+        if self._stopping:
+            self._conclude([Completion(settlement=Release(delivery)) for delivery in deliveries])
+            return
+        now, entry, revoked = time.time(), self._runner.entry, self._revoked
+        sync: list[Delivery] = []
+        coroutines: list[Delivery] = []
+        concluded: list[Completion] = []
+        done = await self._already_done([d for d in deliveries if d.redelivered])
+        for delivery in deliveries:
+            message = delivery.message
+            outcome = self._refusal(delivery, now, done, revoked)
+            if outcome is not None:
+                concluded.append(
+                    outcome if isinstance(outcome, Completion) else self._runner.conclude(delivery, outcome)
+                )
+                continue
+            found = entry(message.task)
+            if found is None:
+                concluded.append(self._runner.conclude(delivery, o.Unknown()))
+            elif found.tracer.is_async:
+                coroutines.append(delivery)
+            else:
+                sync.append(delivery)
+        if concluded:
+            self._conclude(concluded)
+        await self._acknowledge_early(sync + coroutines)
+        if sync or coroutines:
+            self._learn(sync + coroutines, len(coroutines))
+        if sync:
+            self._sync.feed(sync)
+        if coroutines:
+            if self._async is None:
+                self._async = self._coroutines()
+            self._async.feed(coroutines)
+
+    def _refusal(
+        self, delivery: Delivery, now: float, done: Collection[str], revoked: Collection[str]
+    ) -> o.Outcome | Completion | None:
+        """Why a delivery is not to run, or None. Ordinary messages pass through three comparisons."""
+        message = delivery.message
+        if isinstance(message, Malformed):
+            return o.Discarded(DecodeError(message.reason), message.reason)
+        if message.due is not None and message.due > now:
+            return Completion(settlement=Release(delivery, due=message.due))
+        if message.expires is not None and message.expires <= now:
+            return o.Revoked("expired")
+        if revoked and message.id in revoked:
+            return o.Revoked("revoked")
+        if delivery.token in done:
+            return o.Repeated()
+        return None
+
+    async def _one_suspect(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """A message that may have killed a node runs alone, so that the next crash has one culprit."""
+        suspects = [delivery for delivery in deliveries if delivery.marks.suspect]
+        self._alone = bool(suspects)
+        if not suspects or (len(deliveries) == 1 and not self.held):
+            return deliveries
+        keep = () if self.held else suspects[:1]
+        back = [delivery for delivery in deliveries if delivery not in keep]
+        try:
+            await self._broker.settle([Release(delivery) for delivery in back])
+        except OperationalError as error:
+            # Unsettled they come back when their leases expire.
+            logger.warning("Cannot give back %d suspect deliveries: %s", len(back), error)
+        return keep
+
+    async def _already_done(self, redelivered: Sequence[Delivery]) -> Collection[str]:
+        """Tokens of redelivered messages whose record shows a terminal state, or a later attempt."""
+        if not redelivered or self._store is None:
+            return ()
+        try:
+            records = await self._store.get([delivery.message.id for delivery in redelivered])
+        except OperationalError as error:
+            logger.warning("Cannot read the results of %d redelivered tasks: %s", len(redelivered), error)
+            return ()
+        done = set()
+        for delivery, raw in zip(redelivered, records, strict=True):
+            if raw is not None and self._is_done(delivery, raw):
+                done.add(delivery.token)
+        return done
+
+    @staticmethod
+    def _is_done(delivery: Delivery, raw: bytes) -> bool:
+        try:
+            record = _decode_record(raw)
+        except msgspec.MsgspecError:
+            return False
+        if record.status in states.READY_STATES:
+            return True
+        message = delivery.message
+        own = message.retries if not isinstance(message, Malformed) else 0
+        return record.status == states.RETRY and record.retries is not None and record.retries >= own
+
+    async def _acknowledge_early(self, deliveries: Sequence[Delivery]) -> None:
+        """Tasks with ``acks_late=False`` are settled before they start: at most once."""
+        early = [d for d in deliveries if not self._acks_late(d)]
+        if not early:
+            return
+        refused = await self._retry_settle([Accept(delivery) for delivery in early])
+        lost = {settlement.delivery.token for settlement in refused}
+        self._early.update(d.token for d in early if d.token not in lost)
+
+    def _acks_late(self, delivery: Delivery) -> bool:
+        found = self._runner.entry(delivery.message.task)
+        return found is None or found.options.acks_late
+
+    async def _retry_settle(self, accepts: Sequence[Accept]) -> Sequence[Any]:
+        while True:
+            try:
+                return await self._broker.settle(accepts)
+            except OperationalError as error:
+                delay = self._backoff.next()
+                logger.error("Cannot acknowledge %d tasks, next try in %.1f s: %s", len(accepts), delay, error)
+                await asyncio.sleep(delay)
+
+    # -- giving back -------------------------------------------------------------------------------------------
+
+    def relieve(self, now: float) -> None:
+        """Give back what waits behind tasks that turned out to be long."""
+        for executor in (self._sync, self._async):
+            if executor is None:
+                continue
+            active = executor.active()
+            if len(active) >= executor.limit and min(now - started for _, started in active) > STALL:
+                if executor is self._sync:
+                    self._stalled = True
+                self.give_back(executor.recall())
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Return unstarted deliveries to their queues, uncounted."""
+        if not deliveries:
+            return
+        early, conclude = self._early, self._runner.conclude
+        # Released in one step they are pushed to the front one after the other: the oldest last.
+        self._conclude([self._again(d) if d.token in early else conclude(d, o.Unstarted()) for d in reversed(deliveries)])
+
+    @staticmethod
+    def _again(delivery: Delivery) -> Completion:
+        """Settled early but never started: it is published again."""
+        message = delivery.message
+        return Completion(settlement=Accept(delivery), publish=() if isinstance(message, Malformed) else (message,))
+
+    def recall_all(self) -> None:
+        """Give back everything that has not started."""
+        for executor in (self._sync, self._async):
+            if executor is not None:
+                self.give_back(executor.recall())

@@ -1,0 +1,110 @@
+"""What a child answers its agent: what it runs and holds, and the orders it obeys. On the child's I/O loop."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from celeriac.model.message import Delivery, Malformed
+
+if TYPE_CHECKING:
+    from celeriac.worker.child import Child
+
+__all__ = ["answer"]
+
+
+def answer(child: Child, method: str, arguments: Mapping[str, Any]) -> Any:
+    """The answer to one question; unknown ones are an error of the agent's."""
+    return _METHODS[method](child, arguments)
+
+
+def _active(child: Child, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Running tasks, in the shape of Celery's ``inspect active`` (celery-wire §3.7)."""
+    skew = time.time() - time.monotonic()
+    return [_info(child, delivery, started + skew) for delivery, started in child.running()]
+
+
+def _reserved(child: Child, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Claimed and not started."""
+    running = {delivery.token for delivery, _ in child.running()}
+    return [_info(child, d, None) for d in list(child.fetcher.held.values()) if d.token not in running]
+
+
+def _info(child: Child, delivery: Delivery, started: float | None) -> dict[str, Any]:
+    message = delivery.message
+    if isinstance(message, Malformed):
+        return {"id": message.id, "name": message.task}
+    headers = message.headers
+    return {
+        "id": message.id,
+        "name": message.task,
+        "args": headers.get("argsrepr"),
+        "kwargs": headers.get("kwargsrepr"),
+        "type": message.task,
+        "hostname": child.options.hostname,
+        "time_start": started,
+        "acknowledged": delivery.token in child.completer.early,
+        "delivery_info": {
+            "exchange": message.exchange,
+            "routing_key": message.routing_key or message.queue,
+            "priority": message.priority,
+            "redelivered": delivery.redelivered,
+        },
+        "worker_pid": os.getpid(),
+        "token": delivery.token,
+    }
+
+
+def _stats(child: Child, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    runner = child.runner
+    return {
+        "pid": os.getpid(),
+        "total": dict(runner.totals),
+        "count": runner.count,
+        "held": len(child.fetcher.held),
+        "connected": child.fetcher.connected,
+    }
+
+
+def _revoke(child: Child, arguments: Mapping[str, Any]) -> list[str]:
+    """Refuse these ids from now on; cancel coroutines among them when asked to terminate. Returns running ones."""
+    ids = set(arguments["ids"])
+    child.revoked |= ids
+    found = [d for d, _ in child.running() if d.message.id in ids]
+    if arguments.get("terminate"):
+        for delivery in found:
+            child.runner.terminated.add(delivery.token)
+            child.cancel(delivery.token)
+    return [delivery.token for delivery in found]
+
+
+def _events(child: Child, arguments: Mapping[str, Any]) -> bool:
+    before: bool = child.report.events
+    child.report.events = bool(arguments["on"])
+    return before
+
+
+def _queues(child: Child, arguments: Mapping[str, Any]) -> list[str]:
+    """Consume from exactly these queues."""
+    wanted = list(arguments["queues"])
+    if sorted(child.fetcher.queues) != sorted(wanted):
+        child.fetcher.queues[:] = wanted
+        child.fetcher.requeued()
+    return wanted
+
+
+def _stop(child: Child, arguments: Mapping[str, Any]) -> None:
+    child.stop(grace=arguments.get("grace"))
+
+
+_METHODS: Mapping[str, Callable[["Child", Mapping[str, Any]], Any]] = {
+    "active": _active,
+    "reserved": _reserved,
+    "stats": _stats,
+    "revoke": _revoke,
+    "events": _events,
+    "queues": _queues,
+    "stop": _stop,
+}

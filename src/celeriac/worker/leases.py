@@ -1,0 +1,65 @@
+"""Renews the leases of everything a child holds, and says until when they are certain.
+
+Runs on the I/O loop, which is late by milliseconds beside Python code and frozen while C code holds the GIL; the runner
+therefore compares the clock with ``valid_until`` before it starts a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from celeriac.exceptions import OperationalError
+from celeriac.model.message import Delivery
+from celeriac.ports import Broker, Clock
+
+__all__ = ["Leases"]
+
+logger = logging.getLogger("celery.worker")
+
+
+class Leases:
+    """Extends ``held`` (token → delivery) every third of the lease; ``lost(deliveries)`` hears of those that are gone."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        held: Mapping[str, Delivery],
+        clock: Clock,
+        *,
+        lease: float,
+        lost: Callable[[Sequence[Delivery]], None],
+        valid: Callable[[float], None],
+    ) -> None:
+        self._broker = broker
+        self._held = held
+        self._clock = clock
+        self._lease = lease
+        self._lost = lost
+        self._valid = valid
+
+    async def run(self) -> None:
+        """Renew until cancelled."""
+        every = self._lease / 3
+        while True:
+            await self._clock.sleep(every)
+            if not self._held:
+                # Nothing to lose: what is claimed later has a fresh lease.
+                self._valid(self._clock.monotonic() + self._lease)
+                continue
+            try:
+                await self.renew()
+            except (OperationalError, TimeoutError) as error:
+                logger.warning("Cannot renew %d leases: %s", len(self._held), error)
+
+    async def renew(self) -> None:
+        """Renew once. Raises OperationalError, or TimeoutError after half a lease."""
+        before = self._clock.monotonic()
+        held = list(self._held.values())
+        async with asyncio.timeout(self._lease / 2):
+            lost = await self._broker.extend(held)
+        # Counted from before the call: the server's clock started later.
+        self._valid(before + self._lease)
+        if lost:
+            self._lost(lost)

@@ -1,0 +1,127 @@
+"""Between an agent and the children of its node: questions and orders, one JSON line each, over a Unix socket.
+
+The agent listens on an abstract socket (it vanishes with the process); each child connects, also after either side was
+replaced. In one process the agent calls ``answer`` directly (``LocalLink``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from celeriac.worker.inside import answer
+
+if TYPE_CHECKING:
+    from celeriac.worker.child import Child
+
+__all__ = ["Link", "LinkServer", "LocalLink", "attend"]
+
+_RECONNECT = 0.2
+_LINE_LIMIT = 64 * 1024 * 1024
+
+
+class Link(Protocol):
+    """How an agent reaches its children."""
+
+    async def ask(self, method: str, arguments: Mapping[str, Any], *, timeout: float = 0.8) -> list[Any]:
+        """The answers of all children that answered within ``timeout`` seconds."""
+        ...
+
+
+class LocalLink:
+    """The agent's child lives on the agent's own loop."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+
+    async def ask(self, method: str, arguments: Mapping[str, Any], *, timeout: float = 0.8) -> list[Any]:
+        """See ``Link``."""
+        return [answer(self._child, method, arguments)]
+
+
+class LinkServer:
+    """The agent's side. ``orders`` are repeated to every child that connects later (a replaced child must know them)."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._waiting: dict[int, tuple[asyncio.Future[None], list[Any], int]] = {}
+        self._numbers = itertools.count(1)
+        self._orders: dict[str, Mapping[str, Any]] = {}
+
+    async def serve(self) -> None:
+        """Listen until cancelled."""
+        server = await asyncio.start_unix_server(self._meet, f"\0{self._name}", limit=_LINE_LIMIT)
+        async with server:
+            await server.serve_forever()
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            for method, arguments in self._orders.items():
+                writer.write(_line({"n": 0, "method": method, "arguments": arguments}))
+            while line := await reader.readline():
+                reply = json.loads(line)
+                waiting = self._waiting.get(reply["n"])
+                if waiting is not None:
+                    done, answers, wanted = waiting
+                    answers.append(reply["answer"])
+                    if len(answers) >= wanted and not done.done():
+                        done.set_result(None)
+        except (OSError, ValueError):
+            pass  # the child died: it connects anew when it is replaced
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    def keep(self, method: str, arguments: Mapping[str, Any]) -> None:
+        """An order that children started later must obey as well; the newest of a method counts."""
+        self._orders[method] = arguments
+
+    async def ask(self, method: str, arguments: Mapping[str, Any], *, timeout: float = 0.8) -> list[Any]:
+        """See ``Link``."""
+        writers = list(self._writers)
+        if not writers:
+            return []
+        number = next(self._numbers)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answers: list[Any] = []
+        self._waiting[number] = (done, answers, len(writers))
+        try:
+            for writer in writers:
+                writer.write(_line({"n": number, "method": method, "arguments": arguments}))
+            async with asyncio.timeout(timeout):
+                await done
+        except (TimeoutError, OSError):
+            pass  # whoever did not answer in time is not in the answer
+        finally:
+            del self._waiting[number]
+        return answers
+
+
+async def attend(child: Child, name: str) -> None:
+    """A child's side: connect, answer, connect again."""
+    while True:
+        try:
+            reader, writer = await asyncio.open_unix_connection(f"\0{name}", limit=_LINE_LIMIT)
+        except OSError:
+            await asyncio.sleep(_RECONNECT)
+            continue
+        try:
+            while line := await reader.readline():
+                request = json.loads(line)
+                reply = answer(child, request["method"], request["arguments"])
+                if request["n"]:
+                    writer.write(_line({"n": request["n"], "answer": reply}))
+        except (OSError, ValueError):
+            pass  # the agent died: its successor listens under the same name
+        finally:
+            writer.close()
+        await asyncio.sleep(_RECONNECT)
+
+
+def _line(value: Any) -> bytes:
+    return json.dumps(value, default=repr).encode() + b"\n"

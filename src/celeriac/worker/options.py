@@ -1,0 +1,41 @@
+"""What a node was asked to be: command line and settings, resolved once by the supervisor, read by all its processes."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+__all__ = ["NodeOptions"]
+
+
+class NodeOptions(Struct, frozen=True, kw_only=True):
+    """Options of one node; times in seconds, memory in KiB (as Celery's ``worker_max_memory_per_child``)."""
+
+    #: Node name: ``name@host``.
+    hostname: str
+    queues: tuple[str, ...]
+    #: ``prefork``, ``threads`` or ``solo``.
+    pool: str = "prefork"
+    concurrency: int = 1
+    #: ``async def`` tasks in flight per child.
+    async_concurrency: int = 100
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    max_tasks_per_child: int | None = None
+    max_memory_per_child: int | None = None
+    #: From SIGTERM until unfinished work is given back.
+    grace: float = 25.0
+    lease: float = 30.0
+    #: Work in seconds that a child claims ahead.
+    claim_target: float = 0.005
+    #: Upper bound of deliveries held by a child (Celery's prefetch); None: none but ``claim_limit``.
+    prefetch_limit: int | None = None
+    #: Seconds an unknown task waits for a worker that knows it.
+    park: float = 60.0
+    events: bool = False
+    heartbeats: bool = True
+    remote_control: bool = True
+    log_arguments: bool = False
+    log_results: bool = False
+    purge: bool = False
+    pidfile: str | None = None
+    statedb: str | None = None

@@ -1,0 +1,89 @@
+"""Remote control on Celery's wire: takes requests off the bus, answers those meant for this node.
+
+Each command is a small function in ``commands``; users add theirs with ``control_command`` and ``inspect_command``.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import re
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from celeriac.exceptions import OperationalError
+from celeriac.worker import commands
+from celeriac.worker.backoff import Backoff
+
+if TYPE_CHECKING:
+    from celeriac.worker.agent import Agent
+
+__all__ = ["Remote"]
+
+logger = logging.getLogger("celery.worker.control")
+
+EXCHANGE = "celery.pidbox"
+#: The only form of reply address that is answered: a request must not choose where a node writes.
+_REPLY_EXCHANGE = "reply.celery.pidbox"
+_REPLY_KEY = re.compile(r"[0-9A-Za-z_.@-]{1,128}")
+
+
+class Remote:
+    """The listener of one node."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._backoff = Backoff(rand=lambda: 0.5)
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        bus: Any = self._agent.broker
+        while True:
+            try:
+                async for payload, headers in bus.listen(EXCHANGE):
+                    self._backoff.reset()
+                    await self.handle(payload, headers)
+            except OperationalError as error:
+                logger.debug("Remote control is away: %s", error)
+            await self._agent._clock.sleep(self._backoff.next())
+
+    async def handle(self, payload: Any, headers: Mapping[str, Any]) -> None:
+        """One request. Whatever it holds, it costs at most itself."""
+        if not isinstance(payload, dict) or not isinstance(payload.get("method"), str) or not self._is_mine(payload):
+            return
+        expires = headers.get("expires")
+        if isinstance(expires, (int, float)) and expires < time.time():
+            return
+        method, arguments = payload["method"], payload.get("arguments") or {}
+        reply_to = payload.get("reply_to")
+        try:
+            answer = await commands.execute(self._agent, method, arguments if isinstance(arguments, dict) else {})
+        except Exception as error:  # user commands, and arguments of any kind
+            logger.warning("Remote command %r failed: %r", method, error)
+            answer = {"error": repr(error)}
+        if isinstance(reply_to, dict) and answer is not None:
+            await self._reply(reply_to, payload.get("ticket"), answer)
+
+    def _is_mine(self, payload: Mapping[str, Any]) -> bool:
+        hostname = self._agent.options.hostname
+        pattern, destination = payload.get("pattern"), payload.get("destination")
+        if isinstance(pattern, str):
+            if payload.get("matcher") == "pcre":
+                try:
+                    return re.match(pattern, hostname) is not None
+                except re.error:
+                    return False
+            return fnmatch.fnmatchcase(hostname, pattern)
+        return not destination or (isinstance(destination, (list, tuple)) and hostname in destination)
+
+    async def _reply(self, reply_to: Mapping[str, Any], ticket: Any, answer: Any) -> None:
+        exchange, key = reply_to.get("exchange"), reply_to.get("routing_key")
+        if exchange != _REPLY_EXCHANGE or not isinstance(key, str) or not _REPLY_KEY.fullmatch(key):
+            logger.warning("A remote command asked for its reply at an unusual address: not answered")
+            return
+        bus: Any = self._agent.broker
+        try:
+            await bus.reply(exchange, key, {self._agent.options.hostname: answer}, {"ticket": ticket, "clock": 1})
+        except OperationalError as error:
+            logger.warning("Cannot answer a remote command: %s", error)

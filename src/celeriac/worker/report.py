@@ -1,0 +1,167 @@
+"""What the outside hears of a task: log lines in Celery's shape, events, and the signals of tasks that did not run.
+
+Called on the task's thread for every task, so each part costs nothing while nobody listens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celeriac import signals
+from celeriac.model import outcome as o
+from celeriac.model.message import Delivery, Malformed, Message
+from celeriac.model.plan import Plan
+from celeriac.model.settle import DeadLetter, Release
+
+__all__ = ["Report"]
+
+_received = logging.getLogger("celery.worker.strategy")
+_traced = logging.getLogger("celery.app.trace")
+_CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160), 0x2028, 0x2029]}
+
+
+def _clean(text: Any) -> str:
+    """No control characters from messages in a log line: a forged line break must not make a line."""
+    return str(text).translate(_CONTROL)
+
+
+class Report:
+    """Reports of one child. ``emit(type, fields)`` takes events while ``events`` is on."""
+
+    def __init__(self, *, log_arguments: bool = False, log_results: bool = False) -> None:
+        self.events = False
+        self.emit: Callable[[str, dict[str, Any]], None] | None = None
+        self._log_arguments = log_arguments
+        self._log_results = log_results
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the levels of the loggers again."""
+        self._info = _traced.isEnabledFor(logging.INFO)
+        self._info_received = _received.isEnabledFor(logging.INFO)
+
+    def received(self, message: Message, request: Any) -> None:
+        """A task is about to run."""
+        if self._info_received:
+            shown = ""
+            if self._log_arguments:
+                shown = f" args={_clean(message.headers.get('argsrepr'))} kwargs={_clean(message.headers.get('kwargsrepr'))}"
+            _received.info("Task %s[%s] received%s", _clean(_name(message)), _clean(message.id), shown)
+        if signals.task_received.receivers:
+            signals.task_received.send(sender=None, request=request)
+        if self.events and self.emit is not None:
+            headers = message.headers
+            fields = {
+                "uuid": message.id,
+                "name": message.task,
+                "args": headers.get("argsrepr") or "",
+                "kwargs": headers.get("kwargsrepr") or "",
+                "root_id": headers.get("root_id"),
+                "parent_id": headers.get("parent_id"),
+                "retries": message.retries,
+                "eta": headers.get("eta"),
+                "expires": headers.get("expires"),
+            }
+            self.emit("task-received", fields)
+            self.emit("task-started", {"uuid": message.id})
+
+    def concluded(self, delivery: Delivery, outcome: o.Outcome, decided: Plan, runtime: float) -> None:
+        """A task ended, or a delivery will not run."""
+        if type(outcome) is o.Success:
+            if self._info:
+                message = delivery.message
+                shown = f": {_clean(repr(outcome.value)[:1024])}" if self._log_results else ""
+                _traced.info("Task %s[%s] succeeded in %ss%s", _clean(_name(message)), _clean(message.id), runtime, shown)
+        else:
+            self._log(delivery, outcome, decided)
+            self._signal(delivery, outcome)
+        if self.events and self.emit is not None and decided.event is not None:
+            self.emit(f"task-{decided.event}", self._fields(delivery, outcome, decided, runtime))
+
+    def _log(self, delivery: Delivery, outcome: o.Outcome, decided: Plan) -> None:
+        message = delivery.message
+        name = _clean(f"{_name(message) or '?'}[{message.id or '?'}]")
+        match outcome:
+            case o.Failure(exc, traceback):
+                if isinstance(decided.settlement, DeadLetter):
+                    _traced.error("Task %s raised unexpected: %s\n%s", name, _clean(_show(exc)), traceback)
+                else:
+                    _traced.info("Task %s raised expected: %s", name, _clean(_show(exc)))
+            case o.RetryAsked(exc, _, _):
+                _traced.info("Task %s retry: %s", name, _clean(exc))
+            case o.Rejected(reason, requeue):
+                _traced.info("Task %s rejected%s: %s", name, " (requeued)" if requeue else "", _clean(reason))
+            case o.Ignored():
+                _traced.info("Task %s ignored", name)
+            case o.Revoked(reason, _):
+                _traced.info("Discarding %s task: %s", reason, name)
+            case o.TimedOut(limit):
+                _traced.error("Hard time limit (%ss) exceeded for %s", limit, name)
+            case o.Crashed(how):
+                left = "goes back to its queue" if isinstance(decided.settlement, Release) else "goes to the dead letters"
+                _traced.error("Worker process died by %s while it ran task %s, which %s", how, name, left)
+            case o.Unknown():
+                if isinstance(decided.settlement, Release):
+                    if delivery.marks.parked_until is None:
+                        _received.error("Received unregistered task %s: it waits for a worker that knows it", name)
+                else:
+                    _received.error("Task %s goes to the dead letters: %s", name, _clean(_detail(decided)))
+            case o.Discarded(_, reason):
+                queue = _clean(delivery.queue)
+                _received.error("Message %s in queue '%s' goes to the dead letters: %s", name, queue, _clean(reason))
+            case o.Repeated():
+                _received.info("Task %s was delivered again but is already done", name)
+            case _:
+                pass
+
+    def _signal(self, delivery: Delivery, outcome: o.Outcome) -> None:
+        message = delivery.message
+        match outcome:
+            case o.Unknown() if signals.task_unknown.receivers:
+                exc = KeyError(message.task)
+                signals.task_unknown.send(sender=None, message=message, exc=exc, name=message.task, id=message.id)
+            case o.Discarded(exc, _) if signals.task_rejected.receivers:
+                signals.task_rejected.send(sender=None, message=message, exc=exc)
+            case o.Revoked(reason, signum) if signals.task_revoked.receivers:
+                signals.task_revoked.send(
+                    sender=None,
+                    request=message,
+                    terminated=reason == "terminated",
+                    signum=signum,
+                    expired=reason == "expired",
+                )
+            case _:
+                pass
+
+    def _fields(self, delivery: Delivery, outcome: o.Outcome, decided: Plan, runtime: float) -> dict[str, Any]:
+        fields: dict[str, Any] = {"uuid": delivery.message.id}
+        match outcome:
+            case o.Success(value):
+                fields.update(result=repr(value)[:1024], runtime=runtime)
+            case o.Revoked(reason, signum):
+                fields.update(terminated=reason == "terminated", signum=signum, expired=reason == "expired")
+            case o.Rejected(_, requeue):
+                fields.update(requeue=requeue)
+            case _:
+                fields.update(exception=_show(decided.value), traceback=decided.traceback)
+        return fields
+
+
+def _name(message: Message | Malformed) -> str:
+    if isinstance(message, Malformed):
+        return message.task
+    return message.headers.get("shadow") or message.task
+
+
+def _show(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # a user's __repr__ may raise
+        return f"<{type(value).__name__}: its repr() raises>"
+
+
+def _detail(decided: Plan) -> str:
+    settlement = decided.settlement
+    return settlement.detail if isinstance(settlement, DeadLetter) else ""

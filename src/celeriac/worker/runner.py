@@ -1,0 +1,318 @@
+"""From a delivery to a completion: decode, run, decide, encode. The pipe every task goes through, on the task's thread.
+
+Each stage is somebody else's: the codec decodes, the app's tracer runs, ``plan`` decides, the codec encodes. The runner
+only connects them, writes the child's slot, and counts. It knows no broker; its completions are written by the completer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from celeriac import states
+from celeriac.app import trace
+from celeriac.codec.body import decode_body
+from celeriac.codec.failures import exception_to_data, format_traceback
+from celeriac.codec.results import encode_result
+from celeriac.exceptions import (
+    ContentDisallowed,
+    DecodeError,
+    EncodeError,
+    InvalidTaskError,
+    MessageTooLarge,
+    NotRegistered,
+)
+from celeriac.model import outcome as o
+from celeriac.model.message import Delivery, Malformed, Message
+from celeriac.model.options import TaskOptions
+from celeriac.model.outcome import Embed
+from celeriac.model.plan import Plan, Send, plan
+from celeriac.model.settle import Completion, StoredResult
+from celeriac.worker.report import Report
+
+if TYPE_CHECKING:
+    from celeriac.app.base import Celery
+    from celeriac.worker.options import NodeOptions
+    from celeriac.worker.slot import Slot
+
+__all__ = ["Entry", "Runner"]
+
+logger = logging.getLogger("celery.app.trace")
+
+#: Weight of the newest run in the moving average of a task's run time.
+_NEWEST = 0.2
+
+
+class Entry(Struct, frozen=True):
+    """All that the runner needs of one registered task, looked up once."""
+
+    task: Any
+    tracer: Any
+    options: TaskOptions
+    request: Any
+
+
+class _Collector:
+    """The producer that follow-ups are sent through: it keeps them for the completion."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def collect(self, message: Message) -> None:
+        """Take a message instead of publishing it."""
+        self.messages.append(message)
+
+
+class Runner:
+    """Runs deliveries of one app. Thread-safe: any number of task threads share it."""
+
+    def __init__(self, app: Celery, options: NodeOptions, *, slot: Slot | None, report: Report, results: bool) -> None:
+        self.app = app
+        self.options = options
+        self.report = report
+        #: Run time in seconds per task name, a moving average; read by the fetcher.
+        self.runtimes: dict[str, float] = {}
+        #: Tasks run, per name.
+        self.totals: dict[str, int] = {}
+        self.count = 0
+        #: Monotonic time until which the leases of what is claimed are certain; set by Leases.
+        self.valid_until = float("inf")
+        #: Takes a STARTED record, for tasks that track it; set by the child.
+        self.started: Callable[[StoredResult], None] | None = None
+        #: Called after each task: the limits of the child.
+        self.after: Callable[[], None] | None = None
+        #: Tokens of coroutines that are cancelled on request.
+        self.terminated: set[str] = set()
+        self._slot = slot
+        self._results = results
+        self._entries: dict[str, Entry] = {}
+        conf = app.conf
+        self._accept = frozenset(conf.accept_content)
+        self._max_bytes: int = conf.max_message_bytes
+        self._serializer: str = conf.result_serializer
+
+    # -- lookup ------------------------------------------------------------------------------------------------
+
+    def entry(self, name: str) -> Entry | None:
+        """The task of that name, or None. Looks up the registry only; imports nothing."""
+        found = self._entries.get(name)
+        if found is None:
+            task = self.app.tasks.get(name)
+            if task is None:
+                return None
+            tracer = trace.build_tracer(name, task, app=self.app, hostname=self.options.hostname)
+            found = self._entries[name] = Entry(task, tracer, task.options(), task.Request.from_message)
+        return found
+
+    def expect(self, name: str) -> float:
+        """How long a task of that name takes, in seconds; unknown ones are expected to be long."""
+        return self.runtimes.get(name, 1.0)
+
+    def soft_limit(self, delivery: Delivery) -> float | None:
+        """Soft limit of a delivery in seconds: the message's, the task's, the node's."""
+        message = delivery.message
+        if isinstance(message, Malformed):
+            return None
+        entry = self.entry(message.task)
+        own = entry.options.soft_time_limit if entry else None
+        return message.soft_time_limit or own or self.options.soft_time_limit
+
+    def _hard_limit(self, message: Message, options: TaskOptions) -> float | None:
+        return message.time_limit or options.time_limit or self.options.time_limit
+
+    # -- running -----------------------------------------------------------------------------------------------
+
+    def run(self, delivery: Delivery, soft: Any = None) -> Completion | Delivery:
+        """Run a synchronous task. Returns the delivery itself when its lease is no longer certain: it did not run."""
+        started = time.monotonic()
+        if started > self.valid_until:
+            return delivery
+        prepared = self._prepare(delivery)
+        if isinstance(prepared, Completion):
+            return prepared
+        entry, request, embed = prepared
+        message: Message = delivery.message  # type: ignore[assignment]
+        hard = self._hard_limit(message, entry.options)
+        slot = self._slot
+        if slot is not None:
+            slot.begin(delivery.token, message.id, started, started + hard if hard else 0.0, hard or 0.0)
+        if soft is not None:
+            limit = message.soft_time_limit or entry.options.soft_time_limit or self.options.soft_time_limit
+            if limit is not None:
+                soft.arm(limit, started)
+                outcome = entry.tracer.run(request)
+                soft.disarm()
+            else:
+                outcome = entry.tracer.run(request)
+        else:
+            outcome = entry.tracer.run(request)
+        runtime = time.monotonic() - started
+        completion = self.conclude(delivery, outcome, entry=entry, embed=embed, request=request, runtime=runtime)
+        if slot is not None:
+            slot.end()
+        return completion
+
+    async def arun(self, delivery: Delivery) -> Completion | Delivery:
+        """Run an ``async def`` task on the current loop, with its limits as timers."""
+        started = time.monotonic()
+        if started > self.valid_until:
+            return delivery
+        prepared = self._prepare(delivery)
+        if isinstance(prepared, Completion):
+            return prepared
+        entry, request, embed = prepared
+        message: Message = delivery.message  # type: ignore[assignment]
+        hard = self._hard_limit(message, entry.options)
+        soft = self.soft_limit(delivery)
+        if hard or soft:
+            from celeriac.worker.timed import run_timed
+
+            outcome = await run_timed(entry.tracer.arun, request, soft=soft, hard=hard)
+        else:
+            outcome = await entry.tracer.arun(request)
+        if self.terminated and delivery.token in self.terminated:
+            self.terminated.discard(delivery.token)
+            outcome = o.Revoked("terminated")
+        runtime = time.monotonic() - started
+        return self.conclude(delivery, outcome, entry=entry, embed=embed, request=request, runtime=runtime)
+
+    def _prepare(self, delivery: Delivery) -> Completion | tuple[Entry, Any, Embed]:
+        message = delivery.message
+        if isinstance(message, Malformed):
+            return self.conclude(delivery, o.Discarded(DecodeError(message.reason), message.reason))
+        entry = self._entries.get(message.task) or self.entry(message.task)
+        if entry is None:
+            return self.conclude(delivery, o.Unknown())
+        try:
+            args, kwargs, embed = decode_body(message, accept=self._accept, max_bytes=self._max_bytes)
+        except (DecodeError, ContentDisallowed, MessageTooLarge, InvalidTaskError) as error:
+            return self.conclude(delivery, o.Discarded(error, f"{type(error).__name__}: {error}"), entry=entry)
+        request = entry.request(message, args, kwargs, embed, hostname=self.options.hostname)
+        if entry.options.track_started and self.started is not None:
+            self.started(self._started_record(message, entry.options))
+        self.report.received(message, request)
+        return entry, request, embed
+
+    # -- concluding --------------------------------------------------------------------------------------------
+
+    def conclude(
+        self,
+        delivery: Delivery,
+        outcome: o.Outcome,
+        *,
+        entry: Entry | None = None,
+        embed: Embed | None = None,
+        request: Any = None,
+        runtime: float = 0.0,
+    ) -> Completion:
+        """The completion of an outcome: plan, encode, report. Also for deliveries that were not run."""
+        message = delivery.message
+        if entry is None:
+            entry = self.entry(message.task)
+        options = entry.options if entry is not None else self._foreign(message.task)
+        if embed is None and not isinstance(message, Malformed) and type(outcome) in _TELLS_ERRBACKS:
+            embed = self._embed(message)
+        now, rand = time.time(), random.random()
+        hostname, park = self.options.hostname, self.options.park
+        decided = plan(delivery, outcome, options, now, rand, embed=embed, worker=hostname, park=park)
+        try:
+            messages = self._messages(decided.sends) if decided.sends else ()
+            record = self._record(message, decided, options, request) if decided.state and self._results else None
+        except Exception as error:  # user code in routers and apply_async; values that cannot be encoded
+            if type(outcome) is o.Failure and not decided.sends:
+                raise
+            failure = o.Failure(error, format_traceback(error))
+            bare = plan(delivery, failure, options, now, rand, embed=None, worker=hostname, park=park)
+            outcome, decided, messages = failure, bare, ()
+            record = self._record(message, bare, options, request) if bare.state and self._results else None
+        if request is not None:
+            self._count(message.task, runtime)
+        self.report.concluded(delivery, outcome, decided, runtime)
+        return Completion(settlement=decided.settlement, publish=messages, result=record)
+
+    def _count(self, name: str, runtime: float) -> None:
+        runtimes = self.runtimes
+        old = runtimes.get(name)
+        runtimes[name] = runtime if old is None else old + _NEWEST * (runtime - old)
+        self.totals[name] = self.totals.get(name, 0) + 1
+        self.count += 1
+        if self.after is not None:
+            self.after()
+
+    def _messages(self, sends: Sequence[Send]) -> list[Message]:
+        collector = _Collector()
+        for send in sends:
+            signature = self.app.signature(send.signature)
+            signature.apply_async(send.args or None, producer=collector, **send.options)
+        return collector.messages
+
+    def _record(self, message: Any, decided: Plan, options: TaskOptions, request: Any) -> StoredResult:
+        state, value = decided.state, decided.value
+        assert state is not None
+        terminal = state in states.READY_STATES
+        headers = message.headers
+        extended: dict[str, Any] | None = None
+        if options.result_extended:
+            extended = self._extended(message, request)
+        elif state == states.RETRY:
+            # How a redelivered copy of this attempt is recognised as done.
+            extended = {"retries": message.retries}
+        children = request.children if request is not None else None
+        body = encode_result(
+            task_id=message.id,
+            state=state,
+            result=value if state == states.SUCCESS else exception_to_data(value),
+            traceback=decided.traceback,
+            children=[child.as_tuple() for child in children] if children else (),
+            date_done=datetime.now(UTC).isoformat() if terminal else None,
+            group_id=headers.get("group"),
+            parent_id=headers.get("parent_id"),
+            extended=extended,
+            serializer=self._serializer,
+        )
+        return StoredResult(message.id, body, terminal, options.result_expires)
+
+    def _extended(self, message: Message, request: Any) -> dict[str, Any]:
+        known = request is not None
+        return {
+            "name": message.task,
+            "args": list(request.args or ()) if known else None,
+            "kwargs": request.kwargs if known else None,
+            "worker": self.options.hostname,
+            "retries": message.retries,
+            "queue": message.routing_key or message.queue,
+        }
+
+    def _started_record(self, message: Message, options: TaskOptions) -> StoredResult:
+        body = encode_result(
+            task_id=message.id,
+            state=states.STARTED,
+            result={"pid": os.getpid(), "hostname": self.options.hostname},
+            date_done=None,
+            group_id=message.headers.get("group"),
+            parent_id=message.headers.get("parent_id"),
+            serializer=self._serializer,
+        )
+        return StoredResult(message.id, body, False, options.result_expires)
+
+    def _embed(self, message: Message) -> Embed | None:
+        try:
+            return decode_body(message, accept=self._accept, max_bytes=self._max_bytes)[2]
+        except (DecodeError, ContentDisallowed, MessageTooLarge, InvalidTaskError, NotRegistered, EncodeError):
+            return None
+
+    def _foreign(self, name: str) -> TaskOptions:
+        """Options for a task that is not registered here: the settings' defaults."""
+        expires = self.app.conf.result_expires
+        return TaskOptions(name=name, result_expires=float(expires) if expires else None)
+
+
+#: Outcomes that end a task without running it here, and whose errbacks must still hear of it.
+_TELLS_ERRBACKS = frozenset({o.Unknown, o.Crashed, o.TimedOut})

@@ -1,0 +1,1 @@
+"""The tests. `from tests.servers import RedisServer` works from every test file."""

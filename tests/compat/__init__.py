@@ -1,0 +1,1 @@
+"""Real Celery as the peer; golden messages."""

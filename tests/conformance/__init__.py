@@ -1,0 +1,1 @@
+"""The shipped conformance suite, run against every adapter on real servers."""

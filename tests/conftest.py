@@ -1,0 +1,114 @@
+"""Fixtures that all tests share: private servers, URLs, a seed. A missing server skips loudly, and fails in CI."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import hypothesis
+import pytest
+
+from tests.proxy import Proxy
+from tests.servers import HOST, RedisServer
+
+ROOT = Path(__file__).parent.parent
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+CELERY_PYTHON = Path(os.environ.get("CELERIAC_CELERY_PYTHON", ROOT / ".venv-celery" / "bin" / "python"))
+
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if IN_CI else "local")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("celeriac's own tests")
+    group.addoption("--seed", type=int, default=None, help="seed of the `rng` fixture; printed at the start of a run")
+    group.addoption("--fault-scale", type=float, default=1.0, help="how much longer fault tests go on (./dev faults)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(2**32)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    servers = {"redis-server": shutil.which("redis-server"), "Celery": CELERY_PYTHON.exists()}
+    found = ", ".join(name if there else f"{name} MISSING" for name, there in servers.items())
+    return f"peers: {found}; --seed {config.option.seed}"
+
+
+def missing(what: str) -> NoReturn:
+    """End this test for want of a server: a skip that the summary names, a failure in CI."""
+    message = f"{what} is missing: ./dev test installs it when run as root on Debian"
+    if IN_CI:
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def make_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Start further servers: `make_redis(appendonly=True)`; they end with the run, or by `close()`."""
+    servers: list[RedisServer] = []
+
+    def make(**options: object) -> RedisServer:
+        if shutil.which("redis-server") is None:
+            missing("redis-server")
+        server = RedisServer(**options)  # type: ignore[arg-type]  # the test knows the options
+        servers.append(server)
+        return server.start()
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server(make_redis: Callable[..., RedisServer]) -> RedisServer:
+    """The server of the whole run, without persistence. Tests that harm a server make one of their own."""
+    return make_redis()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """An empty database of that server, for this test alone."""
+    redis_server.start()
+    redis_server.command("FLUSHALL")
+    return redis_server.url()
+
+
+@pytest.fixture
+def redis_proxy(redis_server: RedisServer, redis_url: str) -> Iterator[Proxy]:
+    """A proxy before that server, emptied: `redis_server.url(port=redis_proxy.port)`."""
+    with Proxy(HOST, redis_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A database file of this test's own; it does not exist yet."""
+    return f"sqlite:///{tmp_path / 'celeriac.db'}"
+
+
+@pytest.fixture(scope="session")
+def celery_python() -> Path:
+    """The interpreter that has real Celery, the peer of the compatibility tests."""
+    if not CELERY_PYTHON.exists():
+        missing("the Celery peer (.venv-celery)")
+    return CELERY_PYTHON
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Randomness that `--seed` repeats, another stream for each test."""
+    return random.Random(f"{request.config.option.seed}:{request.node.nodeid}")
+
+
+@pytest.fixture(scope="session")
+def fault_scale(request: pytest.FixtureRequest) -> float:
+    """1 in `./dev test`, more in `./dev faults`: multiply rounds by it."""
+    scale: float = request.config.option.fault_scale
+    return scale

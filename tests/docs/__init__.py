@@ -1,0 +1,1 @@
+"""The docs tell the truth: examples run, named files exist."""

@@ -1,0 +1,1 @@
+"""Worker, broker and pool together, on real servers."""

@@ -1,0 +1,1 @@
+"""Pure tests: no sockets, ten seconds in all. Mirrors src/celeriac."""
