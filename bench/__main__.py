@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.peers import BARE, CELERY, BenchError, Peer, Station
+from bench.process import machine_busy
 from bench.report import Report
 from bench.scenario import Scenario, Size
 from bench.scenarios import ALL
@@ -19,7 +20,7 @@ from bench.servers import Server, private_redis
 def main() -> int:
     options = arguments()
     scenarios = chosen(options.only)
-    report, size, started = Report(scenarios), Size(quick=options.quick), time.monotonic()
+    report, size, started = Report(scenarios, machine_busy(1)), Size(quick=options.quick), time.monotonic()
     try:
         with private_redis() as server:
             for scenario in scenarios:

@@ -39,5 +39,5 @@ class Bar:
         if self.of is None:
             return f"{self.variant} {sign} {bound:,g}"
         scenario, variant, _ = self.of.split("/")
-        assumed = "" if self.of in values else " (assumed)"
+        assumed = " (assumed)" if self.of in REFERENCE and self.of not in values else ""
         return f"{self.variant} {sign} {bound:g} × {scenario}/{variant}{assumed}"

@@ -1,6 +1,7 @@
 """What /proc says of a process and its descendants: CPU seconds, proportional memory. Linux only."""
 
 import os
+import time
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -30,6 +31,17 @@ def pss_megabytes(pid: int) -> float:
     except OSError:
         return 0.0
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+
+
+def machine_busy(seconds: float) -> float:
+    """The percentage of all CPUs that is in use: what others take while nothing is measured."""
+
+    def idle() -> int:
+        return sum(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[4:6]))
+
+    before = idle()
+    time.sleep(seconds)
+    return max(0.0, 100 * (1 - (idle() - before) / TICKS / seconds / (os.cpu_count() or 1)))
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -11,6 +11,7 @@ from statistics import median
 from bench.bars import Bar
 from bench.scenario import Sample, Scenario
 
+BUSY = 10.0
 VARIANTS = ("bare", "celery", "ours", "sqlite")
 HEADER = ("scenario", "metric", *VARIANTS, "ours/celery", "bar", "")
 
@@ -20,6 +21,7 @@ class Report:
     """Samples and errors as they come in: `samples[scenario][variant]` is one per round."""
 
     scenarios: Sequence[Scenario]
+    busy: float  # percent of the CPUs that others used before the run
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
     errors: dict[str, list[str]] = field(default_factory=dict)
 
@@ -76,6 +78,8 @@ class Report:
         for where, reasons in self.errors.items():
             yield f"error in {where}: {reasons[0]}" + (f" (and {len(reasons) - 1} more)" if reasons[1:] else "")
         verdicts = [self._judged(scenario, bar)[1] for scenario in self.scenarios for bar in scenario.bars]
+        if self.busy > BUSY:
+            yield f"others used {self.busy:.0f} % of the CPUs before the run: these numbers say little"
         yield ", ".join(f"{verdicts.count(kind)} {name}" for kind, name in KINDS.items() if kind in verdicts)
 
     def write(self, path: Path) -> None:
@@ -86,7 +90,12 @@ class Report:
             for bar in scenario.bars
         ]
         content = {
-            "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.system()},
+            "machine": {
+                "busy": self.busy,
+                "cpus": os.cpu_count(),
+                "python": platform.python_version(),
+                "system": platform.system(),
+            },
             "medians": values,
             "bars": judged,
             "samples": self.samples,

@@ -6,7 +6,6 @@ Pure classes: no I/O. Adapters translate driver errors into these at their bound
 
 from __future__ import annotations
 
-import numbers
 from datetime import datetime
 from types import TracebackType
 from typing import Any, NoReturn
@@ -141,7 +140,7 @@ class Retry(TaskPredicate):
 
     def humanize(self) -> str:
         """When the next attempt is due, in words."""
-        if isinstance(self.when, numbers.Number):
+        if isinstance(self.when, (int, float)):
             return f"in {self.when}s"
         return f"at {self.when}"
 
@@ -182,6 +181,9 @@ class SecurityError(CeleryError):
 
 class OperationalError(CeleryError):
     """The broker or the result store cannot be reached or refused the operation."""
+
+    #: The answer was lost, so the operation may have been done all the same: repeating it may do it twice.
+    uncertain: bool = False
 
 
 class EncodeError(CeleryError):
@@ -259,6 +261,11 @@ class RemoteError(TaskError):
 
     exc_type: str = ""
     exc_module: str = ""
+
+    def __str__(self) -> str:
+        name = ".".join(filter(None, (self.exc_module, self.exc_type)))
+        text = super().__str__()
+        return f"{name}: {text}" if name and text else name or text
 
 
 class BackendError(Exception):

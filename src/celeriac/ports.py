@@ -143,6 +143,7 @@ class Broker(Protocol):
         earliest first, never early. Priorities 0-9 are kombu's steps 0, 3, 6, 9, rounded down, the lower first, across
         all ``queues``.
 
+        Returns fewer than ``limit`` only when no more is ready, except around suspects: an adapter may lend one alone.
         With nothing there, waits up to ``wait`` seconds for something to become ready (published, released or due),
         then returns what is there. Never raises on a malformed message: it is returned as ``Malformed``. Cancelling a
         waiting claim loses nothing. A message that a plain producer of Celery's layout put on ready may come before its
@@ -271,6 +272,8 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
+@runtime_checkable
 class Bus(Protocol):
     """Fan-out for events and remote control on Celery's wire: lossy, never durable. Used by workers.
 

@@ -303,12 +303,12 @@ def _identity(target: Any) -> Any:
 def _takes_kwargs(receiver: Any) -> bool:
     function = getattr(receiver, "__func__", receiver)
     code = getattr(function, "__code__", None)
-    if code is not None and not hasattr(function, "__wrapped__"):
+    if code is not None:
         return bool(code.co_flags & _VARKEYWORDS)
     import inspect
 
     try:
-        parameters = inspect.signature(receiver).parameters.values()
+        parameters = inspect.signature(receiver, follow_wrapped=False).parameters.values()
     except (TypeError, ValueError):
         # Something in C: it will say so itself.
         return True

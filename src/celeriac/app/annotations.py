@@ -16,16 +16,15 @@ __all__ = ["annotations_for"]
 def annotations_for(task: Any, setting: Any) -> Iterator[tuple[str, Any]]:
     """Attributes that the setting gives to a task: first those under its name, then those under ``"*"``, which win.
 
-    The setting is a mapping ``{name: {attribute: value}}``, an object with ``annotate(task)`` and ``annotate_any()``, the
-    dotted name of a class of such objects, or a list of these. The first in the list that has something to say counts.
+    The setting is a mapping ``{name: {attribute: value}}``, an object with ``annotate(task)`` and ``annotate_any()``,
+    the dotted name of a class of such objects, or a list of these. The first in the list that has
+    something to say counts.
     """
     entries = [_entry(item) for item in (setting if isinstance(setting, (list, tuple)) else (setting,)) if item]
-    for select in (lambda entry: _own(entry, task), _any):
-        for entry in entries:
-            found = select(entry)
-            if found:
-                yield from dict(found).items()
-                break
+    own: Any = next((found for entry in entries if (found := _own(entry, task))), {})
+    everybodys: Any = next((found for entry in entries if (found := _any(entry))), {})
+    yield from dict(own).items()
+    yield from dict(everybodys).items()
 
 
 def _entry(item: Any) -> Any:

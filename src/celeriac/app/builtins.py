@@ -12,7 +12,7 @@ __all__ = ["add_builtin_tasks"]
 
 @connect_on_app_finalize
 def add_builtin_tasks(app: Any) -> None:
-    """Register ``celery.backend_cleanup``, ``celery.accumulate``, ``celery.chain``, ``celery.map``, ``celery.starmap``."""
+    """Register the built-in tasks with an app."""
 
     @app.task(name="celery.backend_cleanup", shared=False)  # type: ignore[untyped-decorator]
     def backend_cleanup() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from celeriac.codec.failures import format_traceback
-
 __all__ = ["ExceptionInfo"]
 
 
@@ -26,6 +24,8 @@ class ExceptionInfo:
     def traceback(self) -> str:
         """The traceback as it is stored with the result."""
         if self._text is None:
+            from celeriac.codec.failures import format_traceback
+
             self._text = format_traceback(self.exception)
         return self._text
 

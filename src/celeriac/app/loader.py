@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from celeriac import signals
-from celeriac.canvas.signature import as_list
+from celeriac.canvas.signatures import as_list
 from celeriac.conf.source import import_object
 from celeriac.exceptions import ImproperlyConfigured
 

@@ -1,8 +1,8 @@
 """``task.request``: what a task may know about the message it runs for. Celery's Context, and its worker Request.
 
-Made for each task that runs, so nothing is worked out before it is asked for: attributes come from the message's headers
-on first use and are kept. Knows neither app nor worker. Made by the runner (``from_message``), by ``Task.apply`` and by
-direct calls (``Request(...)``).
+Made for each task that runs, so nothing is worked out before it is asked for: attributes come from the message's
+headers on first use and are kept. Knows neither app nor worker. Made by the runner (``from_message``), by
+``Task.apply`` and by direct calls (``Request(...)``).
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ _DEFAULTS: dict[str, Any] = {
 #: Headers of the protocol; all others are the caller's own.
 _PROTOCOL = frozenset({*_DEFAULTS, "argsrepr", "compression", "kwargsrepr", "lang", "redelivered", "children", MARK})
 _NO_EMBED = Embed()
+_new = object.__new__
 #: Left out when a message is sent again: RabbitMQ would take it for a cycle of dead letters.
 _DEATH_HEADERS = frozenset(
     f"x-{which}death{what}"
@@ -92,9 +93,9 @@ _FROM_EMBED = frozenset({"callbacks", "chain", "chord", "errbacks"})
 class Request:
     """The request of one attempt: Celery's ``task.request`` fields, free to change and to extend.
 
-    A header that the caller gave (``apply_async(headers={"tenant": 7})``) is an attribute, ``request.tenant``, and a key
-    of ``request.headers``. Set ``Request`` on a task class to use a subclass for it; ``__init__`` of a subclass is called
-    for direct and eager calls only, ``on_*`` hooks by workers.
+    A header that the caller gave (``apply_async(headers={"tenant": 7})``) is an attribute, ``request.tenant``, and a
+    key of ``request.headers``. Set ``Request`` on a task class to use a subclass for it; ``__init__`` of a subclass is
+    called for direct and eager calls only, ``on_*`` hooks by workers.
     """
 
     id: str | None
@@ -155,7 +156,7 @@ class Request:
         redelivered: bool = False,
     ) -> Self:
         """The request of a delivered message, with its decoded body."""
-        self = cls.__new__(cls)
+        self = _new(cls)
         self._message = message
         self.id = message.id
         self.args = args

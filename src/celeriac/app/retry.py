@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from random import random
 from typing import Any, NoReturn
 
 from celeriac.exceptions import MaxRetriesExceededError, Retry
@@ -67,6 +66,8 @@ def ask_for_retry(
     declared = task.options()
     limit = declared.max_retries if max_retries is None else max_retries
     if eta is None and countdown is None:
+        from random import random
+
         countdown = delay(declared, request.retries, random())
     signature = next_attempt(task, request, args=args, kwargs=kwargs, countdown=countdown, eta=eta, **options)
     if limit is not None and request.retries + 1 > limit:

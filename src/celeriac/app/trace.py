@@ -1,23 +1,21 @@
 """What surrounds the body of a task: request, handlers, signals, and the outcome of it all.
 
 ``build_tracer`` makes one specialised closure per task, without the handlers that the task does not override. Add-ons
-(Sentry) patch ``build_tracer`` and ``task.run``, so workers get their tracer from ``tracer_for``, which looks the function
-up in this module. Decides nothing about what follows (``model/plan.py``) and stores nothing.
+(Sentry) patch ``build_tracer`` and ``task.run``, so workers get their tracer from ``tracer_for``, which looks the
+function up in this module. Decides nothing about what follows (``model/plan.py``) and stores nothing.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from random import random
+from collections.abc import Awaitable, Callable
 from types import CoroutineType
 from typing import Any
 
 from celeriac import signals, states
-from celeriac.app.arguments import is_coroutine_function
 from celeriac.app.einfo import ExceptionInfo
+from celeriac.app.loader import BaseLoader
 from celeriac.app.request import Request
 from celeriac.app.retry import next_attempt
 from celeriac.client.current import request_var
@@ -26,8 +24,6 @@ from celeriac.model.outcome import Failure, Ignored, Outcome, Rejected, RetryAsk
 from celeriac.model.retry import autoretry
 
 __all__ = ["Tracer", "build_tracer", "run_body", "task_has_custom", "tracer_for"]
-
-logger = logging.getLogger("celeriac.app.trace")
 
 _get = request_var.get
 _set = request_var.set
@@ -40,7 +36,7 @@ _TASK_MODULE = "celeriac.app.task"
 
 
 class Tracer:
-    """Runs a task around a request. ``run`` for plain functions, ``arun`` for ``async def``; the other raises TypeError.
+    """Runs a task around a request: ``run`` plain functions, ``arun`` those that are ``async def``.
 
     Calling it as Celery's tracer is called, ``tracer(task_id, args, kwargs, request)``, does the same: that is what the
     wrappers of add-ons call.
@@ -139,10 +135,11 @@ def _sync_closure(task: Any, fun: Callable[..., Any], ends: _Ends) -> Callable[[
     prerun, postrun, success, plain = _prerun, _postrun, _success, ends.plain
 
     def run(request: Request) -> Outcome:
-        started = _monotonic()
+        started = _monotonic() if success.receivers else 0.0
         previous = _get()
         request._task = task
-        request._previous = previous
+        if previous is not None:
+            request._previous = previous
         _set(request)
         try:
             if prerun.receivers or on_init is not None:
@@ -158,7 +155,7 @@ def _sync_closure(task: Any, fun: Callable[..., Any], ends: _Ends) -> Callable[[
         else:
             if plain and not (success.receivers or postrun.receivers):
                 return Success(value)
-            return ends.succeeded(request, value, _monotonic() - started)
+            return ends.succeeded(request, value, _monotonic() - started if started else 0.0)
         finally:
             _set(previous)
             if after is not None:
@@ -172,10 +169,11 @@ def _async_closure(task: Any, fun: Callable[..., Any], ends: _Ends) -> Callable[
     prerun, postrun, success, plain = _prerun, _postrun, _success, ends.plain
 
     async def arun(request: Request) -> Outcome:
-        started = _monotonic()
+        started = _monotonic() if success.receivers else 0.0
         previous = _get()
         request._task = task
-        request._previous = previous
+        if previous is not None:
+            request._previous = previous
         _set(request)
         try:
             if prerun.receivers or on_init is not None:
@@ -183,14 +181,14 @@ def _async_closure(task: Any, fun: Callable[..., Any], ends: _Ends) -> Callable[
             if before_start is not None:
                 before_start(request.id, request.args, request.kwargs)
             value = await fun(*request.args, **request.kwargs)
-        except BaseException as exc:  # noqa: BLE001 - the user's code; `failed` raises what must pass
+        except BaseException as exc:
             if _is_being_cancelled(exc):
                 raise
             return ends.failed(request, exc)
         else:
             if plain and not (success.receivers or postrun.receivers):
                 return Success(value)
-            return ends.succeeded(request, value, _monotonic() - started)
+            return ends.succeeded(request, value, _monotonic() - started if started else 0.0)
         finally:
             _set(previous)
             if after is not None:
@@ -237,7 +235,8 @@ class _Ends:
         #: No handler has to be called after a success.
         self.plain = self.on_success is None and self.after_return is None and not _has_hook(task, "on_success")
         self.on_task_init = _loader_hook(loader, "on_task_init")
-        self.after = None if eager else _loader_hook(loader, "on_process_cleanup")
+        cleanup = None if eager else _loader_hook(loader, "on_process_cleanup")
+        self.after = None if cleanup is None else lambda: self._call(cleanup)
 
     def starts(self, request: Request) -> None:
         """Tell receivers and the loader that the task starts."""
@@ -275,7 +274,9 @@ class _Ends:
         if isinstance(exc, Retry):
             return self._retried(request, exc, exc)
         options = self.task.options()
-        if options.autoretry_for:
+        if options.autoretry_for and isinstance(exc, options.autoretry_for):
+            from random import random
+
             delay = autoretry(options, exc, request.retries, random())
             if delay is not None:
                 signature = next_attempt(self.task, request, countdown=delay)
@@ -343,15 +344,16 @@ class _Ends:
         except Exception as exc:
             if self.eager:
                 raise
+            import logging
+
             name = getattr(handler, "__name__", "handler")
-            logger.exception("Task %s: %s raised: %r", self.task.name, name, exc)
+            logging.getLogger("celery.app.trace").exception("Task %s: %s raised: %r", self.task.name, name, exc)
 
 
 def _loader_hook(loader: Any, name: str) -> Callable[..., Any] | None:
     """The loader's method, unless it is the one that does nothing."""
     method = getattr(loader, name, None)
-    inherited: Mapping[str, Any] = vars(sys.modules["celeriac.app.loader"].BaseLoader)
-    return None if method is None or getattr(method, "__func__", method) is inherited[name] else method
+    return None if method is None or getattr(method, "__func__", method) is vars(BaseLoader)[name] else method
 
 
 def _has_hook(task: Any, name: str) -> bool:

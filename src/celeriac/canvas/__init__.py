@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from celeriac.canvas.chain import chain
-from celeriac.canvas.signature import Signature, maybe_signature, signature
+from celeriac.canvas.chains import chain
+from celeriac.canvas.signatures import Signature, maybe_signature, signature
 
 __all__ = ["Signature", "chain", "maybe_signature", "maybe_subtask", "signature", "subtask"]
 

@@ -1,4 +1,4 @@
-"""One thing per process, made when first needed and made anew after a fork. Used for publishers, readers and callers."""
+"""One thing per process, made when first needed and made anew after a fork. Holds publishers, readers, callers."""
 
 from __future__ import annotations
 

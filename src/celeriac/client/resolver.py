@@ -1,7 +1,7 @@
 """From a URL to its adapter: the only place that names adapter modules, and imports them when first used.
 
-Reads settings, opens nothing. Called by the sender and by results (``publisher``, ``reader``, ``caller``) and by workers
-(``broker``, ``store``).
+Reads settings, opens nothing. Called by the sender, by results and control (``publisher``, ``reader``, ``caller``), and
+by workers (``broker``, ``store``).
 """
 
 from __future__ import annotations

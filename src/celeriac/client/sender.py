@@ -10,53 +10,35 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, tzinfo
 from typing import Any, Protocol
 
-from msgspec import Struct
+from msgspec.structs import replace
 
 from celeriac import signals
 from celeriac.client import resolver
 from celeriac.client.connections import PerProcess
 from celeriac.client.current import request_var, worker_request
-from celeriac.client.routes import Destination, Router
+from celeriac.client.prepared import PER_CALL as _PER_CALL
+from celeriac.client.prepared import Prepared, prepare
+from celeriac.client.routes import ROUTING_SETTINGS, Router
 from celeriac.client.times import earliest, latest
-from celeriac.codec.body import decode_body, encode_body
+from celeriac.codec.body import EncodedBody, decode_body, encode_body
 from celeriac.codec.envelope import new_id
-from celeriac.codec.json import is_plain, plain
+from celeriac.codec.json import plain
 from celeriac.codec.saferepr import saferepr
-from celeriac.codec.serializers import find
-from celeriac.exceptions import EncodeError, MessageTooLarge, OperationalError
+from celeriac.exceptions import EncodeError, MessageTooLarge, OperationalError, QueueNotFound
 from celeriac.model.message import Message
 from celeriac.ports import Publisher
 
 __all__ = ["Collector", "Sender"]
 
-_NO_OPTIONS: Mapping[str, Any] = {}
+_NOTHING: Mapping[str, Any] = {}
+#: Combinations of task and options that are remembered.
+_REMEMBERED = 10_000
 _REPR_LENGTH = 1024
-_DELIVERY_MODES = {"transient": 1, "persistent": 2}
-
-#: Options that concern one message, not all of a task's.
-_PER_CALL = frozenset(
-    {
-        "argsrepr",
-        "callbacks",
-        "chain",
-        "chord",
-        "countdown",
-        "errbacks",
-        "eta",
-        "expires",
-        "kwargsrepr",
-        "link",
-        "link_error",
-        "parent_id",
-        "reply_to",
-        "root_id",
-        "task_id",
-    }
-)  # fmt: skip
+_EMBED_KEYS = ("callbacks", "errbacks", "chain", "chord")
 
 
 class Collector(Protocol):
@@ -65,38 +47,21 @@ class Collector(Protocol):
     def collect(self, message: Message) -> None: ...
 
 
-class _Prepared(Struct, frozen=True):
-    """What all messages of one task with the same options have in common."""
-
-    defaults: Mapping[str, Any]
-    #: The rest of the options.
-    call: Mapping[str, Any]
-    headers: dict[str, Any]
-    to: Destination
-    priority: int | None
-    delivery_mode: int
-    serializer: str
-    compression: str | None
-    zone: tzinfo
-    time_limit: float | None
-    soft_time_limit: float | None
-    retries: int
-
-
 class Sender:
     """Makes and sends the messages of one app."""
 
-    def __init__(self, conf: resolver.Conf, *, router: Router, default_url: Callable[[], str]) -> None:
+    def __init__(self, conf: resolver.Conf, *, default_url: Callable[[], str]) -> None:
         self.conf = conf
-        self.router = router
+        #: Makes the broker's URL when the settings have none.
         self.default_url = default_url
         #: Where replies would go: Celery's rpc backend reads it, ours do not.
         self.oid = new_id()
         self._pid = 0
         self._origin = ""
-        self._prepared: dict[str, _Prepared] = {}
+        self._zone: tzinfo | None = None
+        self._router: Router | None = None
         self._publisher: PerProcess[Publisher] = PerProcess(self._open)
-        conf.bind_to(self._forget)
+        conf.bind_to(self._settings_changed)
 
     # ------------------------------------------------------------ making
 
@@ -105,15 +70,12 @@ class Sender:
         name: str,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        options: Mapping[str, Any] = _NO_OPTIONS,
+        options: Mapping[str, Any] = _NOTHING,
         *,
-        defaults: Mapping[str, Any] = _NO_OPTIONS,
         task: Any = None,
     ) -> Message:
-        """The message of one call.
-
-        ``options`` are those of ``apply_async`` under Celery's names, as this call gave them; ``defaults`` those that
-        the task declares, always the same object for the same task. ``task`` is what function routers get.
+        """The message of one call. ``options`` are those of ``apply_async`` under Celery's names, the call's over the
+        task's; None means not given. ``task`` is what function routers get.
 
         Raises ``TypeError`` or ``ValueError`` for arguments and times that cannot be, ``EncodeError`` naming the task
         and the type that cannot be serialized, ``MessageTooLarge``, ``QueueNotFound``, ``ImproperlyConfigured``.
@@ -123,30 +85,63 @@ class Sender:
         elif not isinstance(args, (list, tuple)):
             raise TypeError("task args must be a list or tuple")
         if kwargs is None:
-            kwargs = _NO_OPTIONS
-        elif not isinstance(kwargs, Mapping):
+            kwargs = _NOTHING
+        elif type(kwargs) is not dict and not isinstance(kwargs, Mapping):
             raise TypeError("task keyword arguments must be a mapping")
-        if os.getpid() != self._pid:
-            self._forget(())
-        prepared = None if options else self._prepared.get(name)
-        if prepared is None or prepared.defaults is not defaults:
-            prepared = self._prepare(name, args, kwargs, options, defaults, task)
-        call = prepared.call
+        call = _NOTHING
+        if not _PER_CALL.isdisjoint(options):
+            call = {key: value for key, value in options.items() if key in _PER_CALL}
+            options = {key: value for key, value in options.items() if key not in _PER_CALL}
+        prepared = self._prepared(name, args, kwargs, options, task)
         headers = prepared.headers.copy()
-        task_id: str = call.get("task_id") or new_id()
-        headers["id"] = headers["root_id"] = task_id
-        if call or request_var.get() is not None:
-            return self._particular(prepared, headers, args, kwargs)
+        headers["id"] = headers["root_id"] = call.get("task_id") or new_id()
+        if call or prepared.call or request_var.get() is not None:
+            return self._particular(prepared, {**prepared.call, **call}, headers, args, kwargs)
         levels = self.conf.task_repr_maxlevels
         headers["argsrepr"] = saferepr(args, _REPR_LENGTH, levels)
         headers["kwargsrepr"] = saferepr(kwargs, _REPR_LENGTH, levels) if kwargs else "{}"
-        return self._finish(prepared, headers, args, kwargs, None, "", None, None)
+        return self._finish(prepared, headers, args, kwargs, None, self.oid, None, None)
+
+    def _prepared(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any], task: Any
+    ) -> Prepared:
+        """What follows from name and options; kept among the addresses, which are dropped when a queue changes."""
+        if os.getpid() != self._pid:
+            self._enter_process()
+        router = self._router or self.router
+        known = router.queues.addresses
+        try:
+            key = (name, *options.items())
+            found: Prepared | None = known.get(key)
+        except TypeError:  # headers, stamps: such options are not remembered
+            key, found = None, None
+        if found is not None:
+            return found
+        given = dict(options)
+        to = router.resolve(given, name, args, kwargs, task)
+        queues = (to.queue,) if not to.exchange else router.queues.bound_to(to.exchange, to.routing_key)
+        if not queues:
+            raise QueueNotFound(
+                f"task {name}: no queue is bound to exchange {to.exchange!r} with key {to.routing_key!r}: "
+                "declare one in task_queues"
+            )
+        prepared = prepare(name, given, to, queues[0], self.conf, origin=self._origin)
+        if key is not None and router.by_name_only and not self.conf.task_inherit_parent_priority:
+            if len(known) > _REMEMBERED:
+                known.clear()
+            known[key] = prepared
+        return prepared
 
     def _particular(
-        self, prepared: _Prepared, headers: dict[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+        self,
+        prepared: Prepared,
+        call: Mapping[str, Any],
+        headers: dict[str, Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
     ) -> Message:
         """A message with options of its own, or sent by a running task."""
-        get = prepared.call.get
+        get = call.get
         root_id, parent_id = get("root_id"), get("parent_id")
         if not root_id or not parent_id:
             request = worker_request()
@@ -159,9 +154,9 @@ class Sender:
         shown, shown_kwargs = get("argsrepr"), get("kwargsrepr")
         headers["argsrepr"] = saferepr(args, _REPR_LENGTH, levels) if shown is None else shown
         headers["kwargsrepr"] = saferepr(kwargs, _REPR_LENGTH, levels) if shown_kwargs is None else shown_kwargs
-        now = time.time()
-        headers["eta"], due = earliest(get("countdown"), get("eta"), now=now, zone=prepared.zone)
-        headers["expires"], expires = latest(get("expires"), now=now, zone=prepared.zone)
+        now, zone = time.time(), self.zone
+        headers["eta"], due = earliest(get("countdown"), get("eta"), now=now, zone=zone)
+        headers["expires"], expires = latest(get("expires"), now=now, zone=zone)
         embed = {
             "callbacks": _listed(get("link") or get("callbacks")),
             "errbacks": _listed(get("link_error") or get("errbacks")),
@@ -174,14 +169,14 @@ class Sender:
             args,
             kwargs,
             embed if any(embed.values()) else None,
-            get("reply_to") or "",
+            get("reply_to") or self.oid,
             due,
             expires,
         )
 
     def _finish(
         self,
-        prepared: _Prepared,
+        prepared: Prepared,
         headers: dict[str, Any],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
@@ -205,18 +200,216 @@ class Sender:
             task=headers["task"],
             headers=headers,
             body=body.body,
-            queue=to.queue,
+            queue=prepared.queue,
             content_type=body.content_type,
             content_encoding=body.content_encoding,
             exchange=to.exchange,
             routing_key=to.routing_key,
             priority=priority or 0,
             correlation_id=task_id,
-            reply_to=reply_to or self.oid,
-            delivery_mode=prepared.delivery_mode,
+            reply_to=reply_to,
+            delivery_mode=to.delivery_mode,
             due=due,
             expires=expires,
             retries=prepared.retries,
             time_limit=prepared.time_limit,
             soft_time_limit=prepared.soft_time_limit,
         )
+
+    def _encode(
+        self, prepared: Prepared, args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any] | None
+    ) -> EncodedBody:
+        limit = self.conf.max_message_bytes
+        name = prepared.headers["task"]
+        try:
+            return encode_body(
+                args, kwargs, embed, serializer=prepared.serializer, compression=prepared.compression, max_bytes=limit
+            )
+        except EncodeError as error:
+            raise EncodeError(f"cannot send {name}: {error}") from error
+        except MessageTooLarge as error:
+            raise MessageTooLarge(f"cannot send {name}: {error}") from None
+
+    def _announce(
+        self,
+        prepared: Prepared,
+        headers: dict[str, Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        embed: Mapping[str, Any] | None,
+        reply_to: str,
+    ) -> dict[str, Any]:
+        """Let receivers of ``before_task_publish`` see the message and write into its headers; returns properties."""
+        properties = {"correlation_id": headers["id"], "reply_to": reply_to, **prepared.others}
+        if prepared.priority is not None:
+            properties["priority"] = prepared.priority
+        signals.before_task_publish.send(
+            sender=headers["task"],
+            body=(args, kwargs, embed or dict.fromkeys(_EMBED_KEYS)),
+            exchange=prepared.to.exchange,
+            routing_key=prepared.to.routing_key,
+            declare=[],
+            headers=headers,
+            properties=properties,
+            retry_policy=self._policy(None),
+        )
+        return properties
+
+    # ------------------------------------------------------------ settings
+
+    @property
+    def zone(self) -> tzinfo:
+        """The app's time zone: header times are written in it, times without a zone are taken to be in it."""
+        if self._zone is None:
+            name = resolver.zone_name(self.conf)
+            if name == "UTC":
+                self._zone = UTC
+            else:
+                from zoneinfo import ZoneInfo
+
+                self._zone = ZoneInfo(name)
+        return self._zone
+
+    @property
+    def router(self) -> Router:
+        """Queues and routes of the settings; made anew when these change."""
+        if self._router is None:
+            self._router = Router.from_settings(self.conf)
+        return self._router
+
+    @router.setter
+    def router(self, router: Router) -> None:
+        self._router = router
+
+    def _settings_changed(self, names: Iterable[str]) -> None:
+        self._zone = None
+        if self._router is not None:
+            self._router.queues.addresses.clear()
+            if not ROUTING_SETTINGS.isdisjoint(names):
+                self._router = None
+
+    def _enter_process(self) -> None:
+        self._pid = pid = os.getpid()
+        self._origin = f"gen{pid}@{socket.gethostname()}"
+        self.router.queues.addresses.clear()
+
+    # ------------------------------------------------------------ sending
+
+    def send(
+        self,
+        messages: Message | Sequence[Message],
+        *,
+        producer: Any = None,
+        retry: bool | None = None,
+        retry_policy: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Publish one message or many in one round trip; durable when it returns.
+
+        A ``producer`` with ``collect`` gets them instead. Tries again as ``retry_policy`` says (Celery's keys, over
+        ``task_publish_retry_policy``), but never beyond ``timeout`` seconds in all (``broker_publish_timeout``).
+
+        What may have been sent already is not sent again, for it might run twice.
+
+        Raises ``OperationalError`` naming the broker, without its password; ``uncertain`` tells whether messages may
+        have been sent.
+        """
+        if isinstance(messages, Message):
+            messages = (messages,) if not messages.exchange else self._copies((messages,))
+        elif any(message.exchange for message in messages):
+            messages = self._copies(messages)
+        collect = getattr(producer, "collect", None)
+        if collect is not None:
+            for message in messages:
+                collect(message)
+            return
+        limit = timeout or self.conf.seconds("broker_publish_timeout")
+        deadline = time.monotonic() + limit
+        try:
+            self._publisher.get().publish(messages, timeout=limit)
+        except OperationalError as error:
+            if error.uncertain or not (self.conf.task_publish_retry if retry is None else retry):
+                raise self._named(error) from error
+            self._send_again(messages, error, deadline, self._policy(retry_policy))
+        if signals.after_task_publish.receivers:
+            for message in messages:
+                self._announce_sent(message)
+
+    def _copies(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """One message for each queue that an exchange leads to: brokers know queues only."""
+        bound_to = self.router.queues.bound_to
+        copies = []
+        for message in messages:
+            queues = bound_to(message.exchange, message.routing_key) if message.exchange else ()
+            copies.extend([replace(message, queue=queue) for queue in queues] or [message])
+        return copies
+
+    def _policy(self, retry_policy: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {**self.conf.task_publish_retry_policy, **(retry_policy or {})}
+
+    def _send_again(
+        self, messages: Sequence[Message], error: OperationalError, deadline: float, policy: Mapping[str, Any]
+    ) -> None:
+        most, pause = policy.get("max_retries"), policy.get("interval_start") or 0
+        attempt = 0
+        while most is None or attempt < most:
+            left = deadline - time.monotonic()
+            if left <= pause:
+                break
+            time.sleep(pause)
+            attempt += 1
+            pause = min(pause + (policy.get("interval_step") or 0), policy.get("interval_max") or pause)
+            try:
+                self._publisher.get().publish(messages, timeout=deadline - time.monotonic())
+                return
+            except OperationalError as again:
+                error = again
+                if error.uncertain:
+                    break
+        raise self._named(error) from error
+
+    def _named(self, error: OperationalError) -> OperationalError:
+        masked = resolver.mask(self.url)
+        text = str(error)
+        if masked in text:
+            return error
+        named = OperationalError(f"{masked}: {text}")
+        named.uncertain = error.uncertain
+        return named
+
+    def _announce_sent(self, message: Message) -> None:
+        content = frozenset({message.content_type})
+        args, kwargs, embed = decode_body(message, accept=content, max_bytes=self.conf.max_message_bytes)
+        signals.after_task_publish.send(
+            sender=message.task,
+            body=(args, kwargs, {key: getattr(embed, key) for key in _EMBED_KEYS}),
+            headers=message.headers,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+        )
+
+    # ------------------------------------------------------------ the connection
+
+    @property
+    def url(self) -> str:
+        """Where messages go, with its password."""
+        return resolver.write_url(self.conf, self.default_url())
+
+    @property
+    def publisher(self) -> Publisher:
+        """This process's connection pool, for what is not sending: purge and depth."""
+        return self._publisher.get()
+
+    def _open(self) -> Publisher:
+        return resolver.publisher(self.url, resolver.adapter_options(self.conf))
+
+    def close(self) -> None:
+        """Give the connections back; the next call opens new ones. Idempotent."""
+        self._publisher.close()
+
+
+def _listed(value: Any) -> list[Any] | None:
+    """Celery takes one signature where a list is meant; a signature is a mapping."""
+    if not value:
+        return None
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -6,7 +6,6 @@ Pure but for the caller's clock. Called by the sender.
 from __future__ import annotations
 
 from datetime import datetime, timedelta, tzinfo
-from numbers import Real
 
 __all__ = ["earliest", "latest"]
 
@@ -30,8 +29,8 @@ def latest(expires: float | timedelta | datetime | str | None, *, now: float, zo
         return None, None
     if isinstance(expires, timedelta):
         expires = expires.total_seconds()
-    if isinstance(expires, Real):
-        return _after("expires", float(expires), now, zone)
+    if isinstance(expires, (int, float)):
+        return _after("expires", expires, now, zone)
     return _at("expires", expires, zone)
 
 

@@ -51,22 +51,29 @@ def encode_body(
     *,
     serializer: str = "json",
     compression: str | None = None,
+    max_bytes: int | None = None,
 ) -> EncodedBody:
     """Serialize and compress. ``embed`` holds callbacks, errbacks, chain and chord as signatures; what lacks is null.
 
-    Raises ``EncodeError`` naming the offending type, ``ImproperlyConfigured`` for unknown names.
+    Raises ``EncodeError`` naming the offending type, ``MessageTooLarge`` beyond ``max_bytes`` before compression,
+    ``ImproperlyConfigured`` for unknown names.
     """
     if serializer == "json" and embed is None and _by_name["json"] is _JSON:
         try:
             if _is_plain(args) and (not kwargs or _is_plain(kwargs)):
                 body = _encode_plain((args, kwargs or _NO_KWARGS_JSON, _NO_EMBED_JSON))
-                if compression is None:
-                    return EncodedBody("application/json", "utf-8", body)
-                return EncodedBody("application/json", "utf-8", *compress(body, compression))
+                return _encoded("application/json", "utf-8", body, compression, max_bytes)
         except (TypeError, ValueError, OverflowError, RecursionError):
             pass  # lone surrogates, ints beyond 64 bits: the careful encoder knows, or says what is wrong
     payload = (args, dict(kwargs), _NO_EMBED if embed is None else {**_NO_EMBED, **embed})
-    content_type, content_encoding, body = serializers.dumps(payload, serializer)
+    return _encoded(*serializers.dumps(payload, serializer), compression, max_bytes)
+
+
+def _encoded(
+    content_type: str, content_encoding: str, body: bytes, compression: str | None, max_bytes: int | None
+) -> EncodedBody:
+    if max_bytes is not None and len(body) > max_bytes:
+        raise MessageTooLarge(f"a body of {len(body)} bytes is more than max_message_bytes={max_bytes}")
     if compression is None:
         return EncodedBody(content_type, content_encoding, body)
     return EncodedBody(content_type, content_encoding, *compress(body, compression))

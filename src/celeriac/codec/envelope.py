@@ -6,8 +6,8 @@ back as ``Malformed``. It does not look into the body of a protocol-2 message; t
 
 from __future__ import annotations
 
-import binascii
 import os
+from binascii import a2b_base64
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -15,12 +15,15 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from celeriac.codec.json import encode_hook
+from celeriac.codec.json import check_depth, loads, plain
+from celeriac.exceptions import CeleryError, DecodeError
 from celeriac.model.message import MARK, NO_MARKS, Delivery, Malformed, Marks, Message
 
 __all__ = ["decode", "delivery", "encode", "message_from_parts", "new_id", "remark"]
 
-_NOTHING: Mapping[str, Any] = {}
+_NO_LIMITS = [None, None]
+#: How many headers each message has.
+_PROTOCOL_HEADERS = 19
 #: base64 and JSON add a third; beyond this no message within the limit can be.
 _ENVELOPE_OVERHEAD = 1.5
 _OVERHEAD_BYTES = 65536
@@ -69,7 +72,7 @@ class _OutEnvelope(Struct):
 
 
 _decode = msgspec.json.Decoder(_Envelope).decode
-_encode = msgspec.json.Encoder(enc_hook=encode_hook).encode
+_encode = msgspec.json.Encoder().encode
 _convert_marks = msgspec.convert
 
 
@@ -80,12 +83,14 @@ def new_id() -> str:
 
 
 def encode(message: Message, *, marks: Marks | None = None, redelivered: bool = False) -> bytes:
-    """The envelope of a message. Raises ``TypeError`` when a header cannot be encoded."""
-    headers: Mapping[str, Any] = message.headers
-    if marks is not None:
-        headers = {**headers, MARK: marks}
-    if redelivered:
-        headers = {**headers, "redelivered": True}
+    """The envelope of a message. Raises ``EncodeError`` for headers that cannot be encoded; the sender's always can."""
+    headers = message.headers
+    if marks is not None or redelivered:
+        headers = dict(plain(headers))
+        if marks is not None:
+            headers[MARK] = marks
+        if redelivered:
+            headers["redelivered"] = True
     return _encode(
         _OutEnvelope(
             message.body,
@@ -111,27 +116,46 @@ def decode(raw: bytes, *, queue: str, zone: tzinfo = UTC, max_bytes: int = 32 * 
         return Malformed(reason=f"{len(raw)} bytes are more than max_message_bytes={max_bytes}", raw=raw)
     try:
         envelope = _decode(raw)
-        properties = envelope.properties
-        body = binascii.a2b_base64(envelope.body) if properties.body_encoding == "base64" else envelope.body.encode()
-    except (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError) as error:
+        headers = envelope.headers or {}
+        if len(headers) > _PROTOCOL_HEADERS or headers.get("stamps"):
+            # Only what callers put into headers may be nested or tagged; to search each message would cost 2 µs.
+            check_depth(raw)
+            if b"__type__" in raw:
+                envelope = _tolerant(raw)
+                headers = envelope.headers or {}
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, DecodeError) as error:
+        try:
+            envelope = _tolerant(raw)
+            headers = envelope.headers or {}
+        except (msgspec.MsgspecError, UnicodeError, RecursionError, DecodeError):
+            return Malformed(reason=f"not an envelope: {error}", raw=raw)
+    properties = envelope.properties
+    try:
+        body = a2b_base64(envelope.body) if properties.body_encoding == "base64" else envelope.body.encode()
+    except ValueError as error:
         return Malformed(reason=f"not an envelope: {error}", raw=raw)
     info = properties.delivery_info
-    return message_from_parts(
-        envelope.headers or {},
+    return _message(
+        headers,
         body,
-        raw=raw,
-        queue=queue,
-        content_type=envelope.content_type or "application/json",
-        content_encoding=envelope.content_encoding or "utf-8",
-        exchange=(info.exchange or "") if info else "",
-        routing_key=(info.routing_key or "") if info else "",
-        priority=properties.priority or 0,
-        correlation_id=properties.correlation_id or "",
-        reply_to=properties.reply_to or "",
-        delivery_mode=properties.delivery_mode or 2,
-        zone=zone,
-        max_bytes=max_bytes,
+        raw,
+        queue,
+        zone,
+        max_bytes,
+        envelope.content_type or "application/json",
+        envelope.content_encoding or "utf-8",
+        (info.exchange or "") if info else "",
+        (info.routing_key or "") if info else "",
+        properties.priority or 0,
+        properties.correlation_id or "",
+        properties.reply_to or "",
+        properties.delivery_mode or 2,
     )
+
+
+def _tolerant(raw: bytes) -> _Envelope:
+    """Envelopes with type tags in headers, and those that only Python's JSON can read: NaN, lone surrogates."""
+    return msgspec.convert(loads(raw), _Envelope)
 
 
 def message_from_parts(
@@ -144,12 +168,36 @@ def message_from_parts(
     max_bytes: int = 32 * 1024 * 1024,
     content_type: str = "application/json",
     content_encoding: str = "utf-8",
-    **properties: Any,
+    exchange: str = "",
+    routing_key: str = "",
+    priority: int = 0,
+    correlation_id: str = "",
+    reply_to: str = "",
+    delivery_mode: int = 2,
 ) -> Message | Malformed:
-    """A message from headers and body, as brokers with native headers have them. Never raises.
+    """A message from headers and body, as brokers with native headers have them. Never raises."""
+    return _message(
+        headers, body, raw, queue, zone, max_bytes, content_type, content_encoding,
+        exchange, routing_key, priority, correlation_id, reply_to, delivery_mode,
+    )  # fmt: skip
 
-    ``properties``: exchange, routing_key, priority, correlation_id, reply_to, delivery_mode of ``Message``.
-    """
+
+def _message(
+    headers: dict[str, Any],
+    body: bytes,
+    raw: bytes,
+    queue: str,
+    zone: tzinfo,
+    max_bytes: int,
+    content_type: str,
+    content_encoding: str,
+    exchange: str,
+    routing_key: str,
+    priority: int,
+    correlation_id: str,
+    reply_to: str,
+    delivery_mode: int,
+) -> Message | Malformed:
     if "task" not in headers:
         from celeriac.codec.protocol1 import upgrade
 
@@ -159,14 +207,14 @@ def message_from_parts(
         headers, body = upgraded
         content_type, content_encoding = "application/json", "utf-8"
     get = headers.get
-    task, task_id = get("task"), get("id")
-    if not (isinstance(task, str) and isinstance(task_id, str) and task and task_id):
+    task, task_id = headers["task"], get("id")
+    if not (isinstance(task, str) and isinstance(task_id, str) and task and task_id and _is_text(task + task_id)):
         return _malformed(raw, task, task_id, "headers 'task' and 'id' must be texts that are not empty")
     if len(body) > max_bytes:
         return _malformed(raw, task, task_id, f"a body of {len(body)} bytes is more than max_message_bytes={max_bytes}")
     try:
         eta, expires, limits, retries = get("eta"), get("expires"), get("timelimit"), get("retries")
-        hard, soft = _limits(limits) if limits else (None, None)
+        hard, soft = _limits(limits) if limits and limits != _NO_LIMITS else (None, None)
         return Message(
             id=task_id,
             task=task,
@@ -175,15 +223,31 @@ def message_from_parts(
             queue=queue,
             content_type=content_type,
             content_encoding=content_encoding,
+            exchange=exchange,
+            routing_key=routing_key,
+            priority=priority,
+            correlation_id=correlation_id,
+            reply_to=reply_to,
+            delivery_mode=delivery_mode,
             due=_epoch(eta, zone) if eta is not None else None,
             expires=_epoch(expires, zone) if expires is not None else None,
             retries=_count(retries) if retries else 0,
             time_limit=hard,
             soft_time_limit=soft,
-            **properties,
         )
     except (ValueError, TypeError, OverflowError) as error:
         return _malformed(raw, task, task_id, f"invalid headers: {error}")
+
+
+def _is_text(text: str) -> bool:
+    """False for lone surrogates, which no log, terminal or database takes."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def delivery(raw: bytes, *, token: str, queue: str, zone: tzinfo = UTC, max_bytes: int = 32 * 1024 * 1024) -> Delivery:
@@ -208,7 +272,10 @@ def remark(delivery: Delivery, marks: Marks) -> bytes:
     message = delivery.message
     if isinstance(message, Malformed):
         return delivery.raw
-    return encode(message, marks=marks, redelivered=True)
+    try:
+        return encode(message, marks=marks, redelivered=True)
+    except (CeleryError, RecursionError):
+        return delivery.raw  # headers nested as nobody does
 
 
 def _marks(value: Any) -> Marks:

@@ -29,9 +29,17 @@ class InlineExecutor:
     limit = 1
 
     def __init__(
-        self, run: Callable[[Delivery], Any], done: Done, expect: Callable[[str], float], soft: SoftLimit | None = None
+        self,
+        run: Callable[[Delivery], Any],
+        done: Done,
+        expect: Callable[[str], float],
+        *,
+        soft: SoftLimit | None = None,
+        trampoline: Callable[..., Any] | None = None,
     ) -> None:
         self.soft = soft
+        #: Soft limits raise only below this function.
+        self._trampoline = trampoline if trampoline is not None else run
         self._run = run
         self._done = done
         self._expect = expect
@@ -45,7 +53,7 @@ class InlineExecutor:
     def serve(self) -> None:
         """Run until ``stop``. A BaseException of a task's making (WorkerShutdown) passes through."""
         if self.soft is not None:
-            self.soft.install(type(self)._step)
+            self.soft.install(self._trampoline)
         inbox, wake = self._inbox, self._wake
         while True:
             if inbox:
@@ -57,7 +65,7 @@ class InlineExecutor:
             wake.acquire()
 
     def _burst(self) -> None:
-        inbox, outbox, step, monotonic, expect = self._inbox, self._outbox, self._step, time.monotonic, self._expect
+        inbox, outbox, run, monotonic, expect = self._inbox, self._outbox, self._run, time.monotonic, self._expect
         flushed = monotonic()
         while True:
             try:
@@ -70,11 +78,7 @@ class InlineExecutor:
                 self._flush()
                 flushed = started
             self._current = (delivery, started)
-            outbox.append(step(delivery))
-
-    def _step(self, delivery: Delivery) -> Any:
-        """The trampoline: a soft limit raises only below this frame."""
-        return self._run(delivery)
+            outbox.append(run(delivery))
 
     def _flush(self) -> None:
         """Hand over what is finished; also called by the I/O thread, so by popping only."""

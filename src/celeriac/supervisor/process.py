@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from celeriac import signals
-from celeriac.client import resolver
+from celeriac.worker.adapters import broker_of, store_of
 from celeriac.worker.agent import Agent
 from celeriac.worker.child import Child
 from celeriac.worker.link import LinkServer, attend
@@ -27,7 +27,6 @@ from celeriac.worker.slot import READY, STARTING, Slot
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
-    from celeriac.ports import Broker, ResultStore
 
 __all__ = ["EX_LOST_PARENT", "fork", "run_agent", "run_child"]
 
@@ -86,21 +85,11 @@ def run_child(app: Celery, options: NodeOptions, slot: Slot, owner: str, link: s
     """A child's life; returns its exit code. Sends worker_process_init and worker_process_shutdown."""
     gc.freeze()
     slot.live(os.getpid(), STARTING)
-    adapter = resolver.adapter_options(app.conf, owner=owner)
-    broker_url, backend_url = app.broker_url, app.backend_url
-    stopped_by: list[int] = []
-
-    def open_broker() -> Broker:
-        return resolver.broker(broker_url, adapter)
-
-    def open_store() -> ResultStore | None:
-        return resolver.store(backend_url, resolver.store_options(app.conf)) if backend_url else None
-
     child = Child(
         app,
         options,
-        open_broker=open_broker,
-        open_store=open_store,
+        open_broker=lambda: broker_of(app, owner),
+        open_store=lambda: store_of(app),
         slot=slot,
         extras=[lambda child: attend(child, link)],
         ready=lambda: slot.live(os.getpid(), READY),
@@ -108,7 +97,6 @@ def run_child(app: Celery, options: NodeOptions, slot: Slot, owner: str, link: s
     )
 
     def warm(signum: int, frame: object) -> None:
-        stopped_by.append(signum)
         child.stop()
 
     signal.signal(signal.SIGTERM, warm)
@@ -133,8 +121,8 @@ async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notic
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     server = LinkServer(link)
-    broker = resolver.broker(app.broker_url, resolver.adapter_options(app.conf, owner=owner))
-    store = resolver.store(app.backend_url, resolver.store_options(app.conf)) if app.backend_url else None
+    broker = broker_of(app, owner)
+    store = store_of(app)
     report = Report(log_arguments=options.log_arguments, log_results=options.log_results)
     runner = Runner(app, options, slot=None, report=report, results=store is not None)
     supervisor = os.getppid()

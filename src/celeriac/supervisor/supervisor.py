@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from celeriac.app.log import enter_process
 from celeriac.supervisor.process import fork, run_agent, run_child
+from celeriac.supervisor.stop import means_cold
 from celeriac.worker.agent import Died, notice
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.slot import READY, Running, Slot, Slots
@@ -42,8 +44,10 @@ _START_LIMIT = 60.0
 class _Process:
     """One place for a process: who is there, and when the next may start."""
 
-    def __init__(self, name: str, slot: Slot | None) -> None:
-        self.name = name
+    def __init__(self, index: int, slot: Slot | None) -> None:
+        #: 0 for the agent, children count from 1.
+        self.index = index
+        self.name = f"child-{index}" if index else "agent"
         self.slot = slot
         self.pid = 0
         self.owner = ""
@@ -62,8 +66,8 @@ class Supervisor:
         self.options = options
         count = 1 if options.pool == "threads" else options.concurrency
         self._slots = Slots(count)
-        self._children = [_Process(f"child-{index}", self._slots[index]) for index in range(count)]
-        self._agent = _Process("agent", None)
+        self._children = [_Process(index, self._slots[index - 1]) for index in range(1, count + 1)]
+        self._agent = _Process(0, None)
         self._link = f"celeriac-{os.getpid()}-{secrets.token_hex(8)}"
         self._notices_read, self._notices_write = os.pipe()
         self._wake_read, self._wake_write = os.pipe()
@@ -111,7 +115,12 @@ class Supervisor:
         agent.owner = secrets.token_hex(6)
         agent.began = time.monotonic()
         owner = agent.owner
-        agent.pid = fork(lambda: run_agent(app, options, owner, link, notices))
+
+        def main() -> int:
+            enter_process(agent.name)
+            return run_agent(app, options, owner, link, notices)
+
+        agent.pid = fork(main)
 
     def _start_child(self, child: _Process) -> None:
         app, options, link, slot = self.app, self.options, self._link, child.slot
@@ -121,7 +130,12 @@ class Supervisor:
         child.began = time.monotonic()
         child.over_limit = 0.0
         owner = child.owner
-        child.pid = fork(lambda: run_child(app, options, slot, owner, link))
+
+        def main() -> int:
+            enter_process(child.name, child.index, tasks=True)
+            return run_child(app, options, slot, owner, link)
+
+        child.pid = fork(main)
 
     def _replace(self) -> None:
         now = time.monotonic()
@@ -192,7 +206,9 @@ class Supervisor:
                 self._kill(child, signal.SIGKILL)
 
     def _announce(self) -> None:
-        if self._ready is not None and all(child.slot is not None and child.slot.state >= READY for child in self._children):
+        if self._ready is not None and all(
+            child.slot is not None and child.slot.state >= READY for child in self._children
+        ):
             ready, self._ready = self._ready, None
             ready()
 
@@ -200,7 +216,7 @@ class Supervisor:
 
     def _on_stop(self, signum: int, frame: object) -> None:
         self._interrupts += 1
-        if signum == signal.SIGQUIT or self._interrupts > 1:
+        if means_cold(signum) or self._interrupts > 1:
             self._cold = True
         if not self._stopping:
             self._stopping = time.monotonic()

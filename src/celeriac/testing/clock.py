@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it (the ``Clock`` port): simulations without waiting, the same every time.
+"""A clock that stands still until a test moves it (the ``Clock`` port): simulations without waiting, all alike.
 
 Knows nothing of what sleeps on it. Whoever sleeps may live in another thread's event loop.
 """

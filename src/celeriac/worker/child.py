@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+from celeriac.app import trace
 from celeriac.clock import SystemClock
 from celeriac.executors import Executor
 from celeriac.executors.coroutines import CoroutinesExecutor
@@ -95,8 +96,8 @@ class Child:
         self._stop_requested: asyncio.Event
         self._grace = options.grace
         self._failed: BaseException | None = None
-        backend = app.backend_url
-        self.runner = Runner(app, options, slot=slot, report=self.report, results=backend is not None)
+        results = app.result_url is not None
+        self.runner = Runner(app, options, slot=slot, report=self.report, results=results)
         self.runner.started = self._record_started
         self.runner.after = self._after_task
         self._memory_checked = 0.0
@@ -108,7 +109,13 @@ class Child:
         if self.options.pool == "threads":
             return ThreadsExecutor(runner.run, self._done, self.options.concurrency, runner.soft_limit)
         soft = self.soft
-        return InlineExecutor(lambda delivery: runner.run(delivery, soft), self._done, runner.expect, soft)
+        return InlineExecutor(
+            lambda delivery: runner.run(delivery, soft),
+            self._done,
+            runner.expect,
+            soft=soft,
+            trampoline=trace.run_body,
+        )
 
     # -- any thread --------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from celeriac.worker.adapters import broker_of, store_of
 from celeriac.worker.agent import Agent
 from celeriac.worker.child import Child
 from celeriac.worker.link import LocalLink
@@ -27,13 +28,13 @@ def in_process(
     *,
     stop_node: Callable[[], None] | None = None,
     ready: Callable[[], None] | None = None,
+    abandon: Callable[[], None] | None = None,
 ) -> Child:
-    """A child that is its own agent; ``child.serve()`` runs it on the calling thread, ``child.stop()`` ends it."""
-    from celeriac.client import resolver
+    """A child that is its own agent; ``child.serve()`` runs it on the calling thread, ``child.stop()`` ends it.
 
+    ``abandon`` is called when everything is given back and tasks still run: see ``Child``.
+    """
     owner = secrets.token_hex(6)
-    adapter = resolver.adapter_options(app.conf, owner=owner)
-    broker_url, backend_url = app.broker_url, app.backend_url
 
     async def agent(child: Child) -> None:
         stop = stop_node if stop_node is not None else child.stop
@@ -48,8 +49,9 @@ def in_process(
     return Child(
         app,
         options,
-        open_broker=lambda: resolver.broker(broker_url, adapter),
-        open_store=lambda: resolver.store(backend_url, resolver.store_options(app.conf)) if backend_url else None,
+        open_broker=lambda: broker_of(app, owner),
+        open_store=lambda: store_of(app),
         extras=extras,
         ready=ready,
+        abandon=abandon,
     )

@@ -6,6 +6,7 @@ only connects them, writes the child's slot, and counts. It knows no broker; its
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
@@ -107,8 +108,8 @@ class Runner:
             task = self.app.tasks.get(name)
             if task is None:
                 return None
-            tracer = trace.build_tracer(name, task, app=self.app, hostname=self.options.hostname)
-            found = self._entries[name] = Entry(task, tracer, task.options(), task.Request.from_message)
+            tracer = trace.tracer_for(task, hostname=self.options.hostname)
+            found = self._entries[name] = Entry(task, tracer, task.options(), task.request_class.from_message)
         return found
 
     def expect(self, name: str) -> float:
@@ -176,7 +177,10 @@ class Runner:
 
             outcome = await run_timed(entry.tracer.arun, request, soft=soft, hard=hard)
         else:
-            outcome = await entry.tracer.arun(request)
+            try:
+                outcome = await entry.tracer.arun(request)
+            except asyncio.CancelledError as error:
+                outcome = o.Failure(error, format_traceback(error))
         if self.terminated and delivery.token in self.terminated:
             self.terminated.discard(delivery.token)
             outcome = o.Revoked("terminated")
@@ -194,7 +198,8 @@ class Runner:
             args, kwargs, embed = decode_body(message, accept=self._accept, max_bytes=self._max_bytes)
         except (DecodeError, ContentDisallowed, MessageTooLarge, InvalidTaskError) as error:
             return self.conclude(delivery, o.Discarded(error, f"{type(error).__name__}: {error}"), entry=entry)
-        request = entry.request(message, args, kwargs, embed, hostname=self.options.hostname)
+        hostname = self.options.hostname
+        request = entry.request(message, args, kwargs, embed, hostname=hostname, redelivered=delivery.redelivered)
         if entry.options.track_started and self.started is not None:
             self.started(self._started_record(message, entry.options))
         self.report.received(message, request)
@@ -223,7 +228,9 @@ class Runner:
         hostname, park = self.options.hostname, self.options.park
         decided = plan(delivery, outcome, options, now, rand, embed=embed, worker=hostname, park=park)
         try:
-            messages = self._messages(decided.sends) if decided.sends else ()
+            asked = request.__dict__.get("sends") if request is not None else None
+            sends = (*decided.sends, *map(Send, asked)) if asked else decided.sends
+            messages = self._messages(sends) if sends else ()
             record = self._record(message, decided, options, request) if decided.state and self._results else None
         except Exception as error:  # user code in routers and apply_async; values that cannot be encoded
             if type(outcome) is o.Failure and not decided.sends:

@@ -10,6 +10,7 @@ from celeriac.brokers.memory.server import Server
 from celeriac.brokers.memory.topics import Letter
 from celeriac.brokers.memory.waiter import Waiter
 from celeriac.codec.json import loads
+from celeriac.exceptions import DecodeError
 
 __all__ = ["Listener"]
 
@@ -40,9 +41,13 @@ class Listener:
     async def __anext__(self) -> tuple[Any, Mapping[str, Any]]:
         while True:
             with self._server.lock:
-                if self._letters:
-                    payload, headers = self._letters.popleft()
-                    return loads(payload), loads(headers)
+                while self._letters:
+                    try:
+                        payload, headers = map(loads, self._letters.popleft())
+                    except DecodeError:
+                        continue
+                    if isinstance(headers, dict):
+                        return payload, headers
                 if not self._is_open:
                     raise StopAsyncIteration
                 waiter = self._waiter = Waiter()

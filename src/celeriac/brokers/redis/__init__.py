@@ -1,6 +1,6 @@
 """Redis (and Valkey): kombu's lists on the wire, leases in kombu's ``unacked`` tables, results under Celery's keys.
 
-``redis://``, ``rediss://`` (TLS), ``redis+socket://`` and ``unix://``. Reached through ``celeriac.client.resolver`` only.
+``redis://``, ``rediss://`` (TLS), ``redis+socket://``, ``unix://``. Reached through ``celeriac.client.resolver`` only.
 The blocking side loads no asyncio, the asynchronous side no pool: each function imports what it needs.
 """
 
@@ -11,45 +11,45 @@ from typing import TYPE_CHECKING
 from celeriac.ports import AdapterOptions
 
 if TYPE_CHECKING:
-    from celeriac.brokers.redis.broker import RedisBroker
-    from celeriac.brokers.redis.caller import RedisCaller
-    from celeriac.brokers.redis.publisher import RedisPublisher
-    from celeriac.brokers.redis.reader import RedisReader
-    from celeriac.brokers.redis.store import RedisStore
+    from celeriac.brokers.redis.calling import RedisCaller
+    from celeriac.brokers.redis.publishing import RedisPublisher
+    from celeriac.brokers.redis.queues import RedisBroker
+    from celeriac.brokers.redis.reading import RedisReader
+    from celeriac.brokers.redis.results import RedisStore
 
 __all__ = ["broker", "caller", "publisher", "reader", "store"]
 
 
 def broker(url: str, options: AdapterOptions) -> RedisBroker:
     """The broker of a worker: ``Broker``, ``Unified`` and ``Bus``. Raises ``ImproperlyConfigured`` on a bad URL."""
-    from celeriac.brokers.redis.broker import RedisBroker
+    from celeriac.brokers.redis.queues import RedisBroker
 
     return RedisBroker(url, options)
 
 
 def store(url: str, options: AdapterOptions) -> RedisStore:
     """The result store of a worker. Raises ``ImproperlyConfigured`` on a bad URL."""
-    from celeriac.brokers.redis.store import RedisStore
+    from celeriac.brokers.redis.results import RedisStore
 
     return RedisStore(url, options)
 
 
 def publisher(url: str, options: AdapterOptions) -> RedisPublisher:
     """Blocking publishing for producers. Raises ``ImproperlyConfigured`` on a bad URL."""
-    from celeriac.brokers.redis.publisher import RedisPublisher
+    from celeriac.brokers.redis.publishing import RedisPublisher
 
     return RedisPublisher(url, options)
 
 
 def reader(url: str, options: AdapterOptions) -> RedisReader:
     """Blocking access to results. Raises ``ImproperlyConfigured`` on a bad URL."""
-    from celeriac.brokers.redis.reader import RedisReader
+    from celeriac.brokers.redis.reading import RedisReader
 
     return RedisReader(url, options)
 
 
 def caller(url: str, options: AdapterOptions) -> RedisCaller:
     """The asking side of remote control. Raises ``ImproperlyConfigured`` on a bad URL."""
-    from celeriac.brokers.redis.caller import RedisCaller
+    from celeriac.brokers.redis.calling import RedisCaller
 
     return RedisCaller(url, options)

@@ -125,7 +125,9 @@ def _demand(value: Any) -> str:
     return text
 
 
-def _tls_options(scheme: str, use_ssl: Mapping[str, Any] | bool | None, given: Mapping[str, Any]) -> dict[str, Any] | None:
+def _tls_options(
+    scheme: str, use_ssl: Mapping[str, Any] | bool | None, given: Mapping[str, Any]
+) -> dict[str, Any] | None:
     if not use_ssl and scheme not in _TLS_SCHEMES:
         return None
     found: dict[str, Any] = {}

@@ -13,10 +13,9 @@ from typing import Any
 import msgspec
 
 from celeriac.brokers.redis.address import Address
-from celeriac.brokers.redis.endings import encoded
 from celeriac.brokers.redis.layout import SEPARATOR, Layout
 from celeriac.brokers.redis.link import Link
-from celeriac.codec import json
+from celeriac.codec import envelope, json
 from celeriac.exceptions import CeleryError, OperationalError
 from celeriac.model.message import Message
 
@@ -27,13 +26,17 @@ logger = logging.getLogger("celeriac.brokers.redis")
 #: Seconds that a reply waits for its caller.
 REPLY_LIFE = 300
 _RECONNECT_FIRST, _RECONNECT_LAST = 0.1, 5.0
+#: Longest time that an event waits for a subscription of this very process, in seconds.
+_SUBSCRIBING = 1.0
 #: Most messages that wait for a slow listener; the oldest go first. Lossy by contract.
 _BACKLOG = 10_000
 
 
-def broadcast_text(exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any], *, mode: int = 1) -> bytes:
+def broadcast_text(
+    exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any], *, mode: int = 1
+) -> bytes:
     """The envelope of an event, a request or a reply. Raises ``EncodeError``."""
-    return encoded(
+    return envelope.encode(
         Message(
             id="",
             task="",
@@ -92,13 +95,15 @@ class RedisBus:
     async def emit(self, exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any]) -> None:
         """See ``Bus.emit``."""
         text = broadcast_text(exchange, routing_key, payload, headers)
+        for listener in self._listeners:
+            await listener.subscribed()  # what follows a call of listen() is heard
         await self._link.call("PUBLISH", self._layout.topic(exchange, routing_key), text)
 
     async def reply(self, exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any]) -> None:
         """See ``Bus.reply``; a caller that is gone gets nothing, and nothing stays behind."""
         members = await self._link.call("SMEMBERS", self._layout.bindings(exchange))
         text = broadcast_text(exchange, routing_key, payload, headers)
-        wire = await self._link.open()
+        wire = await self._link.wire()
         for queue in reply_queues(self._layout, members, routing_key):
             key = self._layout.prefix + queue
             wire.post("MULTI")
@@ -106,10 +111,13 @@ class RedisBus:
             wire.post("EXPIRE", key, REPLY_LIFE)
             await self._link.call("EXEC")
 
-    async def listen(self, exchange: str) -> AsyncIterator[tuple[Any, Mapping[str, Any]]]:
+    def listen(self, exchange: str) -> AsyncIterator[tuple[Any, Mapping[str, Any]]]:
         """See ``Bus.listen``."""
         listener = _Listener(self._address, self._layout.topic(exchange))
         self._listeners.add(listener)
+        return self._stream(listener)
+
+    async def _stream(self, listener: _Listener) -> AsyncIterator[tuple[Any, Mapping[str, Any]]]:
         try:
             async for text in listener.messages():
                 message = opened(text)
@@ -132,29 +140,36 @@ class _Listener:
         self._topic = topic
         self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._lost = asyncio.Event()
+        self._confirmed = asyncio.Event()
         self._closed = False
         self._link = Link(address, on_push=self._push, on_lost=self._lost.set)
+        self._keeper = asyncio.create_task(self._keep_subscribed())
 
     def close(self) -> None:
         self._closed = True
+        self._keeper.cancel()
         self._messages.put_nowait(None)
-        self._lost.set()
+        self._confirmed.set()
         self._link.close()
 
+    async def subscribed(self) -> None:
+        """Wait a moment for a subscription that is under way."""
+        if not self._confirmed.is_set():
+            try:
+                await asyncio.wait_for(self._confirmed.wait(), _SUBSCRIBING)
+            except TimeoutError:
+                pass
+
     async def messages(self) -> AsyncIterator[bytes]:
-        keeper = asyncio.create_task(self._keep_subscribed())
-        try:
-            while (text := await self._messages.get()) is not None:
-                yield text
-        finally:
-            keeper.cancel()
+        while (text := await self._messages.get()) is not None:
+            yield text
 
     async def _keep_subscribed(self) -> None:
         pause = _RECONNECT_FIRST
         while not self._closed:
             self._lost.clear()
             try:
-                wire = await self._link.open()
+                wire = await self._link.wire()
                 wire.subscribe((self._topic,), (_literal(self._topic) + "/*",))
             except OperationalError as error:
                 logger.debug("listening on %s: %s", self._topic, error)
@@ -169,6 +184,8 @@ class _Listener:
             if self._messages.qsize() >= _BACKLOG:
                 self._messages.get_nowait()
             self._messages.put_nowait(push[-1])
+        elif push[0] == b"psubscribe":
+            self._confirmed.set()
 
 
 def _literal(pattern: str) -> str:

@@ -1,7 +1,7 @@
 """Counting, purging and reading dead letters, for the blocking and the asynchronous side alike.
 
-Each function is a generator: it yields ``(script, keys, args)`` or ``(None, words, ())`` for a plain command, is sent the
-reply, and returns the answer; whoever has a connection drives it.
+Each function is a generator: it yields ``(script, keys, args)`` or ``(None, words, ())`` for a plain command, is sent
+the reply, and returns the answer; whoever has a connection drives it.
 """
 
 from __future__ import annotations

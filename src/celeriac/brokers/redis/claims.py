@@ -1,8 +1,8 @@
 """Taking messages under leases, and waiting for them without polling.
 
-An empty claim of a caller that waits has its reads tracked (``CLIENT TRACKING``): the server pushes one line when any of
-those lists or schedules changes, and the claim asks again. As long as nothing was pushed a further claim of the same
-queues sends nothing at all. See docs/adr/0002-waiting-on-redis.md.
+An empty claim of a caller that waits has its reads tracked (``CLIENT TRACKING``): the server pushes a line when one of
+those lists or schedules changes, and the claim asks again. While nothing was pushed a further claim of the same queues
+sends nothing at all. See docs/adr/0002-waiting-on-redis.md.
 
 A claim whose answer got lost has taken messages that nobody knows of. Its tokens are known, so the next claim looks
 them up and delivers them; a cancelled claim leaves its answer to the next one.
@@ -18,9 +18,10 @@ from typing import Any
 import hiredis
 
 from celeriac.brokers.redis.doorbell import Doorbell
-from celeriac.brokers.redis.layout import TOKEN, Layout, envelope_of
+from celeriac.brokers.redis.layout import Layout, envelope_of
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.scripts import CLAIM, RECLAIM
+from celeriac.brokers.redis.sockets import Word
 from celeriac.brokers.redis.wire import LostWire, Wire
 from celeriac.codec import envelope
 from celeriac.model.message import Delivery
@@ -56,7 +57,7 @@ class _Plan:
             *(layout.schedule(queue) for queue in queues),
             *(layout.lists(queue)[rank] for rank in ranks for queue in queues),
         ]
-        self.args = [len(queues), *(layout.tail(queue) for queue in queues), *layout.steps]
+        self.args: list[Word] = [len(queues), *(layout.tail(queue) for queue in queues), *layout.steps]
 
 
 class _Quiet:
@@ -72,7 +73,7 @@ class Claims:
     def __init__(self, link: Link, layout: Layout, owner: str, bell: Doorbell, read: Read) -> None:
         self._link = link
         self._layout = layout
-        self._start = f"{TOKEN}{owner}:"
+        self._tokens = layout.token_form(owner)
         self._bell = bell
         self._read = read
         self._next = 1
@@ -95,7 +96,7 @@ class Claims:
         plan = self._plan(tuple(queues))
         poll = _POLL_FIRST
         while True:
-            wire = await self._link.open()
+            wire = await self._link.wire()
             if self._doubtful:
                 await self._look_up_doubtful(wire)
             if self._stash:
@@ -159,7 +160,7 @@ class Claims:
     async def _take(self, wire: Wire, plan: _Plan, limit: int, listen: bool) -> tuple[list[Delivery], float | None]:
         """One run of the script: deliveries, and the seconds until the next message is due."""
         first, self._next = self._next, self._next + limit
-        args = [self._start, first, limit, max(limit, _DUE), *plan.args]
+        args: list[Word] = [self._tokens, first, limit, max(limit, _DUE), self._layout.lease_shift, *plan.args]
         answer = asyncio.ensure_future(self._link.run(wire, CLAIM, plan.keys, args, caching=listen))
         self._under_way.add(answer)
         answer.add_done_callback(self._under_way.discard)
@@ -176,13 +177,13 @@ class Claims:
         return self._deliveries(reply, plan, first), float(reply[0]) if reply[0] else None
 
     def _deliveries(self, reply: Sequence[Any], plan: _Plan, first: int) -> list[Delivery]:
-        read, start, queues = self._read, self._start, plan.queues
+        read, tokens, queues = self._read, self._tokens, plan.queues
         found: list[Delivery] = []
         number = first
         for place, envelopes in reply[1:]:
             queue = queues[place % len(queues)]
             for raw in envelopes:
-                found.append(read(raw, f"{start}{number}", queue))
+                found.append(read(raw, tokens % number, queue))
                 number += 1
         return found
 
@@ -200,9 +201,9 @@ class Claims:
     async def _look_up_doubtful(self, wire: Wire) -> None:
         keys = (self._layout.unacked, self._layout.index)
         while self._doubtful:
-            tokens = [f"{self._start}{number}" for number in self._doubtful[0]]
+            tokens = [self._tokens % number for number in self._doubtful[0]]
             try:
-                entries = await self._link.run(wire, RECLAIM, keys, tokens)
+                entries = await self._link.run(wire, RECLAIM, keys, (self._layout.lease_shift, *tokens))
             except (LostWire, hiredis.ReplyError) as error:
                 raise self._link.translated(wire, error) from error
             self._doubtful.pop(0)

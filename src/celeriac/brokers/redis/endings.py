@@ -10,76 +10,89 @@ from typing import Any
 import msgspec
 
 from celeriac.brokers.redis.layout import Layout
+from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
 from celeriac.codec.json import encode_hook
-from celeriac.exceptions import EncodeError
-from celeriac.model.message import Malformed, Message
-from celeriac.model.settle import Completion, DeadLetter, Release, StoredResult
+from celeriac.model.message import Delivery, Malformed, Message
+from celeriac.model.settle import Accept, Completion, DeadLetter, Release, Settlement, StoredResult
 from celeriac.ports import DeadRecord
 
-__all__ = ["dead_record", "encoded", "endings", "postings", "result_args"]
-
-Word = str | bytes | int | float
+__all__ = ["Endings", "dead_record", "postings", "result_args"]
 
 
-class _Keys:
-    """Gives each key a number in KEYS; lists first, then schedules, then results."""
+class Endings:
+    """Collects completions for one run of the finish script.
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
-        self.lists: dict[str, int] = {}
-        self.schedules: dict[str, int] = {}
-        self.results: list[str] = []
+    ``settle`` refuses as a whole (``strict``); ``finish`` leaves out what cannot be done.
+    """
 
+    def __init__(self, layout: Layout, *, strict: bool) -> None:
+        self._layout = layout
+        self._strict = strict
+        self._now = time.time()
+        self._results: list[str] = []
+        self._lists: dict[str, int] = {}
+        self._schedules: dict[str, int] = {}
+        self._args: list[Any] = []
+        #: Where a number of a list or schedule stands, counted within its kind: keys are numbered when all are known.
+        self._list_places: list[int] = []
+        self._schedule_places: list[int] = []
 
-# In the arguments a key is first a (kind, position) pair: its number is known when all keys are.
-_LIST, _SCHEDULE, _RESULT = 0, 1, 2
-
-
-def endings(layout: Layout, completions: Sequence[Completion], *, strict: bool) -> tuple[list[str], list[Word]]:
-    """Keys and arguments of the finish script."""
-    keys = _Keys(layout)
-    args: list[Any] = []
-    places: list[tuple[int, int]] = []  # where in args a key number belongs, and of which kind it is
-    now = time.time()
-    for completion in completions:
+    def add(self, completion: Completion) -> None:
+        """Add one. Raises ``TypeError`` or ``ValueError``, adding nothing, when it cannot be encoded."""
         settlement = completion.settlement
-        args.append(settlement.delivery.token)
-        count_at = len(args)
-        args.append(0)
-        actions = 0
-        for message in completion.publish:
-            _post(keys, args, places, message, now)
-            actions += 1
-        result = completion.result
+        texts = [envelope.encode(message) for message in completion.publish] if completion.publish else ()
+        back = b"" if type(settlement) is Accept else _text_back(settlement)
+        args, result = self._args, completion.result
+        actions = len(texts) + (result is not None) + (type(settlement) is not Accept)
+        args += (settlement.delivery.token, actions)
+        for message, text in zip(completion.publish, texts, strict=True):
+            self._put(message.queue, message, text, "L", message.due)
         if result is not None:
-            places.append((len(args) + 1, _RESULT))
-            args += ("S" if result.terminal else "s", len(keys.results), result.body, seconds(result.expires))
-            keys.results.append(layout.result(result.id))
-            actions += 1
+            self._results.append(self._layout.result(result.id))
+            number = len(self._layout.fixed) + len(self._results)
+            args += ("S" if result.terminal else "s", number, result.body, _life(result.expires))
         if isinstance(settlement, Release):
-            _release(keys, args, places, settlement, now)
-            actions += 1
+            delivery, way = settlement.delivery, "L" if settlement.back else "R"
+            self._put(delivery.queue, delivery.message, back, way, settlement.due)
         elif isinstance(settlement, DeadLetter):
-            args += ("D", 0, f"{envelope.new_id()}:{settlement.delivery.queue}", _record(settlement))
-            actions += 1
-        args[count_at] = actions
-    lists, schedules = len(keys.lists), len(keys.schedules)
-    start = (len(layout.fixed) + 1, len(layout.fixed) + 1 + lists, len(layout.fixed) + 1 + lists + schedules)
-    for at, kind in places:
-        args[at] += start[kind]
-    head = [lists, schedules, *keys.schedules, "strict" if strict else "each"]
-    all_keys = [*layout.fixed, *keys.lists, *map(layout.schedule, keys.schedules), *keys.results]
-    return all_keys, head + args
+            member = f"{envelope.new_id()}:{settlement.delivery.queue}"
+            args += ("D", _score(settlement.at or self._now), member, back)
+
+    def _put(self, queue: str, message: Message | Malformed, text: bytes, way: str, due: float | None) -> None:
+        args, layout = self._args, self._layout
+        if due is not None and due > self._now:
+            self._schedule_places.append(len(args) + 1)
+            number = self._schedules.setdefault(queue, len(self._schedules))
+            args += ("Z", number, _score(due), layout.scheduled(message, text))
+        else:
+            self._list_places.append(len(args) + 1)
+            number = self._lists.setdefault(layout.ready(queue, message), len(self._lists))
+            args += (way, number, text, "")
+
+    def keys_and_args(self) -> tuple[list[str], list[Word]]:
+        """What the script is called with."""
+        layout, args = self._layout, self._args
+        keys = [*layout.fixed, *self._results]
+        first = len(keys) + 1
+        for at in self._list_places:
+            args[at] += first
+        keys += self._lists
+        first = len(keys) + 1
+        for at in self._schedule_places:
+            args[at] += first
+        keys += map(layout.schedule, self._schedules)
+        mode = "strict" if self._strict else "each"
+        return keys, [len(self._lists), len(self._schedules), *self._schedules, mode, *args]
 
 
 def postings(layout: Layout, messages: Sequence[Message], *, schedule: bool) -> tuple[list[str], list[Word]]:
-    """Keys and arguments of the publish script."""
+    """Keys and arguments of the publish script. Raises ``TypeError`` or ``ValueError`` when one cannot be encoded."""
     now = time.time()
     ready: dict[str, list[Word]] = {}
     later: dict[str, list[Word]] = {}
     for message in messages:
-        text = encoded(message)
+        text = envelope.encode(message)
         if schedule and message.due is not None and message.due > now:
             later.setdefault(message.queue, []).extend((_score(message.due), layout.scheduled(message, text)))
         else:
@@ -100,16 +113,8 @@ def result_args(layout: Layout, results: Iterable[StoredResult]) -> tuple[list[s
     args: list[Word] = []
     for result in results:
         keys.append(layout.result(result.id))
-        args += (result.body, seconds(result.expires), "1" if result.terminal else "0")
+        args += (result.body, _life(result.expires), "1" if result.terminal else "0")
     return keys, args
-
-
-def encoded(message: Message) -> bytes:
-    """The envelope of a message. Raises ``EncodeError`` naming the task."""
-    try:
-        return envelope.encode(message)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise EncodeError(f"the headers of task {message.task!r} cannot be written as JSON: {error}") from error
 
 
 def dead_record(key: str, text: bytes) -> DeadRecord:
@@ -122,9 +127,9 @@ def dead_record(key: str, text: bytes) -> DeadRecord:
         return DeadRecord(**{**_BLANK, "key": key, "detail": f"unreadable record: {error}", "raw": text})
 
 
-def seconds(life: float | None) -> Word:
-    """A life time for SET EX: whole seconds, at least one; "" for ever."""
-    return "" if life is None else max(1, round(life))
+def _life(seconds: float | None) -> Word:
+    """A life time for SET PX: milliseconds, at least one; "" for ever."""
+    return "" if seconds is None else max(1, round(seconds * 1000))
 
 
 _BLANK: dict[str, Any] = {
@@ -138,39 +143,23 @@ def _score(due: float) -> str:
     return f"{due:.6f}"
 
 
-def _post(keys: _Keys, args: list[Any], places: list[tuple[int, int]], message: Message, now: float) -> None:
-    text = encoded(message)
-    if message.due is not None and message.due > now:
-        places.append((len(args) + 1, _SCHEDULE))
-        number = keys.schedules.setdefault(message.queue, len(keys.schedules))
-        args += ("Z", number, _score(message.due), keys.layout.scheduled(message, text))
-    else:
-        places.append((len(args) + 1, _LIST))
-        number = keys.lists.setdefault(keys.layout.ready(message.queue, message), len(keys.lists))
-        args += ("L", number, text, "")
+def _text_back(settlement: Settlement) -> bytes:
+    """What a settlement writes: the message again, or the record of its death."""
+    if isinstance(settlement, DeadLetter):
+        return _record(settlement)
+    if isinstance(settlement, Release) and settlement.marks is not None:
+        return envelope.remark(settlement.delivery, settlement.marks)
+    return _stored(settlement.delivery)
 
 
-def _release(keys: _Keys, args: list[Any], places: list[tuple[int, int]], release: Release, now: float) -> None:
-    delivery = release.delivery
+def _stored(delivery: Delivery) -> bytes:
     message = delivery.message
-    if release.marks is not None:
-        text = envelope.remark(delivery, release.marks)
-    else:
-        text = delivery.raw or (message.raw if isinstance(message, Malformed) else encoded(message))
-    if release.due is not None and release.due > now:
-        places.append((len(args) + 1, _SCHEDULE))
-        number = keys.schedules.setdefault(delivery.queue, len(keys.schedules))
-        args += ("Z", number, _score(release.due), keys.layout.scheduled(message, text))
-    else:
-        places.append((len(args) + 1, _LIST))
-        number = keys.lists.setdefault(keys.layout.ready(delivery.queue, message), len(keys.lists))
-        args += ("L" if release.back else "R", number, text, "")
+    return delivery.raw or (message.raw if isinstance(message, Malformed) else envelope.encode(message))
 
 
 def _record(letter: DeadLetter) -> bytes:
     delivery = letter.delivery
     message = delivery.message
-    raw = delivery.raw or (message.raw if isinstance(message, Malformed) else encoded(message))
     fields = {
         "id": message.id,
         "task": message.task,
@@ -182,7 +171,7 @@ def _record(letter: DeadLetter) -> bytes:
         "worker": letter.worker,
         "at": letter.at,
         "crashes": delivery.marks.crashes,
-        "raw": base64.b64encode(raw).decode(),
+        "raw": base64.b64encode(_stored(delivery)).decode(),
     }
     try:
         return _json_record(fields)

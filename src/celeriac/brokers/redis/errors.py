@@ -25,7 +25,9 @@ _NEXT_STEP = {
 def lost(address: Address, error: BaseException | str) -> OperationalError:
     """The server cannot be reached or fell silent."""
     cause = str(error) or type(error).__name__
-    return OperationalError(f"cannot reach Redis at {address.masked}: {cause}; check that it runs and that the URL is right")
+    return OperationalError(
+        f"cannot reach Redis at {address.masked}: {cause}; check that it runs and that the URL is right"
+    )
 
 
 def refused(address: Address, error: BaseException) -> OperationalError:

@@ -6,7 +6,7 @@ Pure: no connection. The one place that knows prefix, separator and priority ste
 ``<queue>``                    list    envelopes of priority step 0; LPUSH in, RPOP out (kombu)
 ``<queue>\\x06\\x16<step>``      list    envelopes of another step (kombu)
 ``unacked``                    hash    token → ``[envelope,"",queue]`` (kombu's form)
-``unacked_index``              zset    token → epoch seconds of the last renewal (kombu's form)
+``unacked_index``              zset    token → epoch seconds of the last renewal (kombu's form; see ``LEASE``)
 ``unacked_mutex``              string  held by whoever restores foreign deliveries (kombu)
 ``celeriac:schedule:<queue>``  zset    ``<step>:<envelope>`` → due, epoch seconds
 ``celeriac:schedules``         set     queues that have a schedule
@@ -29,9 +29,15 @@ from celeriac.exceptions import ImproperlyConfigured
 from celeriac.model.message import Malformed, Message
 from celeriac.ports import AdapterOptions
 
-__all__ = ["SEPARATOR", "TOKEN", "Layout", "envelope_of"]
+__all__ = ["LEASE", "SEPARATOR", "TOKEN", "Layout", "envelope_of"]
 
 SEPARATOR = "\x06\x16"
+#: The usual lease in seconds. The score of a token is the time of its last renewal, as in kombu; a lease that is longer
+#: or shorter shifts it, so that every maintainer knows the end of every lease without knowing its length.
+LEASE = 30.0
+#: Redis keeps small sorted sets as flat lists, where each insertion parses every score: 18 µs an element instead of 1.
+#: Members longer than 64 bytes make it a skip list from the start.
+_TOKEN_LENGTH = 65
 #: Every token of ours starts so; whatever else is in ``unacked_index`` belongs to Celery workers.
 TOKEN = "celeriac:"
 _STEPS = (0, 3, 6, 9)
@@ -44,6 +50,7 @@ class Layout:
     def __init__(self, address: Address, options: AdapterOptions) -> None:
         get = options.transport.get
         prefix = self.prefix = address.key_prefix
+        self.lease_shift = options.lease - LEASE
         self.separator = str(get("sep", SEPARATOR))
         try:
             self.steps = tuple(sorted(int(step) for step in get("priority_steps", _STEPS))) or _STEPS
@@ -113,6 +120,12 @@ class Layout:
         if routing_key and self._fanout_patterns:
             return f"{self._fanout}{exchange}/{routing_key}"
         return self._fanout + exchange
+
+    @staticmethod
+    def token_form(owner: str) -> str:
+        """The tokens of an owner as a format for their number, for Python's and for Lua's printf."""
+        start = f"{TOKEN}{owner.replace('%', '%%')}:"
+        return f"{start}%0{max(_TOKEN_LENGTH - len(start.encode()), 1)}d"
 
     @staticmethod
     def tail(queue: str) -> bytes:

@@ -15,7 +15,9 @@ import hiredis
 from celeriac.brokers.redis.address import Address
 from celeriac.brokers.redis.errors import lost, refused
 from celeriac.brokers.redis.scripts import Script
+from celeriac.brokers.redis.sockets import Word
 from celeriac.brokers.redis.wire import LostWire, Wire, connect
+from celeriac.exceptions import OperationalError
 
 __all__ = ["Link"]
 
@@ -37,9 +39,15 @@ class Link:
         self._tracking = tracking
         self._wire: Wire | None = None
         self._connecting = asyncio.Lock()
+        self._closed = False
 
-    async def open(self) -> Wire:
-        """The wire, connected. Raises ``OperationalError``."""
+    async def open(self) -> None:
+        """Connect. Raises ``OperationalError``."""
+        self._closed = False
+        await self.wire()
+
+    async def wire(self) -> Wire:
+        """The wire, connected. Raises ``OperationalError``, also when the link was closed."""
         wire = self._wire
         if wire is not None and wire.lost is None:
             return wire
@@ -47,33 +55,43 @@ class Link:
             wire = self._wire
             if wire is not None and wire.lost is None:
                 return wire
+            self._refuse_closed()
             try:
-                self._wire = wire = await connect(
+                wire = await connect(
                     self.address, on_push=self._on_push, on_lost=self._on_lost, tracking=self._tracking
                 )
             except hiredis.ReplyError as error:
                 raise refused(self.address, error) from error
             except OSError as error:  # TimeoutError, LostWire and TLS errors are OSErrors
                 raise lost(self.address, error) from error
+            self._wire = wire
+            self._refuse_closed()  # while it was connecting
             return wire
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            if self._wire is not None:
+                self._wire.close()
+            raise OperationalError(f"the connection to Redis at {self.address.masked} was closed: open() comes first")
+
     def close(self) -> None:
-        """Close the connection; a later call opens a new one."""
+        """Close the connection; calls raise until it is opened again."""
+        self._closed = True
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
 
-    async def call(self, *words: str | bytes | int | float) -> Any:
+    async def call(self, *words: Word) -> Any:
         """Run one command. Raises ``OperationalError``."""
-        wire = await self.open()
+        wire = await self.wire()
         try:
             return await wire.send(*words)
         except (LostWire, hiredis.ReplyError) as error:
             raise self.translated(wire, error) from error
 
-    async def script(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> Any:
+    async def script(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
         """Run a script. Raises ``OperationalError``."""
-        wire = await self.open()
+        wire = await self.wire()
         try:
             return await self.run(wire, script, keys, args)
         except (LostWire, hiredis.ReplyError) as error:
@@ -84,7 +102,7 @@ class Link:
         wire: Wire,
         script: Script,
         keys: Sequence[str],
-        args: Sequence[str | bytes | int | float],
+        args: Sequence[Word],
         *,
         caching: bool = False,
     ) -> Any:

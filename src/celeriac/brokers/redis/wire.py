@@ -9,19 +9,17 @@ See docs/adr/0001-redis-connection.md for the measurements behind it.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import hiredis
-from hiredis import pack_command
 
 from celeriac.brokers.redis.address import Address, tls_context
+from celeriac.brokers.redis.sockets import Word, pack, tune, version_of
 
-__all__ = ["LostWire", "Wire", "connect", "tune"]
+__all__ = ["LostWire", "Wire", "connect"]
 
-Word = str | bytes | int | float
 _ALREADY = object()
 
 
@@ -59,13 +57,21 @@ class Wire(asyncio.Protocol):
         if self.lost is not None:
             future.set_exception(LostWire(str(self.lost)))
             return future
-        self._write(pack_command(words), future)
+        self._write(pack(words), future)
         return future
 
     def post(self, *words: Word) -> None:
         """Queue a command whose reply nobody wants."""
         if self.lost is None:
-            self._write(pack_command(words), None)
+            self._write(pack(words), None)
+
+    def subscribe(self, channels: tuple[str, ...], patterns: tuple[str, ...]) -> None:
+        """Subscribe; confirmations and messages come as pushes."""
+        if self.lost is None:
+            self._unsent.append(pack(("SUBSCRIBE", *channels)))
+            if patterns:
+                self._unsent.append(pack(("PSUBSCRIBE", *patterns)))
+            self._flush()
 
     def _write(self, packed: bytes, future: asyncio.Future[Any] | None) -> None:
         if not self._pending:
@@ -164,21 +170,6 @@ class Wire(asyncio.Protocol):
 _SUBSCRIBER_WORDS = {b"message", b"pmessage", b"subscribe", b"psubscribe", b"unsubscribe", b"punsubscribe"}
 
 
-def tune(sock: Any, address: Address) -> None:
-    """No delay for small writes; let the kernel find dead peers within ``PING_INTERVAL + REPLY_TIMEOUT``."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", 4),
-        ("TCP_KEEPINTVL", 2),
-        ("TCP_KEEPCNT", 2),
-        ("TCP_USER_TIMEOUT", int((address.ping_interval + address.reply_timeout) * 1000)),
-    ):
-        option = getattr(socket, name, None)
-        if option is not None:  # the names differ between systems; ours is Linux
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
 async def connect(
     address: Address,
     *,
@@ -186,7 +177,7 @@ async def connect(
     on_lost: Callable[[], None],
     tracking: bool = False,
 ) -> Wire:
-    """Connect and say hello. Raises ``OSError`` or ``TimeoutError`` when there is nobody, ``ReplyError`` when refused."""
+    """Connect and say hello. Raises ``OSError`` when there is nobody, ``ReplyError`` when refused."""
     loop = asyncio.get_running_loop()
     context = tls_context(address.tls) if address.tls is not None else None
     wire: Wire | None = None
@@ -246,13 +237,3 @@ async def _greet(wire: Wire, address: Address, tracking: bool) -> None:
 def _seen(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()
-
-
-def version_of(facts: Any) -> tuple[int, int]:
-    """Major and minor version in the answer to HELLO."""
-    text = facts.get(b"version", b"6.2") if isinstance(facts, dict) else b"6.2"
-    major, _, rest = text.decode().partition(".")
-    try:
-        return int(major), int(rest.partition(".")[0] or 0)
-    except ValueError:
-        return 6, 2

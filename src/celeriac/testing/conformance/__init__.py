@@ -21,7 +21,28 @@ from __future__ import annotations
 import pytest
 
 # Before the tests are imported: so that a broken sentence shows its values.
-pytest.register_assert_rewrite(__name__)
+pytest.register_assert_rewrite(
+    *(
+        f"{__name__}.{module}"
+        for module in (
+            "tools",
+            "model",
+            "lifecycle",
+            "order",
+            "schedule",
+            "leases",
+            "settling",
+            "payloads",
+            "waiting",
+            "finishing",
+            "results",
+            "producers",
+            "faults",
+            "remote",
+            "histories",
+        )
+    )
+)
 
 from celeriac.testing.conformance.harness import Harness  # noqa: E402
 from celeriac.testing.conformance.suite import Conformance  # noqa: E402

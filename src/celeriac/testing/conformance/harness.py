@@ -43,6 +43,8 @@ class Harness:
     password: str = "s3cret-word"
     #: Examples of the model-based test, and the length of its time unit.
     examples: int = 3
+    #: Look for the shortest history that fails; takes long in real time.
+    shrinks: bool = False
     unit: float = 0.01
 
     def __init__(self) -> None:

@@ -166,5 +166,5 @@ class Schedule:
 async def _arrival(harness: Harness, claim: Awaitable[Sequence[Delivery]], *, seconds: float) -> Sequence[Delivery]:
     """What a claim returns while ``seconds`` pass."""
     waiting = asyncio.ensure_future(claim)
-    await harness.elapse(seconds)
+    await harness.elapse(seconds + 0.001)  # dues are whole microseconds
     return await waiting

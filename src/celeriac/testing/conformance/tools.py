@@ -10,6 +10,7 @@ import functools
 import itertools
 import os
 import signal
+import threading
 import time
 import traceback
 import warnings
@@ -24,6 +25,7 @@ from celeriac.testing.conformance.harness import Harness
 
 __all__ = [
     "EMPTY_BODY",
+    "Background",
     "accept",
     "asynchronous",
     "child",
@@ -161,3 +163,24 @@ def ended(pid: int, timeout: float = 10.0) -> int:
             os.waitpid(pid, 0)
             return -signal.SIGKILL
         time.sleep(0.005)
+
+
+class Background(threading.Thread):
+    """Runs a function at once; ``join`` raises what it raised."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self._act = act
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._act()
+        except BaseException as error:  # noqa: BLE001 - raised again by join
+            self._error = error
+
+    def join(self, timeout: float | None = 10.0) -> None:
+        super().join(timeout)
+        if self._error is not None:
+            raise self._error

@@ -3,15 +3,15 @@
 --
 -- KEYS  1 unacked, 2 unacked_index, 3 .. 2+q the schedules of the q queues,
 --       then the ready lists: all queues at the first step, all queues at the second step, ... (kombu's order)
--- ARGV  1 start of the tokens "celeriac:<owner>:", 2 number of the first token, 3 limit, 4 most due messages to move
---       a schedule, 5 q, 6 .. 5+q the ends of the unacked entries ',"","<queue>"]',
+-- ARGV  1 format of the tokens "celeriac:<owner>:%0<width>d", 2 number of the first token, 3 limit, 4 most due messages to move
+--       a schedule, 5 seconds by which the lease is longer than the usual one, 6 q, 7 .. 6+q the ends of the unacked entries ',"","<queue>"]',
 --       then the steps, one for each rank
 -- Returns { seconds until the next message is due as text ("" none), { rank-major number of the list, { envelope, ... } },
 --       ... }: tokens are numbered in this order.
 
 local call, pcall = redis.call, redis.pcall
 local unacked, index = KEYS[1], KEYS[2]
-local first, limit, bound, q = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local first, limit, bound, q = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[6])
 local lists_from = 2 + q
 
 local function wrong(reply, key)
@@ -56,7 +56,7 @@ if nearest and nearest <= now then
     if heads[i] and heads[i] <= now then
       if not rank_of then
         rank_of = {}
-        for r = 6 + q, #ARGV do rank_of[ARGV[r]] = r - 6 - q end
+        for r = 7 + q, #ARGV do rank_of[ARGV[r]] = r - 7 - q end
       end
       local schedule = KEYS[2 + i]
       local due = call('ZRANGEBYSCORE', schedule, '-inf', string.format('%.6f', now), 'LIMIT', 0, bound)
@@ -76,15 +76,15 @@ end
 
 local answer = { nearest and string.format('%.6f', math.max(nearest - now, 0)) or '' }
 local entries, scores, n = {}, {}, 0
-local score = string.format('%.6f', now)
-local start = ARGV[1]
+local score = string.format('%.6f', now + tonumber(ARGV[5]))
+local form, token_of = ARGV[1], string.format
 for i = lists_from + 1, #KEYS do
   if n == limit then break end
   if lengths[i] > 0 then
     local popped = call('RPOP', KEYS[i], limit - n)
-    local tail = ARGV[6 + (i - lists_from - 1) % q]
+    local tail = ARGV[7 + (i - lists_from - 1) % q]
     for m = 1, #popped do
-      local token = start .. (first + n)
+      local token = token_of(form, first + n)
       n = n + 1
       entries[2 * n - 1] = token
       entries[2 * n] = '[' .. popped[m] .. tail

@@ -1,7 +1,7 @@
 -- One page of deliveries that were not renewed for a while.
 --
 -- KEYS  1 unacked_index
--- ARGV  1 lease in seconds, 2 visibility timeout of foreign tokens in seconds, 3 start of our tokens, 4 offset, 5 page
+-- ARGV  1 usual lease in seconds, 2 visibility timeout of foreign tokens in seconds, 3 start of our tokens, 4 offset, 5 page
 -- Returns { entries in the index, next offset (-1: that was all), our expired tokens and their scores { t, s, ... },
 --       the foreign ones past their visibility timeout { t, s, ... } }.
 

@@ -10,7 +10,7 @@ local surplus = math.min(call('ZCARD', KEYS[1]) - tonumber(ARGV[2]), bound)
 local victims = surplus > 0 and call('ZRANGE', KEYS[1], 0, surplus - 1) or {}
 if surplus <= 0 then
   local time = call('TIME')
-  local limit = string.format('%.6f', tonumber(time[1]) - tonumber(ARGV[1]))
+  local limit = string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1000000 - tonumber(ARGV[1]))
   victims = call('ZRANGEBYSCORE', KEYS[1], '-inf', limit, 'LIMIT', 0, bound)
 end
 for i = 1, #victims do

@@ -7,9 +7,10 @@ pops the last of them. A chain has the id of its last step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, Self, cast
 
-from celeriac.canvas.signature import Signature, as_list, maybe_signature
+from celeriac.canvas.signatures import Signature, as_list, maybe_signature
 from celeriac.result import AsyncResult, EagerResult, allow_join_result
 
 __all__ = ["chain"]
@@ -30,7 +31,7 @@ _OWN_OPTIONS = (
 
 @Signature.register_type(name="chain")
 class chain(Signature[Any]):  # noqa: N801 - Celery's name
-    """``chain(a.s(1), b.s(2))``, also of one iterable, also ``a.s(1) | b.s(2)``: ``b`` is called with ``a``'s result in front.
+    """``chain(a.s(1), b.s(2))``, or ``a.s(1) | b.s(2)``: ``b`` is called with the result of ``a`` in front.
 
     ``link`` is called after the last step, ``link_error`` on a failure of any. Calling ``chain(...)()`` sends it.
     """
@@ -87,8 +88,8 @@ class chain(Signature[Any]):  # noqa: N801 - Celery's name
     ) -> AsyncResult[Any]:
         """Send the first step, with ``args`` in front of its own and the others in tow.
 
-        ``options`` are the first step's, but ``link``, ``link_error``, ``task_id`` … are the chain's. Returns the result of
-        the last step, whose ``parent`` is the one before. With ``task_always_eager`` all steps run here.
+        ``options`` are the first step's, but ``link``, ``link_error``, ``task_id`` … are the chain's. Returns the
+        result of the last step, whose ``parent`` is the one before. With ``task_always_eager`` all steps run here.
         """
         if self.app.conf.task_always_eager:
             with allow_join_result():
@@ -122,9 +123,7 @@ class chain(Signature[Any]):  # noqa: N801 - Celery's name
         return steps, self._freeze_steps(steps, own)
 
     def _freeze_steps(self, steps: list[Signature[Any]], own: Mapping[str, Any]) -> list[AsyncResult[Any]]:
-        results: list[AsyncResult[Any]] = []
-        for step in steps[:-1]:
-            results.append(step.freeze(root_id=own.get("root_id")))
+        results: list[AsyncResult[Any]] = [step.freeze(root_id=own.get("root_id")) for step in steps[:-1]]
         results.append(
             steps[-1].freeze(
                 own.get("task_id"),
@@ -136,7 +135,7 @@ class chain(Signature[Any]):  # noqa: N801 - Celery's name
         )
         if own.get("parent_id"):
             steps[0].set(parent_id=own["parent_id"])
-        for before, after in zip(results, results[1:], strict=False):
+        for before, after in pairwise(results):
             if after.parent is None:
                 after.parent = before
         self.id = results[-1].id

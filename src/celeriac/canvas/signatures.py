@@ -1,12 +1,12 @@
 """A call of a task that has not been made yet: name, arguments and options, as a dict that any serializer takes.
 
-Knows tasks by what they can do (``apply_async``, ``apply``, ``AsyncResult``) and apps by ``tasks`` and ``send_task``; both
-are above this layer. On the wire it is what ``celery-wire.md`` §3.1 says; unknown keys are kept.
+Knows tasks by what they can do (``apply_async``, ``apply``, ``AsyncResult``) and apps by ``tasks`` and ``send_task``;
+both are above this layer. On the wire it is what ``celery-wire.md`` §3.1 says; unknown keys are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterable, Mapping, MutableSequence
+from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from copy import deepcopy
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
@@ -66,7 +66,7 @@ class Signature(dict[str, Any], Generic[R]):
         super().__init__(
             task=task if name is None else name,
             args=tuple(args) if args else (),
-            kwargs=kwargs if kwargs else {},
+            kwargs=kwargs or {},
             options={**options, **more_options} if options else more_options,
             subtask_type=subtask_type,
             immutable=immutable,
@@ -157,7 +157,7 @@ class Signature(dict[str, Any], Generic[R]):
         """The task's id, once frozen. Raises ``KeyError`` before."""
         return cast(str, self["options"]["task_id"])
 
-    @id.setter
+    @id.setter  # noqa: A003
     def id(self, value: str) -> None:
         self["options"]["task_id"] = value
 
@@ -358,20 +358,16 @@ class Signature(dict[str, Any], Generic[R]):
         return [self]
 
     def __or__(self, other: Any) -> Any:
-        from celeriac.canvas.chain import chain
-
         if not isinstance(other, Signature):
             return NotImplemented
+        # The class is in a module above this one.
+        chain: Any = self.TYPES["chain"]
         return chain(*self.steps(), *other.steps(), app=self._app)
 
     def __ior__(self, other: Any) -> Any:
         return self.__or__(other)
 
     # ------------------------------------------------------------ dict and text
-
-    def items(self) -> ItemsView[str, Any]:
-        """As ``dict.items``."""
-        return super().items()
 
     def reprcall(self, *args: Any, **kwargs: Any) -> str:
         """The call as text: ``add(2, 2)``, with ``args`` in front."""
@@ -402,7 +398,10 @@ def signature(varies: Any, *args: Any, app: Any = None, **kwargs: Any) -> Signat
         if isinstance(varies, Signature):
             return varies.clone()
         return Signature.from_dict(varies, app=app)
-    return Signature(varies, *args, app=app, **kwargs)
+    made: Signature[Any] = Signature(varies, *args, **kwargs)
+    if app is not None:
+        made._app = app
+    return made
 
 
 def maybe_signature(d: Any, app: Any = None, clone: bool = False) -> Any:

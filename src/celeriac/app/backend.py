@@ -1,0 +1,158 @@
+"""``app.backend``: reading and writing result records directly, under the names of Celery's backends.
+
+For ``update_state`` and for users who look behind ``AsyncResult``. Sits on the blocking ``Reader``; knows no server.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from celeriac import states
+from celeriac.client import records, resolver
+from celeriac.client.connections import PerProcess
+from celeriac.codec.results import encode_result
+from celeriac.model.settle import StoredResult
+from celeriac.ports import Reader
+
+__all__ = ["Backend"]
+
+#: Seconds that one operation may take.
+_TIMEOUT = 10.0
+
+
+class Backend:
+    """The result records of an app. Without a result backend storing does nothing and reading says so."""
+
+    def __init__(self, app: Any, url: str | None) -> None:
+        self.app = app
+        self.url = url
+        self._reader: PerProcess[Reader] | None = None
+        if url is not None:
+            self._reader = PerProcess(lambda: resolver.reader(url, resolver.store_options(app.conf)))
+
+    @property
+    def enabled(self) -> bool:
+        """Results are stored."""
+        return self._reader is not None
+
+    @property
+    def persistent(self) -> bool:
+        """Results survive the process that stored them."""
+        return self.enabled and not str(self.url).startswith("memory")
+
+    @property
+    def reader(self) -> Reader:
+        """The reader of this process. Raises ``NotImplementedError`` when there is no result backend."""
+        if self._reader is None:
+            raise NotImplementedError(
+                "No result backend is configured.\nSet `result_backend`, or pass backend=... to Celery()."
+            )
+        return self._reader.get()
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """The URL, its password masked."""
+        if self.url is None:
+            return "disabled://"
+        return self.url if include_password else resolver.mask(self.url)
+
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        """Store a record; ``result`` is a value, an exception, or the meta data of a state of one's own."""
+        if self._reader is None:
+            return result
+        conf = self.app.conf
+        terminal = state in states.READY_STATES
+        body = encode_result(
+            task_id=task_id,
+            state=state,
+            result=result,
+            traceback=traceback,
+            children=[child.as_tuple() for child in request.children] if request is not None else (),
+            date_done=datetime.now(UTC).isoformat() if terminal else None,
+            group_id=request.group if request is not None else None,
+            parent_id=request.parent_id if request is not None else None,
+            extended=_extended(request) if conf.result_extended and request is not None else None,
+            serializer=conf.result_serializer,
+        )
+        self.reader.put([StoredResult(task_id, body, terminal, conf.seconds("result_expires"))], timeout=_TIMEOUT)
+        return result
+
+    def mark_as_started(self, task_id: str, **meta: Any) -> Any:
+        """Store STARTED."""
+        return self.store_result(task_id, meta, states.STARTED)
+
+    def mark_as_done(self, task_id: str, result: Any, request: Any = None, store_result: bool = True) -> None:
+        """Store SUCCESS."""
+        if store_result:
+            self.store_result(task_id, result, states.SUCCESS, request=request)
+
+    def mark_as_failure(
+        self, task_id: str, exc: BaseException, traceback: str | None = None, request: Any = None, **kwargs: Any
+    ) -> None:
+        """Store FAILURE."""
+        self.store_result(task_id, exc, kwargs.get("state", states.FAILURE), traceback=traceback, request=request)
+
+    def mark_as_retry(
+        self, task_id: str, exc: BaseException, traceback: str | None = None, request: Any = None
+    ) -> None:
+        """Store RETRY."""
+        self.store_result(task_id, exc, states.RETRY, traceback=traceback, request=request)
+
+    def mark_as_revoked(self, task_id: str, reason: str = "", request: Any = None, **kwargs: Any) -> None:
+        """Store REVOKED."""
+        from celeriac.exceptions import TaskRevokedError
+
+        self.store_result(task_id, TaskRevokedError(reason), states.REVOKED, request=request)
+
+    def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
+        """The record; PENDING when there is none."""
+        meta = records.fetch(self.reader, task_id, self.app.conf)
+        return {"status": states.PENDING, "result": None, "task_id": task_id} if meta is None else meta
+
+    def get_state(self, task_id: str) -> str:
+        """The state."""
+        return str(self.get_task_meta(task_id)["status"])
+
+    get_status = get_state
+
+    def get_result(self, task_id: str) -> Any:
+        """The result, or the exception."""
+        return self.get_task_meta(task_id)["result"]
+
+    def get_traceback(self, task_id: str) -> str | None:
+        """The traceback of a failure."""
+        traceback = self.get_task_meta(task_id).get("traceback")
+        return None if traceback is None else str(traceback)
+
+    def get_children(self, task_id: str) -> Any:
+        """Result tuples of what the task has sent."""
+        return self.get_task_meta(task_id).get("children")
+
+    def forget(self, task_id: str) -> None:
+        """Drop the record."""
+        self.reader.forget([task_id], timeout=_TIMEOUT)
+
+    def cleanup(self) -> None:
+        """Drop expired records. Workers do so by themselves; here for Celery's task ``celery.backend_cleanup``."""
+
+    def process_cleanup(self) -> None:
+        """Celery calls this after each task; there is nothing to do."""
+
+    def close(self) -> None:
+        """Give the connections back."""
+        if self._reader is not None:
+            self._reader.close()
+
+
+def _extended(request: Any) -> dict[str, Any]:
+    info = request.delivery_info or {}
+    return {
+        "name": request.task,
+        "args": request.args,
+        "kwargs": request.kwargs,
+        "worker": request.hostname,
+        "retries": request.retries,
+        "queue": info.get("routing_key"),
+    }

@@ -1,0 +1,330 @@
+"""Blocking connections to Redis for producers: plain sockets with hiredis, pooled, one deadline for everything.
+
+Safe in threads (a connection belongs to one caller at a time), after forks (a child forgets its parent's connections)
+and in greenlets (plain sockets with timeouts, which gevent replaces). Loads no asyncio. A stale pooled connection is
+noticed before anything is sent and replaced; once a command has left, only one that may run twice is repeated.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+
+from celeriac.brokers.redis.address import Address, tls_context
+from celeriac.brokers.redis.errors import lost, refused
+from celeriac.brokers.redis.scripts import Script
+from celeriac.brokers.redis.sockets import Word, pack, tune, version_of
+
+__all__ = ["Connection", "Pool"]
+
+_ALREADY = object()
+#: Most replies are short; reserving much for them costs 2 us.
+_FIRST, _CHUNK = 4096, 65536
+#: How much longer than asked a call may wait, in seconds.
+_TOLERANCE = 0.05
+monotonic = time.monotonic
+
+
+class Unsent(ConnectionError):
+    """The connection broke before the whole request had left: nothing was executed."""
+
+
+class Connection:
+    """One socket. Not thread-safe; raises ``OSError`` and ``hiredis.ReplyError``."""
+
+    def __init__(self, address: Address, deadline: float) -> None:
+        self._address = address
+        self._reader = hiredis.Reader(notEnoughData=_ALREADY)
+        self._socket = _connected(address, deadline)
+        self._set = -1.0
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        #: Not empty when the idle connection was closed by the server, or says something nobody asked for.
+        self.idle_poll = poll.poll
+        self.version = (6, 2)
+        self.resp3 = True
+        try:
+            self._greet(deadline)
+        except BaseException:
+            self.close()
+            raise
+
+    def _greet(self, deadline: float) -> None:
+        address = self._address
+        account: tuple[Word, ...] = ()
+        if address.password:
+            account = ("AUTH", address.username or "default", address.password)
+        commands = [pack(("HELLO", 3, *account))]
+        if address.db:
+            commands.append(pack(("SELECT", address.db)))
+        if address.client_name:
+            commands.append(pack(("CLIENT", "SETNAME", address.client_name)))
+        self.send(b"".join(commands), deadline)
+        replies = [self.read(deadline) for _ in commands]
+        facts = replies[0]
+        if isinstance(facts, hiredis.ReplyError) and str(facts).startswith(("ERR unknown", "NOPROTO", "NOPERM")):
+            self.resp3 = False
+            if account:
+                self.ask(account if address.username else ("AUTH", address.password), deadline)
+            if address.db:
+                self.ask(("SELECT", address.db), deadline)
+        elif isinstance(facts, hiredis.ReplyError):
+            raise facts
+        else:
+            self.version = version_of(facts)
+            if address.db and isinstance(replies[1], hiredis.ReplyError):
+                raise replies[1]
+
+    def send(self, packed: bytes, deadline: float) -> None:
+        """Send whole requests. Raises ``Unsent`` when they did not leave in full."""
+        try:
+            self._limit(deadline)
+            self._socket.sendall(packed)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise Unsent(str(error)) from error
+
+    def read(self, deadline: float) -> Any:
+        """The next reply or push; an error reply is returned, not raised."""
+        reader = self._reader
+        reply = reader.gets()
+        size = _FIRST
+        while reply is _ALREADY:
+            self._limit(deadline)
+            data = self._socket.recv(size)
+            if not data:
+                raise ConnectionResetError("the server closed the connection")
+            reader.feed(data)
+            reply = reader.gets()
+            size = _CHUNK
+        return reply
+
+    def _limit(self, deadline: float) -> None:
+        left = deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        # Most callers give the same time again and again.
+        if not -_TOLERANCE < self._set - left < _TOLERANCE:
+            self._socket.settimeout(left)
+            self._set = left
+
+    def ask(self, words: tuple[Word, ...], deadline: float) -> Any:
+        """One command, one reply; an error reply is raised."""
+        self.send(pack(words), deadline)
+        reply = self.read(deadline)
+        if isinstance(reply, hiredis.ReplyError):
+            raise reply
+        return reply
+
+    def run(self, script: Script, keys: Sequence[Word], args: Sequence[Word], deadline: float) -> Any:
+        """Run a script."""
+        digest, text = script.source(self.version)
+        try:
+            return self.ask(("EVALSHA", digest, len(keys), *keys, *args), deadline)
+        except hiredis.ReplyError as error:
+            if not str(error).startswith("NOSCRIPT"):
+                raise
+        return self.ask(("EVAL", text, len(keys), *keys, *args), deadline)
+
+    def close(self) -> None:
+        """Close without a word: a forked child must not end its parent's session."""
+        try:
+            self._socket.close()
+        except OSError:
+            pass
+
+    def __del__(self) -> None:
+        if hasattr(self, "_socket"):
+            self.close()
+
+
+class Pool:
+    """Connections to one address, at most ``limit`` at once (0: none is kept, none is refused)."""
+
+    def __init__(self, address: Address, limit: int) -> None:
+        self.address = address
+        self._limit = max(limit, 0)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._idle: deque[Connection] = deque()
+        self._room = threading.Condition(threading.Lock())
+        self._count = 0
+        self._waiting = 0
+        self._closed = False
+
+    def call(self, words: tuple[Word, ...], timeout: float, *, repeat: bool = False) -> Any:
+        """Run one command within ``timeout`` seconds, connecting included. Raises ``OperationalError``.
+
+        ``repeat``: it may run twice, so it is sent again when a connection breaks under it.
+        """
+        return self._with(lambda connection, deadline: connection.ask(words, deadline), timeout, repeat)
+
+    def script(
+        self, script: Script, keys: Sequence[Word], args: Sequence[Word], timeout: float, *, repeat: bool = False
+    ) -> Any:
+        """Run a script; as ``call``."""
+        return self._with(lambda connection, deadline: connection.run(script, keys, args, deadline), timeout, repeat)
+
+    def transaction(self, commands: Sequence[tuple[Word, ...]], timeout: float) -> Any:
+        """Run commands in MULTI; all or none. Raises ``OperationalError``."""
+        packed = b"".join(map(pack, (("MULTI",), *commands, ("EXEC",))))
+
+        def run(connection: Connection, deadline: float) -> Any:
+            connection.send(packed, deadline)
+            replies = [connection.read(deadline) for _ in range(len(commands) + 2)]
+            for reply in (*replies, *(replies[-1] if isinstance(replies[-1], list) else ())):
+                if isinstance(reply, hiredis.ReplyError):
+                    raise reply
+            return replies[-1]
+
+        return self._with(run, timeout, False)
+
+    def close(self) -> None:
+        """Close what is idle; what is in use is closed when it comes back. A later call opens anew."""
+        if self._pid == os.getpid():
+            self._closed = True
+            while self._idle:
+                self._drop(self._idle.pop())
+            self._closed = False
+
+    # -- inside
+
+    def _with(self, run: Callable[[Connection, float], Any], timeout: float, repeat: bool) -> Any:
+        deadline = monotonic() + timeout
+        connection: Connection | None = None
+        while True:
+            first, connection = connection is None, None
+            try:
+                connection = self._take(deadline)
+                answer = run(connection, deadline)
+            except hiredis.ReplyError as error:
+                self._after_refusal(connection, error)
+                raise refused(self.address, error) from error
+            except OSError as error:
+                if connection is None:
+                    raise lost(self.address, _worded(error, timeout)) from error
+                self._drop(connection)
+                # Once more when it broke before the request had left, or under a request that may run twice.
+                if not first or isinstance(error, TimeoutError) or not (repeat or isinstance(error, Unsent)):
+                    raise lost(self.address, _worded(error, timeout)) from error
+            except BaseException:
+                if connection is not None:
+                    self._drop(connection)  # interrupted: a reply may still be under way
+                raise
+            else:
+                self._give(connection)
+                return answer
+
+    def _after_refusal(self, connection: Connection | None, error: hiredis.ReplyError) -> None:
+        if connection is None:
+            return
+        if str(error).startswith(("READONLY", "NOAUTH", "LOADING", "MASTERDOWN")):
+            self._drop(connection)  # the next one may reach another server
+        else:
+            self._give(connection)
+
+    def _take(self, deadline: float) -> Connection:
+        if self._pid != os.getpid():
+            for connection in self._idle:
+                connection.close()
+            self._reset()
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                if not self._may_open(deadline):
+                    continue
+                return self._opened(deadline)
+            if not connection.idle_poll(0):
+                return connection
+            self._drop(connection)
+
+    def _may_open(self, deadline: float) -> bool:
+        """Reserve room for a connection; False when one may have come back instead."""
+        with self._room:
+            if not self._limit or self._count < self._limit:
+                self._count += 1
+                return True
+            self._waiting += 1
+            try:
+                if self._idle:
+                    return False
+                if not self._room.wait(_remaining(deadline)):
+                    raise TimeoutError(f"all {self._limit} connections are in use (broker_pool_limit)")
+                return False
+            finally:
+                self._waiting -= 1
+
+    def _opened(self, deadline: float) -> Connection:
+        try:
+            limit = monotonic() + self.address.connect_timeout
+            return Connection(self.address, min(deadline, limit))
+        except BaseException:
+            self._leave()
+            raise
+
+    def _give(self, connection: Connection) -> None:
+        if self._limit and not self._closed:
+            self._idle.append(connection)
+            if self._waiting:
+                with self._room:
+                    self._room.notify()
+        else:
+            self._drop(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        connection.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        with self._room:
+            self._count -= 1
+            if self._waiting:
+                self._room.notify()
+
+
+def _connected(address: Address, deadline: float) -> socket.socket:
+    if address.path:
+        plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            plain.settimeout(_remaining(deadline))
+            plain.connect(address.path)
+        except BaseException:
+            plain.close()
+            raise
+        return plain
+    context = tls_context(address.tls) if address.tls is not None else None
+    plain = socket.create_connection((address.host, address.port), _remaining(deadline))
+    try:
+        tune(plain, address)
+        if context is None:
+            return plain
+        plain.settimeout(_remaining(deadline))
+        return context.wrap_socket(plain, server_hostname=address.host)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _remaining(deadline: float) -> float:
+    left = deadline - monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+def _worded(error: OSError, timeout: float) -> BaseException | str:
+    if isinstance(error, TimeoutError) and str(error) in {"timed out", ""}:
+        return f"no answer within {timeout:g} s"
+    return error

@@ -1,0 +1,236 @@
+"""Blocking access to results for ``.get()``: subscribe to the record's channel, then read it.
+
+A waiting call has a connection of its own for as long as it waits, from a small stock; it unsubscribes when it ends, so
+nothing is left on the server. What a lost connection or a lost message hides is found by reading again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+from hiredis import PushNotification
+
+from celeriac.brokers.redis.address import parse
+from celeriac.brokers.redis.blocking import Connection, Pool, monotonic
+from celeriac.brokers.redis.endings import result_args
+from celeriac.brokers.redis.errors import lost, refused
+from celeriac.brokers.redis.layout import Layout
+from celeriac.brokers.redis.scripts import STORE
+from celeriac.brokers.redis.sockets import pack
+from celeriac.exceptions import OperationalError
+from celeriac.model.settle import StoredResult
+from celeriac.ports import AdapterOptions
+
+__all__ = ["RedisReader"]
+
+_BATCH = 500
+#: A waiter reads its records again after so many seconds of silence: messages of pub/sub may be lost.
+_REREAD = 3.0
+#: Seconds between attempts to reconnect, first and last; and how long to try when the caller gave no time.
+_PAUSE_FIRST, _PAUSE_LAST, _GIVE_UP = 0.05, 1.0, 30.0
+#: Most idle connections kept for waiters.
+_STOCK = 8
+_FINAL = (b"SUCCESS", b"FAILURE", b"REVOKED")
+_STATUS = re.compile(rb'\{"status": ?"([^"]*)"')
+
+
+class RedisReader:
+    """See ``celeriac.ports.Reader``."""
+
+    def __init__(self, url: str, options: AdapterOptions) -> None:
+        self._address = parse(url, options)
+        self._layout = Layout(self._address, options)
+        self._pool = Pool(self._address, options.pool_limit)
+        self._ears: deque[_Ear] = deque(maxlen=_STOCK)
+        self._pid = os.getpid()
+
+    def get(self, ids: Sequence[str], *, timeout: float) -> Sequence[bytes | None]:
+        """See ``Reader.get``."""
+        found: list[bytes | None] = []
+        deadline = monotonic() + timeout
+        for at in range(0, len(ids), _BATCH):
+            keys = map(self._layout.result, ids[at : at + _BATCH])
+            found += self._pool.call(("MGET", *keys), max(deadline - monotonic(), 0.001), repeat=True)
+        return found
+
+    def wait(self, ids: Sequence[str], *, timeout: float | None) -> str | None:
+        """See ``Reader.wait``. Records that are already there count when they look final; any new one counts.
+
+        ``OperationalError`` when the server cannot be reached by the end of ``timeout``, or for 30 s without one.
+        """
+        if not ids:
+            return None
+        keys = {self._layout.result(task_id): task_id for task_id in ids}
+        deadline = None if timeout is None else monotonic() + timeout
+        pause, down_since = _PAUSE_FIRST, None
+        while True:
+            try:
+                key = self._listen(tuple(keys), deadline)
+                return None if key is None else keys[key]
+            except hiredis.ReplyError as error:
+                problem: OperationalError = refused(self._address, error)
+                if not str(error).startswith(("LOADING", "MASTERDOWN", "BUSY")):
+                    raise problem from error
+            except OSError as error:
+                problem = lost(self._address, error)
+            now = monotonic()
+            down_since = down_since or now
+            if (deadline is None and now - down_since > _GIVE_UP) or (deadline is not None and now + pause >= deadline):
+                raise problem
+            time.sleep(pause)
+            pause = min(pause * 2, _PAUSE_LAST)
+
+    def put(self, results: Sequence[StoredResult], *, timeout: float) -> None:
+        """See ``ResultStore.put``."""
+        deadline = monotonic() + timeout
+        for at in range(0, len(results), _BATCH):
+            keys, args = result_args(self._layout, results[at : at + _BATCH])
+            self._pool.script(STORE, keys, args, max(deadline - monotonic(), 0.001), repeat=True)
+
+    def forget(self, ids: Sequence[str], *, timeout: float) -> None:
+        """See ``ResultStore.forget``."""
+        deadline = monotonic() + timeout
+        for at in range(0, len(ids), _BATCH):
+            keys = map(self._layout.result, ids[at : at + _BATCH])
+            self._pool.call(("UNLINK", *keys), max(deadline - monotonic(), 0.001), repeat=True)
+
+    def close(self) -> None:
+        """Close all idle connections; a later call opens new ones."""
+        self._pool.close()
+        while self._ears:
+            self._ears.pop().close()
+
+    # -- inside
+
+    def _listen(self, keys: tuple[str, ...], deadline: float | None) -> str | None:
+        ear = self._take_ear(deadline)
+        try:
+            key = ear.wait(keys, deadline)
+            ear.unsubscribe(keys)
+        except BaseException:
+            ear.close()
+            raise
+        self._give_ear(ear)
+        return key
+
+    def _take_ear(self, deadline: float | None) -> _Ear:
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            ears, self._ears = self._ears, deque(maxlen=_STOCK)
+            for ear in ears:
+                ear.close()
+        while True:
+            try:
+                ear = self._ears.pop()
+            except IndexError:
+                limit = monotonic() + self._address.connect_timeout
+                return _Ear(self._address.reply_timeout, Connection(self._address, min(limit, deadline or limit)))
+            if ear.usable():
+                return ear
+            ear.close()
+
+    def _give_ear(self, ear: _Ear) -> None:
+        if len(self._ears) < _STOCK:
+            self._ears.append(ear)
+        else:
+            ear.close()
+
+
+class _Ear:
+    """A connection that listens; one waiter at a time."""
+
+    def __init__(self, reply_timeout: float, connection: Connection) -> None:
+        if not connection.resp3:
+            connection.close()
+            raise ConnectionError("the server does not speak RESP3, which waiting for results needs")
+        self._connection = connection
+        self._reply_timeout = reply_timeout
+        #: Confirmations of UNSUBSCRIBE that are still to come.
+        self._owed = 0
+
+    def usable(self) -> bool:
+        """Whether the connection lives; takes in what came since it was last used."""
+        try:
+            while self._owed:
+                self._read(monotonic() + self._reply_timeout)
+            while self._connection.idle_poll(0):
+                self._read(monotonic() + self._reply_timeout)
+        except OSError:
+            return False
+        return True
+
+    def wait(self, keys: tuple[str, ...], deadline: float | None) -> str | None:
+        """The first key that has a final record, or is written; None at the deadline."""
+        connection = self._connection
+        connection.send(pack(("SUBSCRIBE", *keys)), monotonic() + self._reply_timeout)
+        while True:
+            for at in range(0, len(keys), _BATCH):
+                page = keys[at : at + _BATCH]
+                connection.send(pack(("MGET", *page)), monotonic() + self._reply_timeout)
+                pushed, records = self._until_reply()
+                if pushed is not None:
+                    return pushed
+                for key, record in zip(page, records, strict=True):
+                    if record is not None and _looks_final(record):
+                        return key
+            now = monotonic()
+            if deadline is not None and now >= deadline:
+                return None
+            # Silence ends in another look, which also finds out whether the server is still there.
+            until = now + _REREAD if deadline is None else min(now + _REREAD, deadline)
+            try:
+                while True:
+                    announced = _announced(self._read(until))
+                    if announced is not None:
+                        return announced
+            except TimeoutError:
+                if deadline is not None and monotonic() >= deadline:
+                    return None
+
+    def unsubscribe(self, keys: tuple[str, ...]) -> None:
+        """Leave the channels; the confirmations are read when the connection is used again."""
+        self._connection.send(pack(("UNSUBSCRIBE", *keys)), monotonic() + self._reply_timeout)
+        self._owed += len(keys)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _until_reply(self) -> tuple[str | None, Any]:
+        """Read up to the reply of a command: a key announced before it, and the reply."""
+        pushed = None
+        while True:
+            reply = self._read(monotonic() + self._reply_timeout)
+            if not isinstance(reply, PushNotification):
+                if isinstance(reply, hiredis.ReplyError):
+                    raise reply
+                return pushed, reply
+            pushed = pushed or _announced(reply)
+
+    def _read(self, deadline: float) -> Any:
+        reply = self._connection.read(deadline)
+        if isinstance(reply, PushNotification) and reply[0] == b"unsubscribe":
+            self._owed -= 1
+        return reply
+
+
+def _announced(reply: Any) -> str | None:
+    """The key that a push says was written."""
+    if isinstance(reply, hiredis.ReplyError):
+        raise reply
+    if isinstance(reply, PushNotification) and reply[0] == b"message":
+        return bytes(reply[1]).decode("utf-8", "replace")
+    return None
+
+
+def _looks_final(record: bytes) -> bool:
+    """Whether waiting for more makes no sense. Records of other serializers than JSON hold the state as text too."""
+    status = _STATUS.match(record)
+    if status is not None:
+        return status[1] in _FINAL
+    return any(state in record[:256] for state in _FINAL)

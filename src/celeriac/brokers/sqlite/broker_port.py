@@ -1,0 +1,269 @@
+"""The asyncio ``Broker`` of SQLite, with ``Unified`` and ``Bus``: used by workers.
+
+Decides when to look, to wait and to ring; what happens in the file is in queues.py, records.py and upkeep.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import UTC, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from celeriac.brokers.sqlite import queues as tables
+from celeriac.brokers.sqlite import records, upkeep
+from celeriac.brokers.sqlite.address import Address
+from celeriac.brokers.sqlite.bells import ANY_RESULT, Bells, result_topic
+from celeriac.brokers.sqlite.blocking import Desk
+from celeriac.brokers.sqlite.boot import BOOT, uptime
+from celeriac.brokers.sqlite.bus import SQLiteBus
+from celeriac.brokers.sqlite.session import Session
+from celeriac.codec import envelope
+from celeriac.model.message import Delivery, Message
+from celeriac.model.settle import Completion, Release, Settlement, StoredResult, Verdict
+from celeriac.ports import AdapterOptions, DeadRecord, Depth, Traits
+
+__all__ = ["SQLiteBroker", "ring_results"]
+
+#: Seconds after which a waiting claim looks without having been rung.
+LOOK_AGAIN = 1.0
+#: A scheduled message rings when it is due sooner than any waiter would look.
+_SOON = 2 * LOOK_AGAIN
+_LONGEST_REST = 30.0
+
+
+class SQLiteBroker:
+    """Queues, leases, schedule and results in one file; see the ``Broker``, ``Unified`` and ``Bus`` ports."""
+
+    def __init__(self, address: Address, options: AdapterOptions) -> None:
+        self.traits = Traits(durable=True, native_delay=True, server=("sqlite", address.path))
+        self._options = options
+        self._owner = options.owner or envelope.new_id()
+        self._zone: tzinfo = UTC if options.zone == "UTC" else ZoneInfo(options.zone)
+        self._session = Session(address, options.connect_timeout)
+        self._bus = SQLiteBus(self._session)
+        self._open = False
+
+    async def open(self) -> None:
+        """Open the file, creating it when there is none."""
+        self._open = True
+        await self._session.bare(lambda sqlite: None)
+
+    async def close(self) -> None:
+        """Close the file; claims that wait end empty."""
+        self._open = False
+        self._bus.close()
+        self._session.wake_all()
+        await asyncio.sleep(0)
+        await self._session.close()
+
+    async def declare(self, queues: Sequence[str]) -> None:
+        """Queues exist by being named; this only makes sure that the file can be used."""
+        await self._session.bare(lambda sqlite: None)
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Store all messages, or none."""
+        rows = tables.prepare(messages)
+        if rows:
+            await self._session.write(lambda sqlite: tables.add(sqlite, rows, time.time()), rows=len(rows))
+            self._session.bells.ring_queues(_ringing(rows))
+
+    # ------------------------------------------------------------ claim
+
+    async def claim(self, queues: Sequence[str], *, limit: int, wait: float) -> Sequence[Delivery]:
+        """Take up to ``limit`` deliveries; waits up to ``wait`` seconds for the first."""
+        if limit <= 0 or not queues:
+            return ()
+        deadline = time.monotonic() + wait
+        while True:
+            ready, due = await self._session.bare(lambda sqlite: tables.glance(sqlite, queues))
+            if ready or (due is not None and due <= time.time()):
+                deliveries = await self._take(queues, limit)
+                if deliveries:
+                    return deliveries
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._open:
+                return ()
+            if due is not None:
+                left = min(left, max(0.0, due - time.time()))
+            await self._session.at_doors(queues, min(left, LOOK_AGAIN))
+
+    async def _take(self, queues: Sequence[str], limit: int) -> Sequence[Delivery]:
+        number = int.from_bytes(os.urandom(7))
+
+        def take(sqlite: sqlite3.Connection) -> list[tuple[int, str, bytes]]:
+            claim = tables.Claim(number=number, owner=self._owner, until=uptime() + self._options.lease, boot=BOOT)
+            return tables.take(sqlite, queues, limit, claim, time.time())
+
+        rows = await self._session.write(take, rows=limit // 8)
+        deliveries = self._deliveries(rows, number)
+        if len(deliveries) == limit or (deliveries and deliveries[-1].marks.suspect):
+            self._session.bells.ring_queues(queues)  # there may be more, for others
+        return deliveries
+
+    def _deliveries(self, rows: Iterable[tuple[int, str, bytes]], number: int) -> list[Delivery]:
+        zone, max_bytes, make = self._zone, self._options.max_message_bytes, envelope.delivery
+        prefix = f"{self._owner}:{number}:"
+        return [
+            make(raw, token=f"{prefix}{key}", queue=queue, zone=zone, max_bytes=max_bytes) for key, queue, raw in rows
+        ]
+
+    # ------------------------------------------------------------ settle
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
+        """End deliveries; returns the refused ones."""
+        if not settlements:
+            return ()
+        done = await self._session.write(
+            lambda sqlite: tables.settle(sqlite, settlements, time.time()), rows=len(settlements)
+        )
+        self._session.bells.ring_queues({s.delivery.queue for s in settlements if isinstance(s, Release)})
+        return [settlement for settlement, held in zip(settlements, done, strict=True) if not held]
+
+    async def finish(self, completions: Sequence[Completion]) -> Sequence[Verdict]:
+        """Settle, store and publish in one transaction, each completion only when its token is held."""
+        if not completions:
+            return ()
+        follow_ups = [_follow_ups(completion) for completion in completions]
+        todo = [(c, rows) for c, rows in zip(completions, follow_ups, strict=True) if rows is not None]
+
+        def work(sqlite: sqlite3.Connection) -> list[bool]:
+            now = time.time()
+            done = tables.settle(sqlite, [completion.settlement for completion, _ in todo], now)
+            added = [row for (_, rows), held in zip(todo, done, strict=True) if held for row in rows]
+            results = [c.result for (c, _), held in zip(todo, done, strict=True) if held and c.result is not None]
+            if added:
+                tables.add(sqlite, added, now)
+            if results:
+                records.put(sqlite, results, now)
+            return done
+
+        done = await self._session.write(work, rows=2 * len(todo))
+        self._session.bells.ring_queues(
+            _ringing([row for (_, rows), held in zip(todo, done, strict=True) if held for row in rows])
+            | {c.settlement.delivery.queue for c, _ in todo if isinstance(c.settlement, Release)}
+        )
+        ring_results(
+            self._session.bells,
+            [c.result for (c, _), held in zip(todo, done, strict=True) if held and c.result is not None],
+        )
+        verdicts = iter(done)
+        return [
+            Verdict.STEPWISE if rows is None else Verdict.DONE if next(verdicts) else Verdict.FENCED
+            for rows in follow_ups
+        ]
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Renew leases; returns the lost ones."""
+        if not deliveries:
+            return ()
+        return await self._session.write(
+            lambda sqlite: tables.extend(sqlite, deliveries, uptime() + self._options.lease, BOOT), rows=1
+        )
+
+    async def orphans(self, owner: str) -> Sequence[Delivery]:
+        """All deliveries that ``owner`` holds."""
+        rows = await self._session.bare(lambda sqlite: tables.owned(sqlite, owner))
+        return [
+            envelope.delivery(
+                raw,
+                token=tables.token(owner, claim, key),
+                queue=queue,
+                zone=self._zone,
+                max_bytes=self._options.max_message_bytes,
+            )
+            for claim, key, queue, raw in rows
+        ]
+
+    # ------------------------------------------------------------ upkeep and questions, aside of the loop
+
+    async def maintain(self) -> float:
+        """Restore what expired, ripen what is due, drop what is old; returns the seconds until it is useful again."""
+        return await self._session.aside(self._maintain)
+
+    def _maintain(self, desk: Desk, timeout: float) -> float:
+        changed: set[str] = set()
+        while restored := desk.write(lambda sqlite: upkeep.restore(sqlite, BOOT, uptime(), self._zone), timeout):
+            changed.update(restored)
+            if len(restored) < upkeep.RESTORE_CHUNK:
+                break
+        while ripe := desk.write(lambda sqlite: upkeep.ripen(sqlite, time.time()), timeout):
+            changed.update(ripe)
+        desk.bells.ring_queues(changed)
+        desk.write(lambda sqlite: upkeep.bury(sqlite, self._options, time.time()), timeout)
+        desk.bare(upkeep.shrink, timeout)
+        desk.bells.sweep()
+        due, expiry = desk.read(upkeep.next_times, timeout)
+        # A lease given in this moment ends after a whole lease.
+        rest = min(_LONGEST_REST, self._options.lease)
+        if due is not None:
+            rest = min(rest, due - time.time())
+        if expiry is not None:
+            rest = min(rest, expiry - uptime())
+        return max(0.01, rest)
+
+    async def depth(self, queues: Sequence[str]) -> Mapping[str, Depth]:
+        """How full each queue is."""
+        return await self._session.aside(
+            lambda desk, timeout: desk.read(lambda sqlite: upkeep.depth(sqlite, queues, time.time()), timeout)
+        )
+
+    async def purge(self, queue: str) -> int:
+        """Drop all ready and scheduled messages of a queue; returns how many."""
+
+        def work(desk: Desk, timeout: float) -> int:
+            dropped = 0
+            while count := desk.write(lambda sqlite: upkeep.purge(sqlite, queue), timeout):
+                dropped += count
+            return dropped
+
+        return await self._session.aside(work)
+
+    async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:
+        """The newest dead letters."""
+        return await self._session.aside(
+            lambda desk, timeout: desk.read(lambda sqlite: upkeep.dead(sqlite, limit, queue), timeout)
+        )
+
+    # ------------------------------------------------------------ bus
+
+    async def emit(self, exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any]) -> None:
+        """Send to whoever listens now."""
+        await self._bus.emit(exchange, routing_key, payload, headers)
+
+    def listen(self, exchange: str) -> AsyncIterator[tuple[Any, Mapping[str, Any]]]:
+        """Everything sent to an exchange from now on."""
+        return self._bus.listen(exchange)
+
+    async def reply(self, exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any]) -> None:
+        """Answer a request."""
+        await self._bus.reply(exchange, routing_key, payload, headers)
+
+
+def _ringing(rows: Sequence[tables.Row]) -> set[str]:
+    """The queues to ring for new messages: those whose waiters could miss one."""
+    now = time.time()
+    return {queue for queue, _, due, _ in rows if due is None or due - now < _SOON}
+
+
+def _follow_ups(completion: Completion) -> list[tables.Row] | None:
+    """The rows of its follow-ups; None when one cannot be encoded: the batch must not fail with it."""
+    if not completion.publish:
+        return []
+    try:
+        return tables.prepare(completion.publish)
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        return None
+
+
+def ring_results(bells: Bells, results: Sequence[StoredResult]) -> None:
+    """Wake those who wait for these results."""
+    waiting = bells.waiting("ra") if results else ()
+    if waiting:
+        bells.ring({ANY_RESULT, *(result_topic(result.id) for result in results)}.intersection(waiting))

@@ -1,0 +1,48 @@
+"""The blocking ``Publisher`` of SQLite: what ``delay()`` ends in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from celeriac.brokers.sqlite import queues as tables
+from celeriac.brokers.sqlite import upkeep
+from celeriac.brokers.sqlite.address import Address
+from celeriac.brokers.sqlite.blocking import Pool
+from celeriac.model.message import Message
+from celeriac.ports import AdapterOptions, Depth
+
+__all__ = ["SQLitePublisher"]
+
+
+class SQLitePublisher:
+    """Publishes from any thread; see the ``Publisher`` port."""
+
+    def __init__(self, address: Address, options: AdapterOptions) -> None:
+        self._pool = Pool(address, options.pool_limit)
+
+    def publish(self, messages: Sequence[Message], *, timeout: float) -> None:
+        """All or none; durable when it returns."""
+        rows = tables.prepare(messages)
+        if not rows:
+            return
+        with self._pool.desk() as desk:
+            desk.write(lambda sqlite: tables.add(sqlite, rows, time.time()), timeout)
+            desk.bells.ring_queues({row[0] for row in rows})
+
+    def purge(self, queue: str, *, timeout: float) -> int:
+        """Drop all ready and scheduled messages of a queue; returns how many."""
+        dropped = 0
+        with self._pool.desk() as desk:
+            while count := desk.write(lambda sqlite: upkeep.purge(sqlite, queue), timeout):
+                dropped += count
+        return dropped
+
+    def depth(self, queues: Sequence[str], *, timeout: float) -> Mapping[str, Depth]:
+        """How full each queue is."""
+        with self._pool.desk() as desk:
+            return desk.read(lambda sqlite: upkeep.depth(sqlite, queues, time.time()), timeout)
+
+    def close(self) -> None:
+        """Close the connections; a later call opens others."""
+        self._pool.close()

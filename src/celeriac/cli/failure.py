@@ -1,0 +1,89 @@
+"""From an exception to one line on standard error and an exit code.
+
+| code | meaning |
+|---|---|
+| 0 | done; for a worker: a warm shutdown |
+| 1 | failed: the task, the broker, the operation; for a worker: a cold shutdown |
+| 2 | the command line, the configuration or an import is wrong |
+| 3 | worker: the broker cannot be reached at the start, and ``broker_connection_retry_on_startup`` is off |
+| 69 | no worker answered (``EX_UNAVAILABLE``) |
+| 73 | the pid file belongs to a process that lives (``EX_CANTCREAT``) |
+| 130 | interrupted |
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import click
+
+from celeriac.exceptions import CeleryCommandException, ImproperlyConfigured, QueueNotFound
+
+__all__ = ["BadImport", "explain", "report"]
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+class BadImport(Exception):
+    """Importing the user's modules raised ``__cause__``."""
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The line to show (empty: none) and the exit code."""
+    match error:
+        case click.UsageError():
+            return _usage(error), USAGE
+        case click.exceptions.Abort() | KeyboardInterrupt():
+            return "interrupted", INTERRUPTED
+        case click.ClickException():
+            return error.format_message(), error.exit_code
+        case CeleryCommandException():
+            return str(error), error.exit_code
+        case ImproperlyConfigured():
+            return str(error), USAGE
+        case QueueNotFound():
+            return str(error.args[0]), USAGE
+        case BadImport():
+            return _bad_import(error), USAGE
+        case BrokenPipeError():
+            return "", FAILED
+        case _:
+            text = str(error) or "no message"
+            known = type(error).__module__.startswith("celeriac.")
+            return (text if known else f"{type(error).__name__}: {text}; --debug shows where"), FAILED
+
+
+def report(error: BaseException, *, debug: bool = False) -> int:
+    """Print the line, the traceback before it with ``debug``; returns the exit code."""
+    line, code = explain(error)
+    if debug:
+        traceback.print_exception(error)
+    if line:
+        print(f"Error: {_one_line(line)}", file=sys.stderr)
+    return code
+
+
+def _usage(error: click.UsageError) -> str:
+    text = error.format_message().rstrip(".")
+    return f"{text}; {error.ctx.command_path} --help shows all" if error.ctx is not None else text
+
+
+def _bad_import(error: BadImport) -> str:
+    cause = error.__cause__
+    where = ""
+    if isinstance(cause, SyntaxError):
+        where = f" ({cause.filename}, line {cause.lineno})"
+        text = cause.msg
+    else:
+        text = str(cause)
+        # importlib's own frames end here: the last one is where it happened.
+        frames = traceback.extract_tb(cause.__traceback__ if cause is not None else None)
+        outside = [frame for frame in frames if not frame.filename.startswith("<frozen")]
+        if outside:
+            where = f" ({outside[-1].filename}, line {outside[-1].lineno})"
+    return f"{error}: {type(cause).__name__}: {text}{where}; --debug shows the traceback"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,168 @@
+"""``status``, ``inspect`` and ``control``: questions and orders to running nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from celeriac.cli.context import CommaList, Context, importing, nobody, pass_context
+from celeriac.cli.methods import CONTROL, INSPECT, Method, parse
+from celeriac.cli.replies import count, merge, show, to_json
+
+__all__ = ["control", "inspect", "status"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_timeout = click.option(
+    "-t", "--timeout", type=float, default=1.0, show_default=True, help="Seconds to wait for answers."
+)
+_destination = click.option(
+    "-d", "--destination", metavar="NODES", type=CommaList(), help="Only these nodes, separated by commas."
+)
+_json = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command()
+@_timeout
+@_destination
+@_json
+@pass_context
+def status(context: Context, timeout: float, destination: tuple[str, ...] | None, as_json: bool) -> int:
+    """List the workers that are online.
+
+    Exits with 69 when none answers, so it serves as a health check.
+    """
+    replies = _ask(context, "ping", {}, timeout, destination)
+    if not replies:
+        raise nobody()
+    if as_json:
+        context.echo(to_json(replies))
+        return 0
+    good = show(context, replies, body=False)
+    count(context, replies)
+    return 0 if good else 1
+
+
+def _listed(methods: Mapping[str, Method]) -> str:
+    rows = [(f"{name} {method.usage}".strip(), method.help) for name, method in methods.items()]
+    width = max(len(usage) for usage, _ in rows)
+    return "\b\nWhat there is:\n" + "\n".join(f"  {usage:<{width}}  {text}" for usage, text in rows)
+
+
+def _print_list(methods: Mapping[str, Method]) -> Callable[[_F], _F]:
+    def callback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value:
+            click.echo(_listed(methods).removeprefix("\b\n"))
+            ctx.exit()
+
+    return click.option(
+        "--list", is_flag=True, is_eager=True, expose_value=False, callback=callback, help="List them and exit."
+    )
+
+
+@click.command(epilog=_listed(INSPECT))
+@_print_list(INSPECT)
+@_timeout
+@_destination
+@_json
+@click.argument("what")
+@click.argument("arguments", nargs=-1)
+@pass_context
+def inspect(
+    context: Context,
+    what: str,
+    arguments: tuple[str, ...],
+    timeout: float,
+    destination: tuple[str, ...] | None,
+    as_json: bool,
+) -> int:
+    """Ask running workers what they do."""
+    asked = parse(what, _method(context, what, INSPECT, "inspect"), arguments)
+    replies = _ask(context, what, asked, timeout, destination)
+    return _answer(context, replies, as_json)
+
+
+@click.command(epilog=_listed(CONTROL))
+@_print_list(CONTROL)
+@_timeout
+@_destination
+@_json
+@click.option("--terminate", is_flag=True, help="With revoke: also end the tasks that run.")
+@click.option("-s", "--signal", metavar="SIGNAL", help="With revoke --terminate: the signal (default SIGTERM).")
+@click.argument("what")
+@click.argument("arguments", nargs=-1)
+@pass_context
+def control(
+    context: Context,
+    what: str,
+    arguments: tuple[str, ...],
+    timeout: float,
+    destination: tuple[str, ...] | None,
+    as_json: bool,
+    terminate: bool,
+    signal: str | None,
+) -> int:
+    """Tell running workers to do something."""
+    method = _method(context, what, CONTROL, "control")
+    told = dict(parse(what, method, arguments))
+    if (terminate or signal) and what != "revoke":
+        raise click.UsageError("--terminate and --signal go with revoke only")
+    if what == "revoke_by_stamped_headers":
+        told["headers"] = dict(each.partition("=")[::2] for each in told["headers"])
+    if terminate:
+        told |= {"terminate": True, "signal": signal or "SIGTERM"}
+    if method is not None and not method.answered:
+        context.app.control.broadcast(what, arguments=told, destination=_list(destination))
+        if not context.quiet:
+            context.echo(f"sent {what} to {', '.join(destination) if destination else 'all nodes'}; it is not answered")
+        return 0
+    replies = _ask(context, what, told, timeout, destination)
+    return _answer(context, replies, as_json)
+
+
+def _answer(context: Context, replies: Mapping[str, Any], as_json: bool) -> int:
+    if not replies:
+        raise nobody()
+    if as_json:
+        context.echo(to_json(replies))
+        return 0
+    good = show(context, replies)
+    count(context, replies)
+    return 0 if good else 1
+
+
+def _ask(
+    context: Context, what: str, arguments: Mapping[str, Any], timeout: float, destination: tuple[str, ...] | None
+) -> dict[str, Any]:
+    replies = context.app.control.broadcast(
+        what,
+        arguments=dict(arguments),
+        destination=_list(destination),
+        reply=True,
+        timeout=timeout,
+        limit=len(destination) if destination else None,
+    )
+    return merge(replies)
+
+
+def _list(destination: tuple[str, ...] | None) -> list[str] | None:
+    return list(destination) if destination else None
+
+
+def _method(context: Context, what: str, methods: Mapping[str, Method], command: str) -> Method | None:
+    """The command's form; None for one that the app registers itself."""
+    if what in methods:
+        return methods[what]
+    from celeriac.worker.commands import Panel
+
+    with importing("cannot import the app's modules"):
+        context.app.loader.import_default_modules()
+    if what in Panel.data:
+        return None
+    from difflib import get_close_matches
+
+    close = get_close_matches(what, methods, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"celeriac {command} --list shows what there is"
+    raise click.UsageError(f"{command} does not know {what!r}: {hint}")

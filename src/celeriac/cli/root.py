@@ -1,0 +1,148 @@
+"""The group of all commands: ours, by a table, so that only the one that is named is imported; and plug-ins.
+
+Plug-ins are click commands in the entry-point group ``celery.commands`` (Flower's is one), or ``celeriac.commands``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import click
+
+from celeriac.cli.context import Context, global_options
+from celeriac.cli.failure import report
+
+__all__ = ["COMMANDS", "celeriac", "run"]
+
+#: Name -> module and attribute, and the line in the list of commands.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "call": ("celeriac.cli.calling:call", "Send a task by name and print its id."),
+    "control": ("celeriac.cli.remote:control", "Tell running workers to do something."),
+    "events": ("celeriac.cli.events:events", "Print what workers say they do, as it happens."),
+    "inspect": ("celeriac.cli.remote:inspect", "Ask running workers what they do."),
+    "purge": ("celeriac.cli.purge:purge", "Delete all waiting tasks of some queues."),
+    "report": ("celeriac.cli.calling:report", "Print versions and settings, for bug reports."),
+    "result": ("celeriac.cli.calling:result", "Print the result of a task."),
+    "shell": ("celeriac.cli.shell:shell", "Start an interactive Python with the app and its tasks."),
+    "status": ("celeriac.cli.remote:status", "List the workers that are online."),
+    "worker": ("celeriac.cli.worker:worker", "Start a worker node."),
+}
+#: Celery's commands that are not here, and what to do instead.
+_MISSING = {
+    "beat": "periodic tasks are not available yet",
+    "multi": "start each node with `celeriac worker`, from systemd or a container",
+    "migrate": "moving tasks between brokers is not available yet",
+    "upgrade": "settings with old names are understood as they are",
+    "list": "there is nothing to list: bindings exist on RabbitMQ only",
+    "graph": "it does not exist here",
+    "amqp": "it does not exist here",
+    "logtool": "it does not exist here",
+    "flower": "install Flower first",
+}
+PLUGIN_GROUPS = ("celery.commands", "celeriac.commands")
+
+
+class Root(click.Group):
+    """Loads commands when they are named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Ours, then those of plug-ins."""
+        return sorted(COMMANDS) + sorted(entry.name for entry in _plugins() if entry.name not in COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, with the global options added; None when there is none of that name."""
+        if cmd_name in COMMANDS:
+            module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+            return _with_global_options(getattr(import_module(module), attribute))
+        for entry in _plugins():
+            if entry.name == cmd_name:
+                return _with_global_options(entry.load())
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with a hint for names that do not exist."""
+        name = args[0]
+        command = self.get_command(ctx, name)
+        if command is None:
+            if name.startswith("-"):
+                return super().resolve_command(ctx, args)
+            raise click.UsageError(f"there is no command {name!r}{_hint(name)}", ctx)
+        return name, command, args[1:]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing one."""
+        rows = [(name, text) for name, (_, text) in sorted(COMMANDS.items())]
+        rows += [(entry.name, f"(from {entry.value})") for entry in _plugins() if entry.name not in COMMANDS]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _with_global_options(command: click.Command) -> click.Command:
+    taken = {text for param in command.params for text in (*param.opts, *param.secondary_opts)}
+    names = {param.name for param in command.params}
+    for option in global_options():
+        if option.name not in names and not taken & set(option.opts):
+            option.hidden = True
+            command.params.append(option)
+    return command
+
+
+def _plugins() -> Iterator[Any]:
+    from importlib.metadata import entry_points
+
+    for group in PLUGIN_GROUPS:
+        yield from entry_points(group=group)
+
+
+def _hint(name: str) -> str:
+    from difflib import get_close_matches
+
+    if name in _MISSING:
+        return f": {_MISSING[name]}"
+    close = get_close_matches(name, [*COMMANDS, *(entry.name for entry in _plugins())], n=1)
+    return f": did you mean {close[0]}?" if close else ""
+
+
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        from celeriac import __version__
+
+        click.echo(f"celeriac {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Root,
+    params=global_options(),
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="All of these options may also stand after the command.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Print the version."
+)
+@click.pass_context
+def celeriac(ctx: click.Context) -> None:
+    """A distributed task queue with Celery's API and wire protocol.
+
+    Start a worker with: celeriac -A proj worker
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def run(arguments: list[str], app: Any = None) -> int:
+    """Run a command line; returns the exit code. Nothing that is raised leaves here but a worker's own exit."""
+    context = Context(app)
+    context.debug = "--debug" in arguments  # for errors that come before it is parsed
+    try:
+        code = celeriac.main(args=arguments, prog_name="celeriac", standalone_mode=False, obj=context)
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else 1
+    except BaseException as error:  # noqa: BLE001 - the end of the program: one line instead of a traceback
+        return report(error, debug=context.debug)
+    return code if isinstance(code, int) else 0

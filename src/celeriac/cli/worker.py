@@ -1,0 +1,174 @@
+"""``worker``: start a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from celeriac.cli.context import CommaList, Context, importing, pass_context
+
+if TYPE_CHECKING:
+    from celeriac.supervisor.start import Node
+
+__all__ = ["worker"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+#: Options of Celery that do nothing here yet -> what to do instead. They fail: ignoring one would hide it.
+_NOT_YET = {
+    "-B": "-B/--beat: periodic tasks are not available yet",
+    "-s": "-s/--schedule: periodic tasks are not available yet",
+    "--scheduler": "--scheduler: periodic tasks are not available yet",
+    "--autoscale": "--autoscale is not available yet: give a fixed number of children by -c",
+    "-D": "-D/--detach is not available yet: start the worker from systemd, a container or nohup",
+    "--pool-start-method": "--pool-start-method is not available yet: children are forked",
+    "--heartbeat-interval": "--heartbeat-interval is not available: heartbeats come every 2 seconds",
+    "--executable": "--executable goes with -D/--detach, which is not available yet",
+}
+
+
+def _refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value not in (None, False):
+        raise click.UsageError(_NOT_YET[param.opts[0]])
+
+
+def _unavailable(*names: str, flag: bool = False) -> Callable[[_F], _F]:
+    return click.option(*names, is_flag=flag, default=None, hidden=True, expose_value=False, callback=_refuse)
+
+
+def _level(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    from celeriac.app.log import level_of
+    from celeriac.exceptions import ImproperlyConfigured
+
+    try:
+        return level_of(value)
+    except ImproperlyConfigured as error:
+        raise click.UsageError(f"-l: {error}", ctx) from None
+
+
+@click.command()
+@click.option(
+    "-l",
+    "--loglevel",
+    metavar="LEVEL",
+    default="WARNING",
+    show_default=True,
+    callback=_level,
+    help="debug, info, warning, error, critical, fatal, or a number.",
+)
+@click.option("-f", "--logfile", metavar="FILE", help="Log there; %n, %h, %d: name, host, domain; %i, %I: child.")
+@click.option("-n", "--hostname", metavar="NAME", help="Name of the node: name@%h, where %h, %n, %d are the host's.")
+@click.option("-Q", "--queues", metavar="QUEUES", type=CommaList(), help="Take tasks from these queues only.")
+@click.option("-X", "--exclude-queues", metavar="QUEUES", type=CommaList(), help="Take none from these.")
+@click.option("-c", "--concurrency", type=int, help="Children or threads (default: the number of CPUs).")
+@click.option("-P", "--pool", metavar="POOL", help="prefork (default), threads or solo.")
+@click.option("-E", "--task-events", "--events", "events", is_flag=True, help="Send events about tasks.")
+@click.option(
+    "-O", "--optimization", metavar="PROFILE", hidden=True, expose_value=False, type=click.Choice(["default", "fair"])
+)
+@click.option("-I", "--include", metavar="MODULES", type=CommaList(), help="Import these modules too.")
+@click.option("--time-limit", type=float, metavar="SECONDS", help="Hard limit of tasks that have none.")
+@click.option("--soft-time-limit", type=float, metavar="SECONDS", help="Soft limit of tasks that have none.")
+@click.option("--max-tasks-per-child", type=int, metavar="N", help="Replace a child after so many tasks.")
+@click.option("--max-memory-per-child", type=int, metavar="KIB", help="Replace a child that uses more memory.")
+@click.option("--prefetch-multiplier", type=int, metavar="N", help="Hold at most so many tasks per slot.")
+@click.option("--disable-prefetch", is_flag=True, help="Hold no tasks but those that run.")
+@click.option("--purge", "--discard", "purge", is_flag=True, help="Delete all waiting tasks of its queues first.")
+@click.option("-S", "--statedb", metavar="FILE", help="Keep revoked ids in this file.")
+@click.option("--pidfile", metavar="FILE", help="Write the process id there; refuse to start while it lives.")
+@click.option("--uid", metavar="USER", help="Become this user.")
+@click.option("--gid", metavar="GROUP", help="Become this group.")
+@click.option("--umask", metavar="OCTAL", help="Mask of new files' modes.")
+@click.option("--without-heartbeat", is_flag=True, help="Send no heartbeat events.")
+@click.option("--without-gossip", is_flag=True, expose_value=False, help="For Celery's sake: there is no gossip.")
+@click.option("--without-mingle", is_flag=True, expose_value=False, help="For Celery's sake: a start waits for nobody.")
+@_unavailable("-B", "--beat", flag=True)
+@_unavailable("-s", "--schedule", "--schedule-filename")
+@_unavailable("--scheduler")
+@_unavailable("--autoscale")
+@_unavailable("-D", "--detach", flag=True)
+@_unavailable("--pool-start-method")
+@_unavailable("--heartbeat-interval")
+@_unavailable("--executable")
+@pass_context
+def worker(context: Context, /, **options: Any) -> int:
+    """Start a worker node: a supervisor, an agent and children that run tasks.
+
+    SIGTERM or SIGINT stops it when running tasks have ended (worker_grace seconds at most), a second one or SIGQUIT at
+    once; tasks that have not ended go back to their queues.
+    """
+    app = context.app
+    from celeriac.app.nodenames import node_name
+    from celeriac.supervisor.pidfile import PidFile
+    from celeriac.supervisor.privileges import drop_privileges
+    from celeriac.supervisor.start import launch, load_modules
+
+    hostname = node_name(options["hostname"], _host())
+    drop_privileges(options["uid"], options["gid"], options["umask"])
+    if options["include"]:
+        app.conf.include = [*(app.conf.include or ()), *options["include"]]
+    with importing("cannot import the modules with tasks"):
+        load_modules(app)
+    with ExitStack() as stack:
+        if options["pidfile"]:
+            from celeriac.app.nodenames import expand
+
+            stack.enter_context(PidFile(expand(options["pidfile"], hostname)))
+        node = _node(context, options, hostname)
+        if not context.quiet:
+            from celeriac.cli.banner import banner
+
+            click.echo(banner(node, context.app_name, tasks=options["loglevel"] <= _INFO), color=False)
+        return launch(node, ready=lambda: _ready(node))
+
+
+_INFO = 20
+
+
+def _node(context: Context, options: dict[str, Any], hostname: str) -> Node:
+    from celeriac.supervisor.node import Given
+    from celeriac.supervisor.start import prepare
+
+    same = (
+        "pool",
+        "concurrency",
+        "prefetch_multiplier",
+        "disable_prefetch",
+        "time_limit",
+        "soft_time_limit",
+        "events",
+        "max_tasks_per_child",
+        "max_memory_per_child",
+        "purge",
+        "pidfile",
+        "statedb",
+    )
+    given = Given(
+        queues=options["queues"] or (),
+        exclude_queues=options["exclude_queues"] or (),
+        heartbeats=not options["without_heartbeat"],
+        **{name: options[name] for name in same},
+    )
+    return prepare(
+        context.app,
+        given,
+        hostname=hostname,
+        loglevel=options["loglevel"],
+        logfile=options["logfile"],
+        colorize=False if context.no_color else None,
+    )
+
+
+def _ready(node: Node) -> None:
+    import logging
+
+    logging.getLogger("celery.apps.worker").info("%s ready.", node.hostname)
+
+
+def _host() -> str:
+    import socket
+
+    return socket.gethostname()

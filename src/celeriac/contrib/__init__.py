@@ -1,0 +1,1 @@
+"""Integrations with what stands beside a task queue: test runners, frameworks. Nothing in Celeriac imports them."""

@@ -1,0 +1,37 @@
+"""All themes of the suite in one class, for those who want everything by one line."""
+
+from __future__ import annotations
+
+from celeriac.testing.conformance.faults import Faults
+from celeriac.testing.conformance.finishing import Finishing
+from celeriac.testing.conformance.histories import Histories
+from celeriac.testing.conformance.leases import Leases
+from celeriac.testing.conformance.lifecycle import LifeCycle
+from celeriac.testing.conformance.order import Order
+from celeriac.testing.conformance.payloads import Payloads
+from celeriac.testing.conformance.producers import Producers
+from celeriac.testing.conformance.remote import Remote
+from celeriac.testing.conformance.results import Results
+from celeriac.testing.conformance.schedule import Schedule
+from celeriac.testing.conformance.settling import Settling
+from celeriac.testing.conformance.waiting import Waiting
+
+__all__ = ["Conformance"]
+
+
+class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Payloads, Waiting):
+    """What a broker does."""
+
+
+class Conformance(_Themes, Finishing, Results, Producers, Faults, Remote, Histories):
+    """Subclass it with a fixture ``harness`` (see the package)."""
+
+
+def _no_test_hides_another() -> None:
+    names = [name for theme in Conformance.__mro__ for name in vars(theme) if name.startswith("test_")]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise TypeError(f"two themes have a test of the same name, so one of them would never run: {', '.join(twice)}")
+
+
+_no_test_hides_another()

@@ -1,0 +1,242 @@
+"""The three executors: what is fed is run once and handed back; what has not started can be recalled."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from celeriac.exceptions import SoftTimeLimitExceeded
+from celeriac.executors.coroutines import CoroutinesExecutor
+from celeriac.executors.inline import InlineExecutor
+from celeriac.executors.limits import SoftLimit
+from celeriac.executors.threads import ThreadsExecutor
+from celeriac.model.message import Delivery, Message
+
+PATIENCE = 5.0
+
+
+def delivery(number: int) -> Delivery:
+    message = Message(id=f"id-{number}", task="t", headers={}, body=b"")
+    return Delivery(message=message, token=f"t:{number}", queue="celery")
+
+
+class Sink:
+    """Collects what is done; ``wait(n)`` blocks until n have come."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self._condition = threading.Condition()
+
+    def __call__(self, batch: Sequence[Any]) -> None:
+        with self._condition:
+            self.items.extend(batch)
+            self._condition.notify_all()
+
+    def wait(self, count: int) -> list[Any]:
+        with self._condition:
+            assert self._condition.wait_for(lambda: len(self.items) >= count, PATIENCE), self.items
+            return list(self.items)
+
+
+class Gate:
+    """A task body that says when it runs and waits to be let go."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.let_go = threading.Event()
+
+    def __call__(self, lent: Delivery) -> str:
+        self.entered.release()
+        assert self.let_go.wait(PATIENCE)
+        return lent.token
+
+
+Run = Callable[[Delivery], Any]
+
+
+def inline(run: Run, done: Sink) -> InlineExecutor:
+    return InlineExecutor(run, done, lambda name: 0.0)
+
+
+def threads(run: Run, done: Sink) -> ThreadsExecutor:
+    return ThreadsExecutor(run, done, 2, lambda lent: None)
+
+
+@contextmanager
+def serving(executor: InlineExecutor | ThreadsExecutor) -> Iterator[None]:
+    thread = threading.Thread(target=executor.serve, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        executor.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "serve() must return after stop()"
+
+
+@pytest.mark.parametrize("make", [inline, threads])
+def test_everything_fed_is_run_once(make: Any) -> None:
+    done = Sink()
+    executor = make(lambda lent: lent.token, done)
+    with serving(executor):
+        for start in range(0, 1000, 100):
+            executor.feed([delivery(number) for number in range(start, start + 100)])
+        assert sorted(done.wait(1000)) == sorted(f"t:{number}" for number in range(1000))
+    assert executor.active() == []
+
+
+def test_inline_keeps_the_order() -> None:
+    done = Sink()
+    executor = inline(lambda lent: lent.token, done)
+    with serving(executor):
+        executor.feed([delivery(number) for number in range(300)])
+        assert done.wait(300) == [f"t:{number}" for number in range(300)]
+
+
+@pytest.mark.parametrize(("make", "running"), [(inline, 1), (threads, 2)])
+def test_what_has_not_started_is_recalled(make: Any, running: int) -> None:
+    done, gate = Sink(), Gate()
+    executor = make(gate, done)
+    with serving(executor):
+        executor.feed([delivery(number) for number in range(10)])
+        for _ in range(running):
+            assert gate.entered.acquire(timeout=PATIENCE)
+        assert executor.waiting() == 10 - running
+        assert len(executor.active()) == running
+        back = executor.recall()
+        assert [lent.token for lent in back] == [f"t:{number}" for number in range(running, 10)]
+        gate.let_go.set()
+        assert len(done.wait(running)) == running
+    assert len(done.items) == running
+
+
+def test_finished_work_behind_a_long_task_is_handed_over_by_the_tick() -> None:
+    done, gate = Sink(), Gate()
+    executor = inline(lambda lent: gate(lent) if lent.token == "t:1" else lent.token, done)
+    with serving(executor):
+        executor.feed([delivery(0), delivery(1)])
+        assert gate.entered.acquire(timeout=PATIENCE)
+        executor.tick(0.0)
+        assert done.wait(1) == ["t:0"]
+        gate.let_go.set()
+
+
+def test_a_task_expected_to_be_long_does_not_start_before_the_hand_over() -> None:
+    done, gate = Sink(), Gate()
+    executor = InlineExecutor(lambda lent: gate(lent) if lent.token == "t:1" else lent.token, done, lambda name: 1.0)
+    with serving(executor):
+        executor.feed([delivery(0), delivery(1)])
+        assert gate.entered.acquire(timeout=PATIENCE)
+        assert done.wait(1) == ["t:0"]
+        gate.let_go.set()
+
+
+def test_stop_waits_for_what_was_fed() -> None:
+    done = Sink()
+    executor = inline(lambda lent: lent.token, done)
+    executor.feed([delivery(number) for number in range(5)])
+    executor.stop()
+    executor.serve()
+    assert len(done.items) == 5
+
+
+def coroutines(run: Any, done: Sink, limit: int = 3) -> CoroutinesExecutor:
+    return CoroutinesExecutor(run, done, limit)
+
+
+def test_coroutines_run_up_to_their_limit_at_once() -> None:
+    done, most, now = Sink(), 0, 0
+
+    async def run(lent: Delivery) -> str:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+        return lent.token
+
+    executor = coroutines(run, done)
+    executor.feed([delivery(number) for number in range(50)])
+    assert sorted(done.wait(50)) == sorted(f"t:{number}" for number in range(50))
+    assert most == 3
+    executor.stop()
+
+
+def test_coroutines_are_recalled_and_cancelled() -> None:
+    done, entered = Sink(), threading.Semaphore(0)
+
+    async def run(lent: Delivery) -> str:
+        entered.release()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "cancelled"
+        return "never"
+
+    executor = coroutines(run, done)
+    executor.feed([delivery(number) for number in range(5)])
+    for _ in range(3):
+        assert entered.acquire(timeout=PATIENCE)
+    assert [lent.token for lent in executor.recall()] == ["t:3", "t:4"]
+    assert executor.cancel("t:0")
+    assert not executor.cancel("t:4")
+    assert done.wait(1) == ["cancelled"]
+    executor.cancel("t:1")
+    executor.cancel("t:2")
+    done.wait(3)
+    executor.stop()
+
+
+def test_a_soft_limit_in_a_thread_raises_once() -> None:
+    done, entered = Sink(), threading.Event()
+
+    def run(lent: Delivery) -> str:
+        try:
+            entered.set()
+            while True:
+                pass
+        except SoftTimeLimitExceeded:
+            return "limited"
+
+    executor = ThreadsExecutor(run, done, 1, lambda lent: 0.0)
+    with serving(executor):
+        executor.feed([delivery(0)])
+        assert entered.wait(PATIENCE)
+        executor.tick(10**9)
+        executor.tick(10**9)
+        assert done.wait(1) == ["limited"]
+
+
+def test_a_soft_limit_on_the_main_thread_raises_below_the_trampoline_only() -> None:
+    import signal
+
+    soft = SoftLimit()
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def body() -> str:
+        try:
+            while True:
+                pass
+        except SoftTimeLimitExceeded as limit:
+            return str(limit)
+
+    def trampoline(run: Callable[[], str]) -> str:
+        return run()
+
+    try:
+        soft.install(trampoline)
+        soft.arm(0.0, 0.0)
+        soft.knock(1.0)  # outside the trampoline: nothing is raised, and the next knock still counts
+        assert soft.deadline == 0.0
+        timer = threading.Timer(0.01, soft.knock, [1.0])
+        timer.start()
+        assert "SoftTimeLimitExceeded" in trampoline(body)
+        assert soft.deadline is None
+        timer.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)

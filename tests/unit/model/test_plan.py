@@ -1,0 +1,214 @@
+"""``plan``: every outcome, every rule, as a table; and what must hold for all of them, by Hypothesis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celeriac import states
+from celeriac.exceptions import NotRegistered, TaskRevokedError, TimeLimitExceeded, WorkerLostError
+from celeriac.model import outcome as o
+from celeriac.model.message import Delivery, Malformed, Marks, Message
+from celeriac.model.options import TaskOptions
+from celeriac.model.outcome import Embed
+from celeriac.model.plan import UNKNOWN_TASK_RETRY, Plan, Send, plan
+from celeriac.model.settle import Accept, DeadLetter, DeadReason, Release
+
+NOW = 1_000_000.0
+OPTIONS = TaskOptions(name="proj.add")
+
+
+def delivery(marks: Marks = Marks(), **headers: Any) -> Delivery:
+    full = {"task": "proj.add", "id": "id-1", "root_id": "root-1", **headers}
+    message = Message(id="id-1", task="proj.add", headers=full, body=b"", queue="celery")
+    return Delivery(message=message, token="t:1", queue="celery", raw=b"raw", marks=marks)
+
+
+def decide(outcome: o.Outcome, *, lent: Delivery | None = None, options: TaskOptions = OPTIONS, **more: Any) -> Plan:
+    return plan(lent or delivery(), outcome, options, NOW, 0.5, worker="w@h", **more)
+
+
+def test_a_success_is_accepted_and_stored() -> None:
+    decided = decide(o.Success(5))
+    assert decided == Plan(settlement=Accept(delivery()), state=states.SUCCESS, value=5, event="succeeded")
+
+
+@pytest.mark.parametrize(
+    ("options", "headers"), [(TaskOptions(name="x", ignore_result=True), {}), (OPTIONS, {"ignore_result": True})]
+)
+def test_an_ignored_result_is_not_stored(options: TaskOptions, headers: dict[str, Any]) -> None:
+    lent = delivery(**headers)
+    assert decide(o.Success(5), lent=lent, options=options).state is None
+    assert decide(o.Failure(ValueError()), lent=lent, options=options).state is None
+    assert decide(o.Revoked("expired"), lent=lent, options=options).state is None
+
+
+def test_errors_may_be_stored_all_the_same() -> None:
+    options = TaskOptions(name="x", ignore_result=True, store_errors_even_if_ignored=True)
+    assert decide(o.Failure(ValueError()), options=options).state == states.FAILURE
+    assert decide(o.Success(1), options=options).state is None
+
+
+def test_a_success_calls_callbacks_then_the_next_step_with_the_rest() -> None:
+    embed = Embed(callbacks=[{"task": "cb"}], chain=[{"task": "last"}, {"task": "next"}])
+    sends = decide(o.Success(5), embed=embed).sends
+    lineage = {"parent_id": "id-1", "root_id": "root-1"}
+    assert sends == (
+        Send({"task": "cb"}, (5,), lineage),
+        Send({"task": "next"}, (5,), {**lineage, "chain": [{"task": "last"}]}),
+    )
+
+
+def test_the_last_step_of_a_chain_carries_no_rest() -> None:
+    sends = decide(o.Success(5), embed=Embed(chain=[{"task": "last"}])).sends
+    assert "chain" not in sends[0].options
+
+
+def test_a_failure_is_stored_told_and_kept() -> None:
+    error = ValueError("bad")
+    decided = decide(o.Failure(error, "tb"), embed=Embed(errbacks=[{"task": "eb"}]))
+    assert decided.state == states.FAILURE
+    assert decided.value is error
+    assert decided.traceback == "tb"
+    assert decided.sends == (Send({"task": "eb"}, ("id-1",), {"parent_id": "id-1", "root_id": "root-1"}),)
+    dead = decided.settlement
+    assert isinstance(dead, DeadLetter)
+    assert (dead.reason, dead.exception, dead.traceback) == (DeadReason.FAILED, "ValueError: bad", "tb")
+    assert (dead.worker, dead.at) == ("w@h", NOW)
+
+
+def test_an_expected_error_fails_without_a_dead_letter() -> None:
+    decided = decide(o.Failure(KeyError("k")), options=TaskOptions(name="x", throws=(LookupError,)))
+    assert isinstance(decided.settlement, Accept)
+    assert decided.state == states.FAILURE
+
+
+def test_an_error_whose_text_raises_is_still_described() -> None:
+    class Nasty(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    dead = decide(o.Failure(Nasty())).settlement
+    assert isinstance(dead, DeadLetter)
+    assert dead.exception == "Nasty"
+
+
+def test_a_retry_is_accepted_and_sent_again() -> None:
+    error = KeyError("k")
+    decided = decide(o.RetryAsked(error, "tb", "signature"))
+    assert (decided.settlement, decided.state) == (Accept(delivery()), states.RETRY)
+    assert (decided.value, decided.sends) == (error, (Send("signature"),))
+
+
+def test_ignore_and_reject() -> None:
+    assert decide(o.Ignored()) == Plan(settlement=Accept(delivery()))
+    back = decide(o.Rejected("later", True)).settlement
+    assert back == Release(delivery(), back=True)
+    dead = decide(o.Rejected("never", False)).settlement
+    assert isinstance(dead, DeadLetter)
+    assert dead.reason is DeadReason.REJECTED
+
+
+@pytest.mark.parametrize("reason", ["expired", "revoked", "terminated"])
+def test_a_revoked_task_says_why(reason: str) -> None:
+    decided = decide(o.Revoked(reason))
+    assert (decided.settlement, decided.state) == (Accept(delivery()), states.REVOKED)
+    assert isinstance(decided.value, TaskRevokedError)
+    assert decided.value.args == (reason,)
+
+
+def test_a_hard_limit_is_a_failure() -> None:
+    decided = decide(o.TimedOut(3.0))
+    assert isinstance(decided.value, TimeLimitExceeded)
+    assert isinstance(decided.settlement, DeadLetter)
+    assert decided.settlement.reason is DeadReason.TIME_LIMIT
+
+
+def test_a_crash_is_counted_up_to_the_cap() -> None:
+    first = decide(o.Crashed("signal 9")).settlement
+    assert first == Release(delivery(), marks=Marks(crashes=1, suspect=True))
+    twice = delivery(Marks(crashes=1, expired_leases=4))
+    second = decide(o.Crashed("signal 9"), lent=twice).settlement
+    assert second == Release(twice, marks=Marks(crashes=2, suspect=True, expired_leases=4))
+    last = decide(o.Crashed("signal 9"), lent=delivery(Marks(crashes=2)))
+    assert isinstance(last.settlement, DeadLetter)
+    assert last.settlement.reason is DeadReason.CRASHED
+    assert isinstance(last.value, WorkerLostError)
+    assert last.state == states.FAILURE
+
+
+def test_an_unknown_task_is_parked_then_fails() -> None:
+    first = decide(o.Unknown(), park=60.0).settlement
+    assert first == Release(delivery(), due=NOW + UNKNOWN_TASK_RETRY, marks=Marks(parked_until=NOW + 60))
+    waiting = delivery(Marks(parked_until=NOW + 2))
+    assert decide(o.Unknown(), lent=waiting).settlement == Release(
+        waiting, due=NOW + 2, marks=Marks(parked_until=NOW + 2)
+    )
+    over = decide(o.Unknown(), lent=delivery(Marks(parked_until=NOW)))
+    assert isinstance(over.value, NotRegistered)
+    assert isinstance(over.settlement, DeadLetter)
+    assert over.settlement.reason is DeadReason.UNKNOWN_TASK
+
+
+def test_bad_content_is_kept_with_its_reason() -> None:
+    refused = decide(o.Discarded(ValueError("pickle"), "pickle is refused")).settlement
+    assert isinstance(refused, DeadLetter)
+    assert (refused.reason, refused.detail) == (DeadReason.REFUSED, "pickle is refused")
+    broken = Delivery(message=Malformed(reason="no JSON", raw=b"{"), token="t", queue="celery", raw=b"{")
+    decided = decide(o.Discarded(ValueError("x"), "no JSON"), lent=broken)
+    assert isinstance(decided.settlement, DeadLetter)
+    assert decided.settlement.reason is DeadReason.MALFORMED
+    assert decided.state is None
+
+
+def test_what_did_not_start_goes_back_as_it_came() -> None:
+    assert decide(o.Unstarted()).settlement == Release(delivery())
+    assert decide(o.Unstarted(suspect=True)).settlement == Release(delivery(), marks=Marks(suspect=True))
+    known = delivery(Marks(suspect=True))
+    assert decide(o.Unstarted(suspect=True), lent=known).settlement == Release(known)
+
+
+def test_a_repeat_is_settled_without_a_trace() -> None:
+    assert decide(o.Repeated()) == Plan(settlement=Accept(delivery()))
+
+
+outcomes = st.one_of(
+    st.builds(o.Success, st.integers()),
+    st.builds(o.Failure, st.sampled_from([ValueError("x"), KeyError(1), OSError()])),
+    st.builds(o.RetryAsked, st.just(ValueError()), st.text(), st.just("sig")),
+    st.just(o.Ignored()),
+    st.builds(o.Rejected, st.text(), st.booleans()),
+    st.builds(o.Revoked, st.sampled_from(["revoked", "expired"])),
+    st.builds(o.TimedOut, st.floats(0.1, 10)),
+    st.builds(o.Crashed, st.text()),
+    st.just(o.Unknown()),
+    st.builds(o.Discarded, st.just(ValueError()), st.text()),
+    st.just(o.Repeated()),
+    st.builds(o.Unstarted, st.booleans()),
+)
+all_marks = st.builds(
+    Marks, crashes=st.integers(0, 5), suspect=st.booleans(), parked_until=st.none() | st.floats(NOW - 99, NOW + 99)
+)
+
+
+@given(outcomes, all_marks, st.booleans(), st.booleans(), st.booleans())
+def test_every_outcome_settles_its_own_delivery_and_loses_nothing(
+    outcome: o.Outcome, marks: Marks, ignore: bool, expected: bool, followed: bool
+) -> None:
+    lent = delivery(marks)
+    throws = (Exception,) if expected else ()
+    embed = Embed(callbacks=[{"task": "c"}], errbacks=[{"task": "e"}], chain=[{"task": "n"}]) if followed else None
+    options = TaskOptions(name="x", ignore_result=ignore, throws=throws)
+    decided = plan(lent, outcome, options, NOW, 0.5, embed=embed)
+    assert decided.settlement.delivery is lent
+    if decided.state == states.FAILURE:
+        # A failure is never only accepted, unless the task said that it expects it.
+        assert isinstance(decided.settlement, DeadLetter) or expected
+    if isinstance(decided.settlement, Release):
+        assert decided.state is None, "what runs again has no end yet"
+        assert not decided.sends, "what runs again must not be followed twice"
+    if decided.state is None and isinstance(decided.settlement, Accept):
+        assert ignore or isinstance(outcome, (o.Ignored, o.Repeated))
