@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,42 @@ class SqliteHarness(Harness):
         elif self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    async def inject(self, queue: str, raw: bytes) -> None:
+        with self._connected() as connection:
+            rows = connection.execute(
+                "INSERT INTO message (queue, step, at, envelope) VALUES (?, 0, ?, ?) RETURNING id",
+                (queue, self.now(), raw),
+            )
+            (number,) = rows.fetchone()
+            connection.execute(
+                "INSERT INTO ready (queue, step, position, id, alone) VALUES (?, 0, ?, ?, 0)", (queue, number, number)
+            )
+
+    async def inject_topic(self, exchange: str, raw: bytes) -> None:
+        with self._connected() as connection:
+            connection.execute(
+                "INSERT INTO bus (exchange, routing_key, expires, headers, payload) VALUES (?, '', ?, ?, ?)",
+                (exchange, self.now() + 60, b"{", raw),
+            )
+
+    async def spoil(self, queue: str) -> None:
+        with self._connected() as connection:
+            for table in ("message", "ready"):
+                connection.execute(
+                    f"CREATE TRIGGER spoil_{table} BEFORE INSERT ON {table} WHEN new.queue = '{queue}' "
+                    "BEGIN SELECT raise(ABORT, 'spoilt'); END"
+                )
+
+    async def heal(self, queue: str) -> None:
+        with self._connected() as connection:
+            for table in ("message", "ready"):
+                connection.execute(f"DROP TRIGGER spoil_{table}")
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self.path, timeout=5.0)) as connection, connection:
+            yield connection
 
     def _locked(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)

@@ -100,8 +100,8 @@ def task_options(task: Any) -> TaskOptions:
         retry_jitter=bool(getattr(task, "retry_jitter", True)),
         throws=_classes(task.throws),
         acks_late=bool(task.acks_late),
-        acks_on_failure=_either(task.acks_on_failure, task.acks_on_failure_or_timeout),
-        acks_on_timeout=_either(task.acks_on_timeout, task.acks_on_failure_or_timeout),
+        acks_on_failure=_acks_on(task, "failure"),
+        acks_on_timeout=_acks_on(task, "timeout"),
         ignore_result=bool(task.ignore_result),
         store_errors_even_if_ignored=bool(task.store_errors_even_if_ignored),
         track_started=bool(task.track_started),
@@ -117,9 +117,14 @@ def task_options(task: Any) -> TaskOptions:
 
 def _own_delay(task: Any) -> bool:
     """Somebody has set ``default_retry_delay``, if only to its default; else backoff decides."""
-    if "default_retry_delay" in vars(task):
+    return _has_own(task, "default_retry_delay")
+
+
+def _has_own(task: Any, name: str) -> bool:
+    """Somebody has set the attribute: on the task, or on a class between it and ours."""
+    if name in vars(task):
         return True
-    base = next(cls for cls in type(task).__mro__ if "default_retry_delay" in cls.__dict__)
+    base = next(cls for cls in type(task).__mro__ if name in cls.__dict__)
     return base.__module__ != "celeriac.app.task"
 
 
@@ -129,7 +134,10 @@ def _classes(value: Any) -> tuple[type[BaseException], ...]:
     return tuple(value) if isinstance(value, Iterable) else (value,)
 
 
-def _either(value: Any, fallback: Any) -> bool:
-    if value is None:
-        value = fallback
-    return True if value is None else bool(value)
+def _acks_on(task: Any, end: str) -> bool:
+    """The task's own word, else the setting's if it was set, else what holds for failure and timeout alike."""
+    name = f"acks_on_{end}"
+    if _has_own(task, name) or task.app.conf.value_set_for(f"task_{name}"):
+        return bool(getattr(task, name))
+    both = task.acks_on_failure_or_timeout
+    return True if both is None else bool(both)

@@ -148,7 +148,8 @@ class Task(Generic[P, R]):
         method = getattr(cls, attr)
         wrapper = around(getattr(method, "__wrapped__", None) or method)
         wrapper.__wrapped__ = method
-        setattr(cls, attr, wrapper)
+        # The body of a function that does not take the task stays one.
+        setattr(cls, attr, staticmethod(wrapper) if isinstance(cls.__dict__.get(attr), staticmethod) else wrapper)
 
     def _bind_once(self) -> None:
         if not type(self)._bound:

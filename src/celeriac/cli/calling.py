@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from celeriac.cli.context import Context, importing, pass_context
-from celeriac.exceptions import CeleryCommandException
+from celeriac.exceptions import CeleryCommandException, TimeoutError  # noqa: A004 - Celery's name
 
 __all__ = ["call", "report", "result"]
 
@@ -93,7 +93,10 @@ def result(context: Context, task_id: str, task: str | None, timeout: float | No
     if traceback:
         context.echo(found.traceback or "")
         return
-    value = found.get(timeout=timeout, propagate=False)
+    try:
+        value = found.get(timeout=timeout, propagate=False)
+    except TimeoutError as error:
+        raise CeleryCommandException(f"task {task_id} has no result after {timeout:g} s: it is {found.state}", 1) from error
     if isinstance(value, BaseException) and not found.successful():
         raise CeleryCommandException(f"task {task_id} is {found.state}: {value!r}; --traceback shows more", 1)
     context.echo(value)

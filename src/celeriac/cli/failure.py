@@ -20,9 +20,13 @@ import click
 
 from celeriac.exceptions import CeleryCommandException, ImproperlyConfigured, QueueNotFound
 
-__all__ = ["BadImport", "explain", "report"]
+__all__ = ["BadImport", "Refused", "explain", "report"]
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+class Refused(click.UsageError):
+    """Something that is written correctly and cannot be had; the message says what to do."""
 
 
 class BadImport(Exception):
@@ -32,6 +36,8 @@ class BadImport(Exception):
 def explain(error: BaseException) -> tuple[str, int]:
     """The line to show (empty: none) and the exit code."""
     match error:
+        case Refused():
+            return error.message, USAGE
         case click.UsageError():
             return _usage(error), USAGE
         case click.exceptions.Abort() | KeyboardInterrupt():

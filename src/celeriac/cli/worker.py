@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from celeriac.cli.context import CommaList, Context, importing, pass_context
+from celeriac.cli.failure import Refused
 
 if TYPE_CHECKING:
     from celeriac.supervisor.start import Node
@@ -32,7 +33,7 @@ _NOT_YET = {
 
 def _refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     if value not in (None, False):
-        raise click.UsageError(_NOT_YET[param.opts[0]])
+        raise Refused(_NOT_YET[param.opts[0]])
 
 
 def _unavailable(*names: str, flag: bool = False) -> Callable[[_F], _F]:

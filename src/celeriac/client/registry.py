@@ -53,7 +53,7 @@ class Queues(dict[str, Queue]):
         self.create_missing_queue_exchange_type = create_missing_queue_exchange_type
         self.autoexchange = autoexchange or Exchange
         self.max_priority = max_priority
-        #: What routes.py has worked out about a name; forgotten when its queue changes.
+        #: What router and sender have worked out about names and options; forgotten when a declaration changes.
         self.addresses: dict[Any, Any] = {}
         self._selected: dict[str, Queue] | None = None
         for name, queue in _items(queues):
@@ -97,9 +97,15 @@ class Queues(dict[str, Queue]):
             raise QueueNotFound(
                 f"Queue {name!r} missing from task_queues ({known}): add it there, or set task_create_missing_queues"
             )
-        return self.add(self.new_missing(name))
+        # Nothing can have been worked out from a queue that was not there.
+        return self._put(name, self.new_missing(name))
 
     def __setitem__(self, name: str, queue: Queue) -> None:
+        self._put(name, queue)
+        self.addresses.clear()
+
+    def _put(self, name: str, queue: Queue) -> Queue:
+        """Keep a queue, with the defaults in place of what it does not say."""
         changes: dict[str, Any] = {}
         if self.default_exchange is not None and (queue.exchange is None or not queue.exchange.name):
             changes["exchange"] = self.default_exchange
@@ -111,10 +117,9 @@ class Queues(dict[str, Queue]):
         if changes:
             queue = queue.replace(**changes)
         super().__setitem__(name, queue)
-        self.addresses.pop(name, None)
         if queue.alias:
             self.aliases[queue.alias] = queue
-            self.addresses.pop(queue.alias, None)
+        return queue
 
     def __delitem__(self, name: str) -> None:
         super().__delitem__(name)

@@ -207,7 +207,6 @@ class Router:
             return self._work_out(queue)
         found: Address | None = self.queues.addresses.get(queue)
         if found is None:
-            # In this order: looking the queue up may declare it, which has its address forgotten.
             found = self._work_out(queue)
             self.queues.addresses[queue] = found
         return found

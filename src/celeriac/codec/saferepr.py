@@ -15,8 +15,9 @@ __all__ = ["saferepr"]
 
 _SCALARS = frozenset({int, float, bool, type(None)})
 _CONTAINERS: dict[type, tuple[str, str]] = {list: ("[", "]"), dict: ("{", "}"), set: ("{", "}")}
-_TEXT, _OPEN, _CLOSE, _WHOLE, _QUOTED = range(5)
-_Token = tuple[int, str]
+#: Kinds of tokens: cut to what is left; brackets; never cut; and values that are yet to be shown.
+_TEXT, _OPEN, _CLOSE, _WHOLE, _QUOTED, _BYTES, _KEY = range(7)
+_Token = tuple[int, Any]
 
 
 def saferepr(value: Any, maxlen: int | None = 1024, maxlevels: int = 3) -> str:
@@ -29,7 +30,14 @@ def saferepr(value: Any, maxlen: int | None = 1024, maxlevels: int = 3) -> str:
         # A backslash or a double quote: repr escapes or quotes otherwise than Celery.
         if (maxlen is None or len(text) < maxlen) and "\\" not in text and '"' not in text:
             return text
-    return _join(_tokens(value, 0, maxlevels, maxlen, frozenset()), maxlen)
+    try:
+        return _slowly(value, maxlen, maxlevels)
+    except Exception as error:  # noqa: BLE001 - containers of users, changed by another thread or odd in themselves
+        return f"<Unrepresentable {type(value)!r}: {type(error).__name__}>"
+
+
+def _slowly(value: Any, maxlen: int | None, maxlevels: int) -> str:
+    return _join(_tokens(value, 0, maxlevels, frozenset()), maxlen, maxlevels)
 
 
 def _is_small(value: Any, maxlen: int, levels: int) -> bool:
@@ -51,26 +59,32 @@ def _is_small(value: Any, maxlen: int, levels: int) -> bool:
     return True
 
 
-def _join(tokens: Iterator[_Token], maxlen: int | None) -> str:
-    if maxlen is None:
-        return "".join(_quote(text, None) if kind == _QUOTED else text for kind, text in tokens)
+def _join(tokens: Iterator[_Token], maxlen: int | None, maxlevels: int) -> str:
     parts: list[str] = []
     left = maxlen
-    for kind, text in tokens:
-        if left <= 0:
+    for kind, value in tokens:
+        if left is not None and left <= 0:
             if kind == _CLOSE:  # nothing is left out of this one: just close it
-                parts.append(text)
+                parts.append(value)
                 continue
             parts.append(", ...")
             _close_rest(parts, kind, tokens)
             break
-        if kind == _QUOTED:
-            text = _quote(text, left)
-        elif kind == _TEXT:
-            text = _truncate(text, left)
+        text = _shown(kind, value, left, maxlevels)
         parts.append(text)
-        left -= len(text)
+        if left is not None:
+            left -= len(text)
     return "".join(parts)
+
+
+def _shown(kind: int, value: Any, left: int | None, maxlevels: int) -> str:
+    if kind == _QUOTED:
+        return "'" + _truncate(value, left).replace("'", "\\'") + "'"
+    if kind == _BYTES:
+        return _bytes(value, left)
+    if kind == _KEY:
+        return _slowly(value, left, maxlevels)
+    return _truncate(value, left) if kind == _TEXT else str(value)
 
 
 def _close_rest(parts: list[str], kind: int, tokens: Iterator[_Token]) -> None:
@@ -85,22 +99,22 @@ def _close_rest(parts: list[str], kind: int, tokens: Iterator[_Token]) -> None:
                 parts.append(text)
 
 
-def _tokens(value: Any, level: int, maxlevels: int, maxlen: int | None, path: frozenset[int]) -> Iterator[_Token]:
+def _tokens(value: Any, level: int, maxlevels: int, path: frozenset[int]) -> Iterator[_Token]:
     if isinstance(value, str):
         yield _QUOTED, value
     elif isinstance(value, bytes):
-        yield _WHOLE, _bytes(value, maxlen)
+        yield _BYTES, value
     elif isinstance(value, Number) and not isinstance(value, Decimal):
         yield _TEXT, _guarded(str, value)
-    elif isinstance(value, (list, tuple, dict, set, frozenset)) and (value or isinstance(value, (list, tuple, dict))):
-        yield from _container(value, level, maxlevels, maxlen, path)
+    elif isinstance(value, (list, tuple, dict)) or (isinstance(value, (set, frozenset)) and value):
+        yield from _container(value, level, maxlevels, path)
     elif isinstance(value, (set, frozenset)):
         yield _TEXT, f"{type(value).__name__}()"
     else:
         yield _TEXT, _guarded(repr, value)
 
 
-def _container(value: Any, level: int, maxlevels: int, maxlen: int | None, path: frozenset[int]) -> Iterator[_Token]:
+def _container(value: Any, level: int, maxlevels: int, path: frozenset[int]) -> Iterator[_Token]:
     start, end = _brackets(value)
     if maxlevels and level >= maxlevels:
         yield _WHOLE, f"{start}...{end}"
@@ -114,10 +128,10 @@ def _container(value: Any, level: int, maxlevels: int, maxlen: int | None, path:
         if index:
             yield _WHOLE, ", "
         if isinstance(value, dict):
-            yield _WHOLE, saferepr(item, maxlen, maxlevels)
+            yield _KEY, item
             yield _WHOLE, ": "
             item = value[item]
-        yield from _tokens(item, level + 1, maxlevels, maxlen, path)
+        yield from _tokens(item, level + 1, maxlevels, path)
     yield _CLOSE, end
 
 
@@ -128,10 +142,6 @@ def _brackets(value: Any) -> tuple[str, str]:
         if type(value) is known or (known is not set and isinstance(value, known)):
             return start, end
     return f"{type(value).__name__}({{", "})"
-
-
-def _quote(text: str, maxlen: int | None) -> str:
-    return "'" + _truncate(text, maxlen).replace("'", "\\'") + "'"
 
 
 def _truncate(text: str, maxlen: int | None) -> str:

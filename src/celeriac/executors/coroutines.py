@@ -122,6 +122,17 @@ class CoroutinesExecutor:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._end_if_idle)
 
+    def close(self, timeout: float) -> bool:
+        """Cancel what still runs and end the thread; says whether it has ended within ``timeout`` seconds."""
+        if self._loop is None or self._thread is None:
+            return True
+        try:
+            self._loop.call_soon_threadsafe(self._end.set)
+        except RuntimeError:
+            pass  # the loop has ended by itself
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
     def _end_if_idle(self) -> None:
         if not self._tasks and not self._inbox:
             self._end.set()

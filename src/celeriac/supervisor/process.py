@@ -19,11 +19,12 @@ from celeriac import signals
 from celeriac.worker.adapters import broker_of, store_of
 from celeriac.worker.agent import Agent
 from celeriac.worker.child import Child
+from celeriac.worker.connect import connected
 from celeriac.worker.link import LinkServer, attend
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.report import Report
 from celeriac.worker.runner import Runner
-from celeriac.worker.slot import READY, STARTING, Slot
+from celeriac.worker.slot import CONNECTING, READY, STARTING, Slot
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -92,6 +93,7 @@ def run_child(app: Celery, options: NodeOptions, slot: Slot, owner: str, link: s
         open_store=lambda: store_of(app),
         slot=slot,
         extras=[lambda child: attend(child, link)],
+        connecting=lambda: slot.live(os.getpid(), CONNECTING),
         ready=lambda: slot.live(os.getpid(), READY),
         abandon=lambda: _leave(0),
     )
@@ -139,12 +141,14 @@ async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notic
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(notices, "rb", closefd=False))
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(service()) for service in (server.serve, *agent.services())]
-            tasks.append(group.create_task(agent.notices(reader)))
-            signals.worker_ready.send(sender=agent)
-            await stop.wait()
-            signals.worker_shutting_down.send(sender=options.hostname, sig="SIGTERM", how="Warm", exitcode=0)
-            await _finish(agent)
+            tasks = [group.create_task(server.serve())]
+            if await connected(broker, store, options.queues, stop):
+                tasks += [group.create_task(service()) for service in agent.services()]
+                tasks.append(group.create_task(agent.notices(reader)))
+                signals.worker_ready.send(sender=agent)
+                await stop.wait()
+                signals.worker_shutting_down.send(sender=options.hostname, sig="SIGTERM", how="Warm", exitcode=0)
+                await _finish(agent)
             for task in tasks:
                 task.cancel()
     finally:

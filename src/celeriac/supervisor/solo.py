@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from celeriac import signals
 from celeriac.app.log import enter_process
-from celeriac.supervisor.stop import means_cold
+from celeriac.supervisor.stop import means_cold, say
 from celeriac.worker.inprocess import in_process
 from celeriac.worker.options import NodeOptions
 
@@ -48,6 +48,7 @@ def run_solo(app: Celery, options: NodeOptions, *, ready: Callable[[], None] | N
     def stop(signum: int, frame: object) -> None:
         stops.count += 1
         stops.cold = stops.cold or stops.count > 1 or means_cold(signum)
+        say(cold=stops.cold, signum=signum)
         if stops.count == 1:
             how, name = "Cold" if stops.cold else "Warm", signal.Signals(signum).name
             code = 1 if stops.cold else 0

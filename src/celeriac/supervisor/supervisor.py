@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from celeriac.app.log import enter_process
 from celeriac.supervisor.process import fork, run_agent, run_child
-from celeriac.supervisor.stop import means_cold
+from celeriac.supervisor.stop import means_cold, say
 from celeriac.worker.agent import Died, notice
 from celeriac.worker.options import NodeOptions
-from celeriac.worker.slot import READY, Running, Slot, Slots
+from celeriac.worker.slot import READY, STARTING, Running, Slot, Slots
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -201,7 +201,7 @@ class Supervisor:
                 child.over_limit = running.limit
                 logger.error("Task %s ran longer than %ss: its process ends", running.id, running.limit)
                 self._kill(child, signal.SIGKILL)
-            elif child.slot.state != READY and now - child.began > _START_LIMIT:
+            elif child.slot.state == STARTING and now - child.began > _START_LIMIT:
                 logger.error("Process %s did not come up within %.0f s: it is replaced", child.name, _START_LIMIT)
                 self._kill(child, signal.SIGKILL)
 
@@ -218,6 +218,7 @@ class Supervisor:
         self._interrupts += 1
         if means_cold(signum) or self._interrupts > 1:
             self._cold = True
+        say(cold=self._cold, signum=signum)
         if not self._stopping:
             self._stopping = time.monotonic()
             for child in self._children:

@@ -29,6 +29,7 @@ from celeriac.model.message import Delivery
 from celeriac.model.settle import Completion, Release, StoredResult
 from celeriac.ports import Broker, ResultStore
 from celeriac.worker.completer import Completer
+from celeriac.worker.connect import connected
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.leases import Leases
 from celeriac.worker.options import NodeOptions
@@ -46,13 +47,15 @@ logger = logging.getLogger("celery.worker")
 #: Seconds between two looks at limits and stalls while something runs, and at idle.
 _TICK = 0.05
 _IDLE_TICK = 1.0
+#: Seconds that coroutines have to clean up when they are cancelled at the end.
+_CANCEL_LIMIT = 1.0
 
 
 class Child:
     """Fetches and runs tasks of ``app``. ``open_broker`` and ``open_store`` make the adapters, on the I/O loop.
 
     ``extras`` are further services (coroutine functions of the child) on the same loop: the agent's, in one process.
-    ``ready()`` is called once the loop serves; ``abandon()`` when everything is given back and tasks still run, which no
+    ``connecting()`` is called once the loop runs, ``ready()`` once the servers answered; ``abandon()`` when everything is given back and tasks still run, which no
     thread can end: a process leaves there.
     """
 
@@ -65,6 +68,7 @@ class Child:
         open_store: Callable[[], ResultStore | None],
         slot: Slot | None = None,
         extras: Sequence[Callable[[Child], Coroutine[Any, Any, None]]] = (),
+        connecting: Callable[[], None] | None = None,
         ready: Callable[[], None] | None = None,
         abandon: Callable[[], None] | None = None,
     ) -> None:
@@ -86,6 +90,7 @@ class Child:
         self._open_broker = open_broker
         self._open_store = open_store
         self._extras = extras
+        self._connecting = connecting
         self._ready = ready
         self._abandon = abandon
         self._outbox: list[Completion | Delivery | StoredResult] = []
@@ -128,6 +133,8 @@ class Child:
         finally:
             self.stop(grace=0.0 if not self.stopped.is_set() else None)
             thread.join()
+            if self._coroutines is not None:
+                self._coroutines.close(_CANCEL_LIMIT)
         if self._failed is not None:
             raise self._failed
 
@@ -232,16 +239,19 @@ class Child:
             valid=self._valid,
         )
         try:
-            async with asyncio.TaskGroup() as group:
-                services = [self.completer.run(), self.fetcher.run(), leases.run(), self._tick()]
-                services += [extra(self) for extra in self._extras]
-                running = [group.create_task(service) for service in services]
-                if self._ready is not None:
-                    self._ready()
-                await self._stop_requested.wait()
-                await self._shut_down(running[1])
-                for task in running:
-                    task.cancel()
+            if self._connecting is not None:
+                self._connecting()
+            if await connected(self.broker, self.store, self.options.queues, self._stop_requested):
+                async with asyncio.TaskGroup() as group:
+                    services = [self.completer.run(), self.fetcher.run(), leases.run(), self._tick()]
+                    services += [extra(self) for extra in self._extras]
+                    running = [group.create_task(service) for service in services]
+                    if self._ready is not None:
+                        self._ready()
+                    await self._stop_requested.wait()
+                    await self._shut_down(running[1])
+                    for task in running:
+                        task.cancel()
         finally:
             await self.broker.close()
             if self.store is not None:

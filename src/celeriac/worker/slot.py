@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-__all__ = ["DRAINING", "FREE", "READY", "SLOT_SIZE", "STARTING", "Running", "Slot", "Slots"]
+__all__ = ["CONNECTING", "DRAINING", "FREE", "READY", "SLOT_SIZE", "STARTING", "Running", "Slot", "Slots"]
 
 SLOT_SIZE = 512
 #: started, deadline (CLOCK_MONOTONIC, the same in all processes; 0: none), limit, length of the two texts, texts.
@@ -25,7 +25,7 @@ _LIFE = struct.Struct("<IIdQ")
 _EMPTY = _RUN.pack(0.0, 0.0, 0.0, 0, 0)
 
 #: States of a child, in order.
-FREE, STARTING, READY, DRAINING = range(4)
+FREE, STARTING, CONNECTING, READY, DRAINING = range(5)
 
 
 class Running(Struct, frozen=True):
@@ -113,7 +113,7 @@ class Slot:
 
     @property
     def state(self) -> int:
-        """FREE, STARTING, READY or DRAINING."""
+        """FREE, STARTING, CONNECTING, READY or DRAINING."""
         state: int = _LIFE.unpack_from(self._memory, self._at)[1]
         return state
 

@@ -6,7 +6,7 @@ Behaviour that mirrors Celery was compared with Celery 5.7; where we differ the 
 import warnings
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celeriac.conf import SETTINGS, Settings
@@ -120,6 +120,7 @@ class TestNames:
         source["own"] = 2
         assert conf.own == 2
 
+    @settings(max_examples=50)
     @given(st.sampled_from(sorted(NEW_NAMES)), st.sampled_from(["new", "old", "prefixed"]))
     def test_every_name_reaches_its_setting(self, from_object, old, written):
         name = NEW_NAMES[old]

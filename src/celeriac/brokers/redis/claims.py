@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -21,7 +22,7 @@ from celeriac.brokers.redis.doorbell import Doorbell
 from celeriac.brokers.redis.layout import Layout, envelope_of
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.scripts import CLAIM, RECLAIM
-from celeriac.brokers.redis.sockets import Word
+from celeriac.brokers.redis.sockets import Word, pack
 from celeriac.brokers.redis.wire import LostWire, Wire
 from celeriac.codec import envelope
 from celeriac.model.message import Delivery
@@ -33,6 +34,7 @@ logger = logging.getLogger("celeriac.brokers.redis")
 #: Turns stored text into a delivery: ``read(raw, token, queue)``.
 Read = Callable[[bytes, str, str], Delivery]
 
+_CACHING = pack(("CLIENT", "CACHING", "YES"))
 #: Fewest due messages that a claim moves to ready beside those that it takes itself.
 _DUE = 64
 #: Most messages one script takes: it blocks the server for about a millisecond.
@@ -82,7 +84,6 @@ class Claims:
         self._stash: list[Delivery] = []
         #: Token ranges of claims whose answer got lost.
         self._doubtful: list[range] = []
-        self._under_way: set[asyncio.Future[Any]] = set()
         self._quiet: _Quiet | None = None
         self._hungry = True
         self._warned = False
@@ -132,15 +133,6 @@ class Claims:
         stash, self._stash = self._stash, []
         return stash
 
-    async def settled(self) -> None:
-        """Wait for the answers of cancelled claims."""
-        if self._under_way:
-            await asyncio.wait(set(self._under_way))
-
-    def forget(self) -> None:
-        """A new connection has to be asked anew."""
-        self._quiet = None
-
     # -- inside
 
     def _plan(self, queues: tuple[str, ...]) -> _Plan:
@@ -161,20 +153,27 @@ class Claims:
         """One run of the script: deliveries, and the seconds until the next message is due."""
         first, self._next = self._next, self._next + limit
         args: list[Word] = [self._tokens, first, limit, max(limit, _DUE), self._layout.lease_shift, *plan.args]
-        answer = asyncio.ensure_future(self._link.run(wire, CLAIM, plan.keys, args, caching=listen))
-        self._under_way.add(answer)
-        answer.add_done_callback(self._under_way.discard)
-        try:
-            reply = await asyncio.shield(answer)
-        except asyncio.CancelledError:
-            answer.add_done_callback(lambda done: self._keep(done, plan, first, limit))
-            raise
-        except LostWire as error:
-            self._doubtful.append(range(first, first + limit))
-            raise self._link.translated(wire, error) from error
-        except hiredis.ReplyError as error:
-            raise self._link.translated(wire, error) from error
-        return self._deliveries(reply, plan, first), float(reply[0]) if reply[0] else None
+        orphan = partial(self._keep, plan, first, limit)
+        before = _CACHING if listen else b""
+        digest, text = CLAIM.source(wire.version)
+        words: tuple[Word, ...] = ("EVALSHA", digest, len(plan.keys), *plan.keys, *args)
+        while True:
+            answer = wire.send(*words, before=before, orphan=orphan)
+            try:
+                reply = await answer
+            except asyncio.CancelledError:
+                if not answer.cancelled():  # it came in the very turn of the loop in which we were cancelled
+                    orphan(answer.exception() or answer.result())
+                raise
+            except LostWire as error:
+                self._doubtful.append(range(first, first + limit))
+                raise self._link.translated(wire, error) from error
+            except hiredis.ReplyError as error:
+                if words[0] == "EVALSHA" and str(error).startswith("NOSCRIPT"):
+                    words = ("EVAL", text, *words[2:])
+                    continue
+                raise self._link.translated(wire, error) from error
+            return self._deliveries(reply, plan, first), float(reply[0]) if reply[0] else None
 
     def _deliveries(self, reply: Sequence[Any], plan: _Plan, first: int) -> list[Delivery]:
         read, tokens, queues = self._read, self._tokens, plan.queues
@@ -187,16 +186,14 @@ class Claims:
                 number += 1
         return found
 
-    def _keep(self, answer: asyncio.Future[Any], plan: _Plan, first: int, limit: int) -> None:
-        if answer.cancelled():
-            return
-        error = answer.exception()
-        if error is None:
-            self._stash += self._deliveries(answer.result(), plan, first)
+    def _keep(self, plan: _Plan, first: int, limit: int, answer: Any) -> None:
+        """The answer to a claim that was cancelled."""
+        if isinstance(answer, LostWire):
+            self._doubtful.append(range(first, first + limit))
+        elif not isinstance(answer, Exception):
+            self._stash += self._deliveries(answer, plan, first)
             if self._stash:
                 self._bell.ring()
-        elif isinstance(error, LostWire):
-            self._doubtful.append(range(first, first + limit))
 
     async def _look_up_doubtful(self, wire: Wire) -> None:
         keys = (self._layout.unacked, self._layout.index)

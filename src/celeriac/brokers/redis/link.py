@@ -81,6 +81,11 @@ class Link:
         if wire is not None:
             wire.close()
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a wire that is not known to be broken."""
+        return self._wire is not None and self._wire.lost is None
+
     async def call(self, *words: Word) -> Any:
         """Run one command. Raises ``OperationalError``."""
         wire = await self.wire()
@@ -98,29 +103,15 @@ class Link:
             raise self.translated(wire, error) from error
 
     @staticmethod
-    async def run(
-        wire: Wire,
-        script: Script,
-        keys: Sequence[str],
-        args: Sequence[Word],
-        *,
-        caching: bool = False,
-    ) -> Any:
-        """Run a script on this wire; with ``caching`` the server will tell of changes to the keys that it reads.
-
-        Raises ``LostWire`` and ``ReplyError``.
-        """
+    async def run(wire: Wire, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
+        """Run a script on this wire. Raises ``LostWire`` and ``ReplyError``."""
         digest, text = script.source(wire.version)
-        if caching:
-            wire.post("CLIENT", "CACHING", "YES")
         try:
             return await wire.send("EVALSHA", digest, len(keys), *keys, *args)
         except hiredis.ReplyError as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
         # A new server, or one that was restarted: nothing was executed.
-        if caching:
-            wire.post("CLIENT", "CACHING", "YES")
         return await wire.send("EVAL", text, len(keys), *keys, *args)
 
     def translated(self, wire: Wire, error: BaseException) -> BaseException:

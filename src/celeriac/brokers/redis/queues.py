@@ -65,7 +65,8 @@ class RedisBroker:
     async def close(self) -> None:
         """See ``Broker.close``. Gives back what a cancelled claim took."""
         try:
-            await self._claims.settled()
+            if self._link.connected:
+                await self._link.call("PING")  # behind it no answer to a cancelled claim is under way
             left = self._claims.give_back()
             if left:
                 await self.settle([Release(delivery) for delivery in reversed(left)])

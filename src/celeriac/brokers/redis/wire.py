@@ -1,8 +1,8 @@
 """One asynchronous connection to Redis: an ``asyncio.Protocol`` on hiredis that batches by itself.
 
-Commands sent in one turn of the event loop leave in one write; replies come back in order, RESP3 pushes go to a
-callback. A silent server is found: idle connections are pinged, and whoever owes a reply for ``reply_timeout`` seconds
-without sending a byte is given up. Knows nothing of queues; ``link.py`` owns and replaces wires.
+The first command leaves at once; what is sent in the same turn of the event loop leaves in one write. Replies come back in
+order, RESP3 pushes go to a callback. A silent server is found: idle connections are pinged, and whoever owes a reply for
+``reply_timeout`` seconds without sending a byte is given up. Knows nothing of queues; ``link.py`` owns and replaces wires.
 See docs/adr/0001-redis-connection.md for the measurements behind it.
 """
 
@@ -37,6 +37,7 @@ class Wire(asyncio.Protocol):
         self._on_lost = on_lost
         self._reader = hiredis.Reader(notEnoughData=_ALREADY)
         self._pending: deque[asyncio.Future[Any] | None] = deque()
+        self._orphans: dict[asyncio.Future[Any], Callable[[Any], None]] = {}
         self._unsent: list[bytes] = []
         self._flushing = False
         self._transport: asyncio.Transport | None = None
@@ -51,13 +52,25 @@ class Wire(asyncio.Protocol):
 
     # -- sending
 
-    def send(self, *words: Word) -> asyncio.Future[Any]:
-        """Queue a command; the future gets its reply, an error reply as exception, or ``LostWire``."""
+    def send(
+        self, *words: Word, before: bytes = b"", orphan: Callable[[Any], None] | None = None
+    ) -> asyncio.Future[Any]:
+        """Send a command; the future gets its reply, an error reply as exception, or ``LostWire``.
+
+        ``before`` is another command, packed, whose reply nobody wants, sent with it. When the future was cancelled its
+        reply, or the error, goes to ``orphan``.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self.lost is not None:
             future.set_exception(LostWire(str(self.lost)))
             return future
-        self._write(pack(words), future)
+        if orphan is not None:
+            self._orphans[future] = orphan
+            future.add_done_callback(self._answered)
+        if before:
+            self._write(before + pack(words), None, future)
+        else:
+            self._write(pack(words), future)
         return future
 
     def post(self, *words: Word) -> None:
@@ -73,14 +86,22 @@ class Wire(asyncio.Protocol):
                 self._unsent.append(pack(("PSUBSCRIBE", *patterns)))
             self._flush()
 
-    def _write(self, packed: bytes, future: asyncio.Future[Any] | None) -> None:
-        if not self._pending:
+    def _write(self, packed: bytes, *futures: asyncio.Future[Any] | None) -> None:
+        idle = not self._pending
+        self._pending.extend(futures)
+        if idle and self._transport is not None:
+            # The first leaves at once, for the sake of latency; what comes while it is under way is batched.
             self._heard = self._loop.time()  # from now on the server owes us something
-        self._pending.append(future)
+            self._transport.write(packed)
+            return
         self._unsent.append(packed)
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
+
+    def _answered(self, future: asyncio.Future[Any]) -> None:
+        if not future.cancelled():
+            self._orphans.pop(future, None)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -102,14 +123,21 @@ class Wire(asyncio.Protocol):
                     self._on_push(reply)
                 elif pending:
                     future = pending.popleft()
-                    if future is not None and not future.done():
-                        if isinstance(reply, hiredis.ReplyError):
-                            future.set_exception(reply)
-                        else:
-                            future.set_result(reply)
+                    if future is not None:
+                        self._answer(future, reply)
                 reply = reader.gets()
         except hiredis.ProtocolError as error:
             self.abort(error)
+
+    def _answer(self, future: asyncio.Future[Any], reply: Any) -> None:
+        if future.done():
+            orphan = self._orphans.pop(future, None)
+            if orphan is not None:
+                orphan(reply)
+        elif isinstance(reply, Exception):  # also hiredis.ReplyError
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
 
     def _is_push(self, reply: Any) -> bool:
         if type(reply) is hiredis.PushNotification:
@@ -150,8 +178,8 @@ class Wire(asyncio.Protocol):
             self._watch.cancel()
         pending, self._pending = self._pending, deque()
         for future in pending:
-            if future is not None and not future.done():
-                future.set_exception(LostWire(str(error) or type(error).__name__))
+            if future is not None:
+                self._answer(future, LostWire(str(error) or type(error).__name__))
         self._on_lost()
 
     def _look(self) -> None:

@@ -2,7 +2,7 @@
 
 ``sqlite:///relative.db`` or ``sqlite:////absolute/path.db``. Any number of processes of one machine share a file. Read
 ``schema.sql`` first, then ``queues.py`` and ``records.py`` (what happens in the file), ``bells.py`` (waking) and
-``broker_port.py``. Called by ``celeriac.client.resolver`` alone; the asyncio parts load only when a worker asks for them.
+``*_port.py`` (the ports). Called by ``celeriac.client.resolver`` alone; what needs asyncio loads with a worker only.
 
 No module here may have the name of a function here: importing it would put it in the function's place.
 """

@@ -1,7 +1,7 @@
 """Blocking work on a file with a deadline, and the pool of connections that producers share.
 
 Safe in threads (a connection is used by one at a time), after forks (connections of another process are left alone) and
-in greenlets. publisher_port.py, reader_port.py and caller_port.py use it; broker_port.py for what it does aside of its loop.
+in greenlets. Used by the blocking ports, and by session.py for what is done aside of an event loop.
 """
 
 from __future__ import annotations

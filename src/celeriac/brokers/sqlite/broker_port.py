@@ -5,7 +5,6 @@ Decides when to look, to wait and to ring; what happens in the file is in queues
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
 import time
@@ -48,19 +47,14 @@ class SQLiteBroker:
         self._zone: tzinfo = UTC if options.zone == "UTC" else ZoneInfo(options.zone)
         self._session = Session(address, options.connect_timeout)
         self._bus = SQLiteBus(self._session)
-        self._open = False
 
     async def open(self) -> None:
         """Open the file, creating it when there is none."""
-        self._open = True
-        await self._session.bare(lambda sqlite: None)
+        await self._session.open()
 
     async def close(self) -> None:
         """Close the file; claims that wait end empty."""
-        self._open = False
         self._bus.close()
-        self._session.wake_all()
-        await asyncio.sleep(0)
         await self._session.close()
 
     async def declare(self, queues: Sequence[str]) -> None:
@@ -88,11 +82,13 @@ class SQLiteBroker:
                 if deliveries:
                     return deliveries
             left = deadline - time.monotonic()
-            if left <= 0 or not self._open:
+            if left <= 0:
                 return ()
             if due is not None:
                 left = min(left, max(0.0, due - time.time()))
             await self._session.at_doors(queues, min(left, LOOK_AGAIN))
+            if not self._session.is_open:
+                return ()
 
     async def _take(self, queues: Sequence[str], limit: int) -> Sequence[Delivery]:
         number = int.from_bytes(os.urandom(7))
@@ -130,14 +126,24 @@ class SQLiteBroker:
         """Settle, store and publish in one transaction, each completion only when its token is held."""
         if not completions:
             return ()
-        follow_ups = [_follow_ups(completion) for completion in completions]
-        todo = [(c, rows) for c, rows in zip(completions, follow_ups, strict=True) if rows is not None]
+        rows = {index: _follow_ups(each) for index, each in enumerate(completions) if each.publish}
+        broken = {index for index, each in rows.items() if each is None}
+        todo = completions if not broken else [c for index, c in enumerate(completions) if index not in broken]
+        added: list[tables.Row] = []
+        results: list[StoredResult] = []
 
         def work(sqlite: sqlite3.Connection) -> list[bool]:
             now = time.time()
-            done = tables.settle(sqlite, [completion.settlement for completion, _ in todo], now)
-            added = [row for (_, rows), held in zip(todo, done, strict=True) if held for row in rows]
-            results = [c.result for (c, _), held in zip(todo, done, strict=True) if held and c.result is not None]
+            done = tables.settle(sqlite, [each.settlement for each in todo], now)
+            results[:] = [
+                each.result for each, held in zip(todo, done, strict=True) if held and each.result is not None
+            ]
+            verdicts = iter(done)
+            added[:] = []
+            if rows:
+                for index in range(len(completions)):
+                    if index not in broken and next(verdicts):
+                        added.extend(rows.get(index) or ())
             if added:
                 tables.add(sqlite, added, now)
             if results:
@@ -145,19 +151,15 @@ class SQLiteBroker:
             return done
 
         done = await self._session.write(work, rows=2 * len(todo))
-        self._session.bells.ring_queues(
-            _ringing([row for (_, rows), held in zip(todo, done, strict=True) if held for row in rows])
-            | {c.settlement.delivery.queue for c, _ in todo if isinstance(c.settlement, Release)}
+        bells = self._session.bells
+        bells.ring_queues(
+            _ringing(added) | {c.settlement.delivery.queue for c in todo if type(c.settlement) is Release}
         )
-        ring_results(
-            self._session.bells,
-            [c.result for (c, _), held in zip(todo, done, strict=True) if held and c.result is not None],
-        )
-        verdicts = iter(done)
-        return [
-            Verdict.STEPWISE if rows is None else Verdict.DONE if next(verdicts) else Verdict.FENCED
-            for rows in follow_ups
-        ]
+        ring_results(bells, results)
+        verdicts = [Verdict.DONE if held else Verdict.FENCED for held in done]
+        for index in sorted(broken):
+            verdicts.insert(index, Verdict.STEPWISE)
+        return verdicts
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Renew leases; returns the lost ones."""

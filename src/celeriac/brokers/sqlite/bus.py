@@ -1,7 +1,7 @@
 """Events and remote control through a small table of the file: each listener reads what is new when it is rung.
 
-Lossy: rows go after a minute, and none is written when nobody listens. broker_port.py passes its ``Bus`` port on to here;
-caller_port.py is the blocking side.
+Lossy: rows go after a minute, and none is written when nobody listens. broker_port.py passes its ``Bus`` port on to
+here; caller_port.py is the blocking side.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What happens to messages in the file: add, take, settle, extend. Plain functions of a connection in a transaction.
 
-They do not wait, ring or read clocks; broker_port.py and publisher_port.py call them. The statements are in messages.sql.
+They do not wait, ring or read clocks. Broker and publisher call them; their statements are in messages.sql.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec import Struct
 from celeriac.brokers.sqlite.statements import statements
 from celeriac.codec import envelope
 from celeriac.model.message import Delivery, Message
-from celeriac.model.settle import Accept, DeadLetter, Release, Settlement
+from celeriac.model.settle import DeadLetter, Release, Settlement
 
 __all__ = [
     "Claim",
@@ -76,7 +76,9 @@ def add(sqlite: sqlite3.Connection, rows: Sequence[Row], now: float) -> None:
         return
     sqlite.executemany(SQL["add_schedule"], [(row[0], row[2], key, row[1], 0) for row, key in later])
     scheduled = {key for _, key in later}
-    sqlite.executemany(SQL["add_ready"], [(row[0], row[1], key, key, 0) for key, row in numbered if key not in scheduled])
+    sqlite.executemany(
+        SQL["add_ready"], [(row[0], row[1], key, key, 0) for key, row in numbered if key not in scheduled]
+    )
 
 
 def glance(sqlite: sqlite3.Connection, queues: Sequence[str]) -> tuple[bool, float | None]:
@@ -197,14 +199,12 @@ def settle(sqlite: sqlite3.Connection, settlements: Sequence[Settlement], now: f
         verdicts.append(True)
         open_ids.discard(key)
         ended[claim].append(key)
-        match settlement:
-            case Accept():
-                gone.append(key)
-            case Release():
-                _release(sqlite, key, settlement, now, front)
-            case DeadLetter():
-                _bury(sqlite, settlement)
-                gone.append(key)
+        if isinstance(settlement, Release):
+            _release(sqlite, key, settlement, now, front)
+            continue
+        if isinstance(settlement, DeadLetter):
+            _bury(sqlite, settlement)
+        gone.append(key)
     for (queue, level), entries in front.items():
         push_front(sqlite, queue, level, entries)
     for claim, ids in ended.items():

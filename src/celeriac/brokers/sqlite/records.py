@@ -35,7 +35,7 @@ def put(sqlite: sqlite3.Connection, records: Sequence[StoredResult], now: float)
             wanted[record.id] = record
     newest = last(sqlite)
     hashes = {task_id: _hash(task_id) for task_id in wanted}
-    _replace(sqlite, newest >> _SHIFT, wanted, hashes)
+    _replace(sqlite, newest >> _SHIFT, wanted, hashes, now)
     if not wanted:
         return
     rows = [
@@ -51,16 +51,17 @@ def put(sqlite: sqlite3.Connection, records: Sequence[StoredResult], now: float)
 
 
 def _replace(
-    sqlite: sqlite3.Connection, bucket: int, wanted: dict[str, StoredResult], hashes: dict[str, int]
+    sqlite: sqlite3.Connection, bucket: int, wanted: dict[str, StoredResult], hashes: dict[str, int], now: float
 ) -> None:
     """Drop what is about to be replaced, in the newest bucket only: a state and its successor are mostly both in it.
     Takes out of ``wanted`` what must not replace a SUCCESS there."""
     found = sqlite.execute(SQL["in_bucket"], (bucket, numbers(hashes.values()))).fetchall()
-    for seq, task_id, body in found:
+    for seq, task_id, expires, body in found:
         record = wanted.get(task_id)
         if record is None:
             continue
-        if not record.terminal and body.startswith(_SUCCESS):
+        lives = expires is None or expires > now
+        if lives and not record.terminal and body.startswith(_SUCCESS):
             del wanted[task_id]
         else:
             _drop(sqlite, [(seq, hashes[task_id])])

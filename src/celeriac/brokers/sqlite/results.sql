@@ -24,7 +24,7 @@ CROSS JOIN result ON result.seq = finding.seq
 WHERE result.id = ? ORDER BY bucket.number DESC, finding.seq DESC;
 
 -- :in_bucket  bucket, hashes as JSON: newest first
-SELECT result.seq, result.id, result.body
+SELECT result.seq, result.id, result.expires, result.body
 FROM json_each(?2) AS wanted
 CROSS JOIN finding ON finding.bucket = ?1 AND finding.hash = wanted.value
 CROSS JOIN result ON result.seq = finding.seq ORDER BY result.seq DESC;

@@ -40,12 +40,18 @@ class Session:
         self.bells = Bells(address.path)
         self._timeout = timeout
         self._connection = Connection(address)
+        self.is_open = False
         self._written = 0
         self._copying: asyncio.Future[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._desk: Desk | None = None
         self._doors: dict[str, Bell] = {}
         self._waiters: dict[str, set[asyncio.Future[bool]]] = {}
+
+    async def open(self) -> None:
+        """Open the file, creating it when there is none. Idempotent; without it all calls raise."""
+        self.is_open = True
+        await self.bare(lambda sqlite: None)
 
     async def write(self, work: Work[T], *, rows: int) -> T:
         """``work`` in a transaction, in the loop; it may be called again. ``rows``: about how many it writes."""
@@ -66,10 +72,12 @@ class Session:
 
     def at_once(self, work: Work[T]) -> T:
         """``work`` outside of a transaction, now or never: ``Busy`` or ``OperationalError``."""
+        self._check_open()
         return self._connection.bare(work)
 
     async def aside(self, work: Callable[[Desk, float], T]) -> T:
         """``work(desk, timeout)`` in the thread: for what takes long."""
+        self._check_open()
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="celeriac-sqlite")
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._at_desk, work)
@@ -79,7 +87,12 @@ class Session:
             self._desk = Desk(self.address)
         return work(self._desk, self._timeout)
 
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise OperationalError(f"SQLite file {self.address.path}: it was closed by this program; call open() first")
+
     async def _patiently(self, run: Callable[[Work[T]], T], work: Work[T]) -> T:
+        self._check_open()
         try:
             return run(work)
         except Busy:
@@ -156,14 +169,13 @@ class Session:
             for future in self._waiters[queue]:
                 _wake(future, True)
 
-    def wake_all(self) -> None:
-        """End all waiting at doors."""
+    async def close(self) -> None:
+        """Close everything; those who wait go on. Idempotent."""
+        self.is_open = False
         for waiters in self._waiters.values():
             for future in waiters:
                 _wake(future, True)
-
-    async def close(self) -> None:
-        """Close everything. Idempotent; a later use opens it again."""
+        await asyncio.sleep(0)
         if self._copying is not None:
             await asyncio.wait([self._copying])
         thread, self._thread = self._thread, None

@@ -25,7 +25,7 @@ class SQLiteStore:
 
     async def open(self) -> None:
         """Open the file, creating it when there is none."""
-        await self._session.bare(lambda sqlite: None)
+        await self._session.open()
 
     async def close(self) -> None:
         """Close the file."""

@@ -130,15 +130,15 @@ class Faults:
         reader.get(["a"], timeout=5.0)
         await harness.silence(True)
         calls: list[Callable[[], object]] = [
-            lambda: publisher.publish([message("b")], timeout=0.5),
-            lambda: reader.put([record("a")], timeout=0.5),
+            lambda: publisher.publish([message("b")], timeout=0.3),
+            lambda: reader.put([record("a")], timeout=0.3),
         ]
         try:
             for call in calls:
                 begin = time.monotonic()
                 with pytest.raises(OperationalError):
                     await asyncio.to_thread(call)
-                assert time.monotonic() - begin <= 0.5 + harness.late, "a blocking call never hangs"
+                assert time.monotonic() - begin <= 0.3 + harness.late, "a blocking call never hangs"
         finally:
             await harness.silence(False)
         publisher.publish([message("c")], timeout=5.0)

@@ -187,15 +187,15 @@ class Settling:
 
     @asynchronous
     async def test_dead_letters_past_their_time_are_dropped(self, harness: Harness) -> None:
-        broker = await harness.open_broker(dead_letter_expires=0.5)
+        broker = await harness.open_broker(dead_letter_expires=0.4)
         await broker.publish(messages("old", "new"))
         old, new = await take(broker)
         await broker.settle([DeadLetter(delivery=old, reason=DeadReason.FAILED, at=harness.now())])
-        await harness.elapse(0.3)
+        await harness.elapse(0.2)
         await broker.settle([DeadLetter(delivery=new, reason=DeadReason.FAILED, at=harness.now())])
         await broker.maintain()
         assert len(await broker.dead()) == 2, "maintain: keeps dead letters until their time is over"
-        await harness.elapse(0.3)
+        await harness.elapse(0.25)
         await broker.maintain()
         assert [each.id for each in await broker.dead()] == ["new"], "maintain: drops dead letters past their time"
         assert (await broker.depth(["q"]))["q"].dead == 1, "depth: after dead letters were dropped"

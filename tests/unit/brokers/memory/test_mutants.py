@@ -1,0 +1,330 @@
+"""The conformance suite catches broken brokers: each mutant of the memory adapter breaks a sentence of the ports."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from celeriac.brokers.memory import broker as broker_module
+from celeriac.brokers.memory import queues as queues_module
+from celeriac.brokers.memory.blocking import MemoryPublisher
+from celeriac.brokers.memory.broker import MemoryBroker
+from celeriac.brokers.memory.queues import Queues
+from celeriac.brokers.memory.results import Results
+from celeriac.model.message import Malformed, Marks
+from celeriac.model.settle import Accept, Release
+from celeriac.testing.conformance import finishing, histories, leases, lifecycle, order, payloads, producers
+from celeriac.testing.conformance import results, schedule, settling, waiting
+from tests.conformance.test_memory import MemoryHarness
+
+Patch = pytest.MonkeyPatch
+Mutate = Callable[[Patch], None]
+
+#: These wait in real time or move megabytes, and no mutant needs them.
+SLOW = ("huge", "reader", "wake", "5 MB", "thousand", "large")
+
+
+def settles_late(patch: Patch) -> None:
+    settle = MemoryBroker.settle
+
+    async def mutant(self: MemoryBroker, settlements: Any) -> Any:
+        await settle(self, settlements)
+        return []
+
+    patch.setattr(MemoryBroker, "settle", mutant)
+
+
+def loses_on_release(patch: Patch) -> None:
+    patch.setattr(Queues, "to_front", lambda self, leases: None)
+
+
+def reverses_releases(patch: Patch) -> None:
+    to_front = Queues.to_front
+    patch.setattr(Queues, "to_front", lambda self, leases: to_front(self, leases[::-1]))
+
+
+def delivers_early(patch: Patch) -> None:
+    promote = Queues.promote
+    patch.setattr(Queues, "promote", lambda self, queue, now: promote(self, queue, now + 0.02))
+
+
+def forgets_what_is_due(patch: Patch) -> None:
+    patch.setattr(Queues, "next_due", lambda self, names: None)
+
+
+def leases_twice(patch: Patch) -> None:
+    take = Queues.take
+
+    def mutant(self: Queues, names: Any, limit: int, **fields: Any) -> Any:
+        taken = take(self, names, limit, **fields)
+        if len(taken) > 2:
+            lease = self.leases[taken[-1][0]]
+            self.declare(lease.queue).ready[lease.item.step].appendleft(lease.item)
+        return taken
+
+    patch.setattr(Queues, "take", mutant)
+
+
+def takes_more_than_asked(patch: Patch) -> None:
+    take = Queues.take
+    patch.setattr(Queues, "take", lambda self, names, limit, **fields: take(self, names, limit + 1, **fields))
+
+
+def hides_success(patch: Patch) -> None:
+    patch.setattr(Results, "_has_succeeded", lambda self, task_id, tick: False)
+
+
+def guards_every_terminal_record(patch: Patch) -> None:
+    patch.setattr(Results, "_has_succeeded", lambda self, task_id, tick: task_id in self._records)
+
+
+def never_expires(patch: Patch) -> None:
+    patch.setattr(Results, "_find", lambda self, task_id, tick: self._records.get(task_id))
+
+
+def stores_though_fenced(patch: Patch) -> None:
+    finish = MemoryBroker.finish
+
+    async def mutant(self: MemoryBroker, completions: Any) -> Any:
+        for each in completions:
+            if each.result is not None:
+                self._server.results.put(each.result, 0.0)
+        return await finish(self, completions)
+
+    patch.setattr(MemoryBroker, "finish", mutant)
+
+
+def publishes_though_fenced(patch: Patch) -> None:
+    finish = MemoryBroker.finish
+
+    async def mutant(self: MemoryBroker, completions: Any) -> Any:
+        verdicts = await finish(self, completions)
+        for each, verdict in zip(completions, verdicts, strict=True):
+            if verdict == "fenced":
+                await self.publish(each.publish)
+        return verdicts
+
+    patch.setattr(MemoryBroker, "finish", mutant)
+
+
+def wakes_nobody(patch: Patch) -> None:
+    patch.setattr(queues_module, "_wake", lambda queue: None)
+
+
+def wakes_for_the_first_queue_only(patch: Patch) -> None:
+    watch = Queues.watch
+    patch.setattr(Queues, "watch", lambda self, names, waiter: watch(self, names[:1], waiter))
+
+
+def restores_nothing(patch: Patch) -> None:
+    patch.setattr(Queues, "restore", lambda self, **fields: None)
+
+
+def restores_too_soon(patch: Patch) -> None:
+    restore = Queues.restore
+    patch.setattr(Queues, "restore", lambda self, *, now, tick: restore(self, now=now, tick=tick + 29.0))
+
+
+def restores_unmarked(patch: Patch) -> None:
+    patch.setattr(queues_module, "_advanced", lambda raw, *, alone: raw)
+
+
+def blames_everybody(patch: Patch) -> None:
+    advanced = queues_module._advanced
+    patch.setattr(queues_module, "_advanced", lambda raw, *, alone: advanced(raw, alone=True))
+
+
+def extends_nothing(patch: Patch) -> None:
+    async def mutant(self: MemoryBroker, deliveries: Any) -> Any:
+        return [each for each in deliveries if each.token not in self._server.queues.leases]
+
+    patch.setattr(MemoryBroker, "extend", mutant)
+
+
+def loses_silently(patch: Patch) -> None:
+    extend = MemoryBroker.extend
+
+    async def mutant(self: MemoryBroker, deliveries: Any) -> Any:
+        await extend(self, deliveries)
+        return []
+
+    patch.setattr(MemoryBroker, "extend", mutant)
+
+
+def takes_the_newest(patch: Patch) -> None:
+    patch.setattr(Queues, "_back", lambda self, name, item: self._front(name, [item]))
+
+
+def ignores_priorities(patch: Patch) -> None:
+    patch.setattr(broker_module, "step_of", lambda priority: 0)
+
+
+def turns_priorities_round(patch: Patch) -> None:
+    step_of = queues_module.step_of
+    patch.setattr(broker_module, "step_of", lambda priority: 3 - step_of(priority))
+
+
+def forgets_marks(patch: Patch) -> None:
+    remark = broker_module.remark
+    patch.setattr(broker_module, "remark", lambda delivery, marks: remark(delivery, Marks()))
+
+
+def ignores_back(patch: Patch) -> None:
+    release = Queues.release
+    patch.setattr(Queues, "release", lambda self, lease, *, back, **fields: release(self, lease, back=False, **fields))
+
+
+def accepts_instead_of_burying(patch: Patch) -> None:
+    patch.setattr(Queues, "bury", lambda self, record, now: None)
+
+
+def drops_no_dead_letters(patch: Patch) -> None:
+    patch.setattr(Queues, "trim_dead", lambda self, **fields: None)
+
+
+def purges_ready_ones_only(patch: Patch) -> None:
+    def mutant(self: Queues, name: str) -> int:
+        queue = self.declare(name)
+        dropped = sum(map(len, queue.ready))
+        for ready in queue.ready:
+            ready.clear()
+        return dropped
+
+    patch.setattr(Queues, "purge", mutant)
+
+
+def mixes_owners(patch: Patch) -> None:
+    orphans = MemoryBroker.orphans
+
+    async def mutant(self: MemoryBroker, owner: str) -> Any:
+        owners = {lease.owner for lease in self._server.queues.leases.values() if lease.owner.startswith(owner)}
+        return [each for name in sorted(owners) for each in await orphans(self, name)]
+
+    patch.setattr(MemoryBroker, "orphans", mutant)
+
+
+def fails_on_malformed(patch: Patch) -> None:
+    deliver = MemoryBroker._delivery
+
+    def mutant(self: MemoryBroker, token: str, queue: str, raw: bytes) -> Any:
+        delivery = deliver(self, token, queue, raw)
+        if isinstance(delivery.message, Malformed):
+            raise TypeError(delivery.message.reason)
+        return delivery
+
+    patch.setattr(MemoryBroker, "_delivery", mutant)
+
+
+def publishes_half(patch: Patch) -> None:
+    def mutant(self: MemoryPublisher, messages: Any, *, timeout: float) -> None:
+        for each in messages:
+            broker_module.publish(self._server, [each])
+
+    patch.setattr(MemoryPublisher, "publish", mutant)
+
+
+def works_when_closed(patch: Patch) -> None:
+    async def mutant(self: MemoryBroker) -> None:
+        pass
+
+    patch.setattr(MemoryBroker, "close", mutant)
+
+
+def settles_in_the_background(patch: Patch) -> None:
+    settle = MemoryBroker.settle
+
+    async def mutant(self: MemoryBroker, settlements: Any) -> Any:
+        late = [each for each in settlements if isinstance(each, Release) and each.due is not None]
+        return [*await settle(self, [*(Accept(each.delivery) for each in late)]), *await settle(self, settlements)]
+
+    patch.setattr(MemoryBroker, "settle", mutant)
+
+
+MUTANTS: list[tuple[Mutate, type]] = [
+    (settles_late, leases.Leases),
+    (settles_late, settling.Settling),
+    (settles_late, histories.Histories),
+    (loses_on_release, settling.Settling),
+    (loses_on_release, histories.Histories),
+    (reverses_releases, settling.Settling),
+    (delivers_early, schedule.Schedule),
+    (forgets_what_is_due, schedule.Schedule),
+    (leases_twice, leases.Leases),
+    (leases_twice, histories.Histories),
+    (takes_more_than_asked, order.Order),
+    (hides_success, results.Results),
+    (hides_success, finishing.Finishing),
+    (guards_every_terminal_record, results.Results),
+    (never_expires, results.Results),
+    (stores_though_fenced, finishing.Finishing),
+    (publishes_though_fenced, finishing.Finishing),
+    (wakes_nobody, waiting.Waiting),
+    (wakes_for_the_first_queue_only, waiting.Waiting),
+    (restores_nothing, leases.Leases),
+    (restores_too_soon, leases.Leases),
+    (restores_unmarked, leases.Leases),
+    (blames_everybody, leases.Leases),
+    (blames_everybody, histories.Histories),
+    (extends_nothing, leases.Leases),
+    (loses_silently, leases.Leases),
+    (takes_the_newest, order.Order),
+    (ignores_priorities, order.Order),
+    (turns_priorities_round, order.Order),
+    (forgets_marks, settling.Settling),
+    (ignores_back, settling.Settling),
+    (accepts_instead_of_burying, settling.Settling),
+    (drops_no_dead_letters, settling.Settling),
+    (purges_ready_ones_only, order.Order),
+    (mixes_owners, leases.Leases),
+    (fails_on_malformed, payloads.Payloads),
+    (publishes_half, order.Order),
+    (works_when_closed, lifecycle.LifeCycle),
+    (settles_in_the_background, schedule.Schedule),
+]
+
+
+def cases(theme: type) -> Iterator[tuple[str, Callable[[Any], None]]]:
+    """The tests of a theme, parametrized ones as often as pytest would run them."""
+    for name, test in vars(theme).items():
+        if not name.startswith("test_") or any(word in name for word in SLOW):
+            continue
+        axes = [
+            [(mark.args[0], value) for value in mark.args[1]]
+            for mark in getattr(test, "pytestmark", ())
+            if mark.name == "parametrize"
+        ]
+        for chosen in itertools.product(*axes):
+            arguments = dict(chosen)
+            yield name, lambda harness, test=test, arguments=arguments: test(theme(), harness, **arguments)
+
+
+def first_failure(theme: type) -> tuple[str, BaseException] | None:
+    for name, test in cases(theme):
+        harness = MemoryHarness()
+        try:
+            test(harness)
+        except pytest.skip.Exception:
+            pass
+        except BaseException as error:  # noqa: BLE001 - whatever it raises, it has noticed
+            return name, error
+        finally:
+            harness.close()
+    return None
+
+
+@pytest.mark.parametrize(
+    ("mutate", "theme"), MUTANTS, ids=[f"{mutate.__name__}-{theme.__name__}" for mutate, theme in MUTANTS]
+)
+def test_the_suite_catches_a_broker_that(monkeypatch: Patch, mutate: Mutate, theme: type) -> None:
+    monkeypatch.setattr(MemoryHarness, "shrinks", False)
+    mutate(monkeypatch)
+    failure = first_failure(theme)
+    assert failure is not None, f"{theme.__name__} does not notice a broker that {mutate.__name__}"
+
+
+@pytest.mark.parametrize("theme", [producers.Producers, order.Order], ids=lambda theme: theme.__name__)
+def test_the_reference_is_no_mutant(theme: type) -> None:
+    assert first_failure(theme) is None

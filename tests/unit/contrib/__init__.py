@@ -1,0 +1,1 @@
+"""contrib, without a worker: the plug-in's fixtures are tried in tests/integration."""
