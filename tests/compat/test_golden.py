@@ -224,7 +224,7 @@ def test_the_sender_writes_what_celery_writes(name: str) -> None:
     for key, value in theirs["headers"].items():
         if key == "origin":
             assert ours["headers"][key].startswith("gen")
-        elif key in ("id", "root_id") and name != "task_id" and value not in ("the-root",):
+        elif key in ("id", "root_id") and name != "task_id" and value != "the-root":
             assert len(ours["headers"][key]) == len(value)
         elif key in ("eta", "expires") and name in ("countdown", "expires_seconds"):
             assert (ours["headers"][key] is None) == (value is None)

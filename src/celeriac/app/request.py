@@ -174,6 +174,8 @@ class Request:
             raise AttributeError(name)
         if name in _DEFAULTS:
             value = self._resolve(name)
+            if name == "ignore_result":
+                return value  # kept, it would look like the user's word
         elif name == "children" or name == "sends":
             value = []
         else:

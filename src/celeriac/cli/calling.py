@@ -96,7 +96,9 @@ def result(context: Context, task_id: str, task: str | None, timeout: float | No
     try:
         value = found.get(timeout=timeout, propagate=False)
     except TimeoutError as error:
-        raise CeleryCommandException(f"task {task_id} has no result after {timeout:g} s: it is {found.state}", 1) from error
+        raise CeleryCommandException(
+            f"task {task_id} has no result after {timeout:g} s: it is {found.state}", 1
+        ) from error
     if isinstance(value, BaseException) and not found.successful():
         raise CeleryCommandException(f"task {task_id} is {found.state}: {value!r}; --traceback shows more", 1)
     context.echo(value)

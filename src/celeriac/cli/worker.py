@@ -27,6 +27,7 @@ _NOT_YET = {
     "-D": "-D/--detach is not available yet: start the worker from systemd, a container or nohup",
     "--pool-start-method": "--pool-start-method is not available yet: children are forked",
     "--heartbeat-interval": "--heartbeat-interval is not available: heartbeats come every 2 seconds",
+    "-S": "-S/--statedb is not available yet: a node forgets revoked ids when it stops",
     "--executable": "--executable goes with -D/--detach, which is not available yet",
 }
 
@@ -78,7 +79,6 @@ def _level(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--prefetch-multiplier", type=int, metavar="N", help="Hold at most so many tasks per slot.")
 @click.option("--disable-prefetch", is_flag=True, help="Hold no tasks but those that run.")
 @click.option("--purge", "--discard", "purge", is_flag=True, help="Delete all waiting tasks of its queues first.")
-@click.option("-S", "--statedb", metavar="FILE", help="Keep revoked ids in this file.")
 @click.option("--pidfile", metavar="FILE", help="Write the process id there; refuse to start while it lives.")
 @click.option("--uid", metavar="USER", help="Become this user.")
 @click.option("--gid", metavar="GROUP", help="Become this group.")
@@ -94,6 +94,7 @@ def _level(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @_unavailable("--pool-start-method")
 @_unavailable("--heartbeat-interval")
 @_unavailable("--executable")
+@_unavailable("-S", "--statedb")
 @pass_context
 def worker(context: Context, /, **options: Any) -> int:
     """Start a worker node: a supervisor, an agent and children that run tasks.
@@ -145,7 +146,6 @@ def _node(context: Context, options: dict[str, Any], hostname: str) -> Node:
         "max_memory_per_child",
         "purge",
         "pidfile",
-        "statedb",
     )
     given = Given(
         queues=options["queues"] or (),

@@ -129,6 +129,17 @@ def _stream(stream: _Decompressor, data: bytes, limit: int) -> bytes:
 
 
 def _unzstd(data: bytes, limit: int) -> bytes:
-    with _zstandard().ZstdDecompressor(max_window_size=1 << 27).stream_reader(data, read_across_frames=False) as reader:
+    zstandard = _zstandard()
+    size = zstandard.frame_content_size(data)  # -1: not said
+    if size > limit:
+        return bytes(limit + 1)  # too large, and not worth a look
+    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    with decompressor.stream_reader(data, read_across_frames=False) as reader:
         result: bytes = reader.read(limit + 1)
-        return result
+    if len(result) <= limit:
+        # The reader takes an early end for the end. Now that the size is known to be harmless, ask the other interface.
+        stream = decompressor.decompressobj()
+        stream.decompress(data)
+        if not stream.eof:
+            raise DecodeError("damaged application/zstd data: it ends too early")
+    return result

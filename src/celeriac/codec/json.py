@@ -140,6 +140,7 @@ def _resolve(value: dict[str, Any]) -> Any:
 
 _decode_fast = msgspec.json.Decoder().decode
 _STRINGS = re.compile(rb'"[^"]*"')
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NEITHER_BRACKET_NOR_QUOTE = bytes(set(range(256)) - set(b'[]{}"'))
 
 
@@ -153,11 +154,11 @@ def _too_deep(data: bytes) -> bool:
     # At the speed of memchr: leave the brackets outside of strings, then take the innermost pairs away, round by round.
     if b"\\" in data:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    brackets = _STRINGS.sub(b"", data.translate(None, _NEITHER_BRACKET_NOR_QUOTE).replace(b'""', b""))
+    brackets = _STRINGS.sub(b"", data.translate(_ONE_KIND, _NEITHER_BRACKET_NOR_QUOTE).replace(b'""', b""))
     for _ in range(MAX_DEPTH):
         if not brackets:
             return False
-        shorter = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        shorter = brackets.replace(b"[]", b"")
         if len(shorter) == len(brackets):
             return False  # unbalanced: the decoder will say so
         brackets = shorter

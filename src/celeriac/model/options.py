@@ -27,7 +27,8 @@ class TaskOptions(Struct, frozen=True, kw_only=True):
     #: Expected errors: stored as FAILURE, logged without traceback, never dead-lettered.
     throws: tuple[type[BaseException], ...] = ()
     acks_late: bool = True
-    #: False: a failing or timed-out task's message is rejected instead of accepted (Celery's acks_on_failure_or_timeout).
+    #: False: a failing or timed-out task's message is rejected instead of accepted (Celery's
+    #: acks_on_failure_or_timeout).
     acks_on_failure: bool = True
     acks_on_timeout: bool = True
     ignore_result: bool = False

@@ -1,4 +1,5 @@
-"""How an attempt ended: one small value per way. Made by the runner (or, for a dead child, by the agent); read by plan."""
+"""How an attempt ended: one small value per way. Made by the runner (or, for a dead child, by the agent); read by
+plan."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ def _ignores(message: Any) -> bool:
 def _describe(exc: BaseException) -> str:
     try:
         return f"{type(exc).__name__}: {exc}"
-    except Exception:  # a user's __str__ may raise
+    except Exception:  # noqa: BLE001 - a user's __str__ may raise
         return type(exc).__name__
 
 

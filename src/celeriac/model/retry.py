@@ -10,7 +10,9 @@ __all__ = ["DEFAULT_BASE", "autoretry", "backoff", "delay"]
 DEFAULT_BASE = 1.0
 
 
-def backoff(retries: int, *, base: float = DEFAULT_BASE, maximum: float = 600.0, jitter: bool = True, rand: float) -> float:
+def backoff(
+    retries: int, *, base: float = DEFAULT_BASE, maximum: float = 600.0, jitter: bool = True, rand: float
+) -> float:
     """Seconds to wait before attempt ``retries + 1``: ``base × 2^retries``, at most ``maximum``.
 
     ``rand`` in [0, 1) spreads it over the whole span (full jitter, AWS Architecture Blog 2015; Celery's
@@ -41,7 +43,8 @@ def autoretry(options: TaskOptions, exc: BaseException, retries: int, rand: floa
 
 
 def delay(options: TaskOptions, retries: int, rand: float) -> float:
-    """Seconds until the next attempt where the call gives none: ``default_retry_delay``, else backoff with full jitter."""
+    """Seconds until the next attempt where the call gives none: ``default_retry_delay``, else backoff with full
+    jitter."""
     if options.default_retry_delay is not None:
         return options.default_retry_delay
     return backoff(retries, maximum=options.retry_backoff_max, rand=rand)

@@ -41,7 +41,6 @@ class Given(Struct, frozen=True, kw_only=True):
     heartbeats: bool = True
     purge: bool = False
     pidfile: str | None = None
-    statedb: str | None = None
 
 
 def resolve(conf: Any, queues: Queues, given: Given, *, hostname: str, processors: int | None = None) -> NodeOptions:
@@ -51,6 +50,8 @@ def resolve(conf: Any, queues: Queues, given: Given, *, hostname: str, processor
     Raises ``ImproperlyConfigured`` naming the option, and ``QueueNotFound``.
     """
     pool = pool_name(given.pool or conf.worker_pool)
+    if conf.worker_pool_start_method != "fork":
+        raise ImproperlyConfigured("worker_pool_start_method = 'spawn' is not available yet: children are forked")
     concurrency = 1 if pool == "solo" else _concurrency(conf, given, processors)
     return NodeOptions(
         hostname=hostname,
@@ -74,7 +75,6 @@ def resolve(conf: Any, queues: Queues, given: Given, *, hostname: str, processor
         log_results=conf.worker_log_results,
         purge=given.purge,
         pidfile=given.pidfile,
-        statedb=given.statedb or conf.worker_state_db,
     )
 
 

@@ -22,6 +22,7 @@ from celeriac.worker.child import Child
 from celeriac.worker.connect import connected
 from celeriac.worker.link import LinkServer, attend
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.remote import remote_services
 from celeriac.worker.report import Report
 from celeriac.worker.runner import Runner
 from celeriac.worker.slot import CONNECTING, READY, STARTING, Slot
@@ -66,7 +67,7 @@ def fork(main: Callable[[], int]) -> int:
         code = main()
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else 1
-    except BaseException:  # the last stop of a process: say why, never unwind into the supervisor's frames
+    except BaseException:  # noqa: BLE001 - the last stop of a process: say why, never unwind into the supervisor's frames
         traceback.print_exc()
     finally:
         _leave(code)
@@ -143,7 +144,8 @@ async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notic
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(server.serve())]
             if await connected(broker, store, options.queues, stop):
-                tasks += [group.create_task(service()) for service in agent.services()]
+                services = (*agent.services(), *remote_services(agent))
+                tasks += [group.create_task(service()) for service in services]
                 tasks.append(group.create_task(agent.notices(reader)))
                 signals.worker_ready.send(sender=agent)
                 await stop.wait()

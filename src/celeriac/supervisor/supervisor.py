@@ -1,6 +1,7 @@
 """Forks, watches, replaces, and ends the processes of a node.
 
-One loop, woken by signals and a few times a second: reap the dead and tell the agent what their slots named, enforce hard
+One loop, woken by signals and a few times a second: reap the dead and tell the agent what their slots named, enforce
+hard
 limits, replace, shut down. Warm shutdown: SIGTERM or SIGINT once; cold: a second one, or SIGQUIT.
 """
 

@@ -1,6 +1,7 @@
 """The agent of a node: everything a node does besides tasks.
 
-Heartbeats, remote control, maintenance of the broker (due, expired), and the deliveries of children that died. A process
+Heartbeats, remote control, maintenance of the broker (due, expired), and the deliveries of children that died. A
+process
 of its own in a prefork or threads node, services on the child's loop where there is one process. It asks the children
 through a ``Link`` and the supervisor through nothing but signals.
 """
@@ -90,12 +91,10 @@ class Agent:
         self._clock = SystemClock()
 
     def services(self) -> Sequence[Callable[[], Any]]:
-        """The coroutine functions that make up the agent."""
+        """The coroutine functions that make up the agent, but for remote control."""
         wanted: list[Callable[[], Any]] = [self.completer.run, self.maintain, self.sweep]
         if isinstance(self.broker, Bus) and self.options.heartbeats:
             wanted.append(self.heartbeat)
-        if isinstance(self.broker, Bus) and self.options.remote_control:
-            wanted.append(self.remote)
         return wanted
 
     # -- maintenance -------------------------------------------------------------------------------------------
@@ -129,17 +128,18 @@ class Agent:
             await self.bury(msgspec.json.decode(line, type=Died))
 
     async def bury(self, died: Died) -> None:
-        """Settle what a dead child held: the culprit by what ended it, the others as they were. Tries until it worked."""
+        """Settle what a dead child held: the culprit by what ended it, the others as they were. Tries until it
+        worked."""
         while True:
             try:
                 orphans = await self.broker.orphans(died.owner)
-                break
             except OperationalError as error:
                 pause = self._backoff.next()
                 logger.error("Cannot give back the tasks of a dead child, next try in %.1f s: %s", pause, error)
                 await self._clock.sleep(pause)
-        self._backoff.reset()
-        self.completer.put([self._verdict(delivery, died) for delivery in orphans])
+            else:
+                self._backoff.reset()
+                return self.completer.put([self._verdict(delivery, died) for delivery in orphans])
 
     def _verdict(self, delivery: Delivery, died: Died) -> Completion:
         outcome: o.Outcome
@@ -178,14 +178,6 @@ class Agent:
             "sw_sys": "Linux",
         }
         await send(self.broker, self.options.hostname, f"worker.{kind}", event)
-
-    # -- remote control ----------------------------------------------------------------------------------------
-
-    async def remote(self) -> None:
-        """Obey and answer requests on Celery's wire (``celery-wire.md`` §3.7)."""
-        from celeriac.worker.remote import Remote
-
-        await Remote(self).run()
 
     def tell(self, method: str, arguments: Mapping[str, Any]) -> None:
         """An order that children of later obey too."""

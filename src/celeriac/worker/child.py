@@ -1,10 +1,13 @@
 """One child: the I/O loop with fetcher, completer and leases, and the executors it feeds.
 
-A child fetches for itself. ``serve`` blocks the calling thread and runs synchronous tasks there; the I/O loop lives in a
-thread of its own. The same child runs as a forked process of a node, in the main process (``solo``) and in any thread of
+A child fetches for itself. ``serve`` blocks the calling thread and runs synchronous tasks there; the I/O loop lives
+in a
+thread of its own. The same child runs as a forked process of a node, in the main process (``solo``) and in any thread
+of
 a test. It knows its slot, but neither supervisor nor agent.
 
-Shutdown, in this order and for these reasons: stop claiming (nothing new) → recall what has not started and give it back
+Shutdown, in this order and for these reasons: stop claiming (nothing new) → recall what has not started and give it
+back
 (others can start it at once) → wait for what runs, up to the grace → give back the rest → write everything → close.
 """
 
@@ -55,7 +58,8 @@ class Child:
     """Fetches and runs tasks of ``app``. ``open_broker`` and ``open_store`` make the adapters, on the I/O loop.
 
     ``extras`` are further services (coroutine functions of the child) on the same loop: the agent's, in one process.
-    ``connecting()`` is called once the loop runs, ``ready()`` once the servers answered; ``abandon()`` when everything is given back and tasks still run, which no
+    ``connecting()`` is called once the loop runs, ``ready()`` once the servers answered; ``abandon()`` when
+    everything is given back and tasks still run, which no
     thread can end: a process leaves there.
     """
 
@@ -139,7 +143,8 @@ class Child:
             raise self._failed
 
     def stop(self, *, grace: float | None = None) -> None:
-        """Begin the shutdown; ``grace`` in seconds (default: the node's). From any thread or signal handler. Idempotent."""
+        """Begin the shutdown; ``grace`` in seconds (default: the node's). From any thread or signal handler.
+        Idempotent."""
         if grace is not None:
             self._grace = min(self._grace, grace)
         loop = self.loop
@@ -203,7 +208,7 @@ class Child:
         block_in_this_thread()
         try:
             asyncio.run(self._main())
-        except BaseException as error:  # handed to the serving thread, which raises it
+        except BaseException as error:  # noqa: BLE001 - handed to the serving thread, which raises it
             self._failed = error
         finally:
             self.stopped.set()
@@ -265,7 +270,7 @@ class Child:
         fetcher.recall_all()
         began = time.monotonic()
         # A second request may have shortened the grace meanwhile.
-        while self._busy() and time.monotonic() - began < self._grace:
+        while self._busy() and time.monotonic() - began < self._grace:  # noqa: ASYNC110 - other threads are busy
             await asyncio.sleep(0.01)
         self._drain()
         await self._within(self.completer.drain(), 5.0)

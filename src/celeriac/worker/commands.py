@@ -13,7 +13,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from celeriac.worker.agent import Agent
@@ -27,6 +27,7 @@ REVOKES_MAX = 50_000
 REVOKE_EXPIRES = 10_800.0
 
 Command = Callable[..., Any]
+C = TypeVar("C", bound=Command)
 
 
 class Panel:
@@ -43,24 +44,32 @@ class Panel:
             cls.writes.add(name)
 
 
-def control_command(*args: Any, **kwargs: Any) -> Any:
+@overload
+def control_command(command: C, /) -> C: ...
+@overload
+def control_command(*, name: str | None = None, alias: str | None = None, **options: Any) -> Callable[[C], C]: ...
+def control_command(command: Any = None, /, **options: Any) -> Any:
     """Register a command that changes something. Options as Celery's (name, alias, args, signature, help)."""
-    return _register(True, *args, **kwargs)
+    return _register(command, True, **options)
 
 
-def inspect_command(*args: Any, **kwargs: Any) -> Any:
+@overload
+def inspect_command(command: C, /) -> C: ...
+@overload
+def inspect_command(*, name: str | None = None, alias: str | None = None, **options: Any) -> Callable[[C], C]: ...
+def inspect_command(command: Any = None, /, **options: Any) -> Any:
     """Register a command that only reads. Options as Celery's."""
-    return _register(False, *args, **kwargs)
+    return _register(command, False, **options)
 
 
-def _register(writes: bool, *args: Any, name: str | None = None, alias: str | None = None, **options: Any) -> Any:
-    def decorate(command: Command) -> Command:
+def _register(command: Any, writes: bool, *, name: str | None = None, alias: str | None = None, **options: Any) -> Any:
+    def decorate(command: C) -> C:
         for each in (name or command.__name__, alias):
             if each:
                 Panel.register(each, command, writes=writes)
         return command
 
-    return decorate(args[0]) if args and callable(args[0]) else decorate
+    return decorate if command is None else decorate(command)
 
 
 async def execute(agent: Agent, method: str, arguments: Mapping[str, Any]) -> Any:
@@ -199,8 +208,10 @@ def clock(state: Agent, **kwargs: Any) -> dict[str, int]:
 def conf(state: Agent, with_defaults: bool = False, **kwargs: Any) -> Any:
     """The configuration, secrets masked."""
     table = state.app.conf.table(with_defaults=with_defaults, censored=True)
-    return {str(name): value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
-            for name, value in table.items()}
+    return {
+        str(name): value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+        for name, value in table.items()
+    }
 
 
 @inspect_command()
@@ -235,8 +246,7 @@ async def revoke(
 @control_command()
 async def terminate(state: Agent, signal: Any = "SIGTERM", task_id: Any = (), **kwargs: Any) -> dict[str, str]:
     """End running tasks by id."""
-    answer: dict[str, str] = await revoke(state, task_id=task_id, terminate=True, signal=signal)
-    return answer
+    return await revoke(state, task_id=task_id, terminate=True, signal=signal)
 
 
 def _remember(state: Agent, ids: set[str]) -> None:

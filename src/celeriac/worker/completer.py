@@ -1,6 +1,7 @@
 """Writes completions in batches: publish → store → settle, atomically where broker and store are one server.
 
-Runs on the I/O loop. Nothing is dropped while a server is away: completions wait here, their deliveries stay held, and so
+Runs on the I/O loop. Nothing is dropped while a server is away: completions wait here, their deliveries stay held,
+and so
 the fetcher claims nothing new (back-pressure). A refused (fenced) completion is dropped: its task belongs to another.
 """
 

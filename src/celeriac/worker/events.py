@@ -1,4 +1,5 @@
-"""Events on Celery's wire (``celery-wire.md`` §3.6): lossy by design, so an unreachable broker costs nothing but them."""
+"""Events on Celery's wire (``celery-wire.md`` §3.6): lossy by design, so an unreachable broker costs nothing but
+them."""
 
 from __future__ import annotations
 

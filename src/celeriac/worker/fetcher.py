@@ -1,6 +1,7 @@
 """Claims deliveries, as many as fit a few milliseconds of work, and hands over those that are to run.
 
-Runs on the I/O loop. What is not to run (malformed, unknown, expired, revoked, not due, done already) is concluded here.
+Runs on the I/O loop. What is not to run (malformed, unknown, expired, revoked, not due, done already) is concluded
+here.
 Unstarted deliveries are given back as soon as a task turns out to be long. It decides *how much* to claim; what follows
 from a delivery is ``plan``'s.
 """
@@ -330,7 +331,9 @@ class Fetcher:
             return
         early, conclude = self._early, self._runner.conclude
         # Released in one step they are pushed to the front one after the other: the oldest last.
-        self._conclude([self._again(d) if d.token in early else conclude(d, o.Unstarted()) for d in reversed(deliveries)])
+        self._conclude(
+            [self._again(d) if d.token in early else conclude(d, o.Unstarted()) for d in reversed(deliveries)]
+        )
 
     @staticmethod
     def _again(delivery: Delivery) -> Completion:

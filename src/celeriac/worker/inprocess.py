@@ -15,6 +15,7 @@ from celeriac.worker.agent import Agent
 from celeriac.worker.child import Child
 from celeriac.worker.link import LocalLink
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.remote import remote_services
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -42,7 +43,7 @@ def in_process(
             app, options, child.runner, broker=child.broker, store=child.store, link=LocalLink(child), stop_node=stop
         )
         async with asyncio.TaskGroup() as group:
-            for service in node.services():
+            for service in (*node.services(), *remote_services(node)):
                 group.create_task(service())
 
     extras: list[Callable[[Child], Coroutine[Any, Any, None]]] = [agent]

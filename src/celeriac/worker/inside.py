@@ -99,7 +99,7 @@ def _stop(child: Child, arguments: Mapping[str, Any]) -> None:
     child.stop(grace=arguments.get("grace"))
 
 
-_METHODS: Mapping[str, Callable[["Child", Mapping[str, Any]], Any]] = {
+_METHODS: Mapping[str, Callable[[Child, Mapping[str, Any]], Any]] = {
     "active": _active,
     "reserved": _reserved,
     "stats": _stats,

@@ -20,7 +20,8 @@ logger = logging.getLogger("celery.worker")
 
 
 class Leases:
-    """Extends ``held`` (token → delivery) every third of the lease; ``lost(deliveries)`` hears of those that are gone."""
+    """Extends ``held`` (token → delivery) every third of the lease; ``lost(deliveries)`` hears of those that are
+    gone."""
 
     def __init__(
         self,

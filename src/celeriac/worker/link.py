@@ -43,7 +43,8 @@ class LocalLink:
 
 
 class LinkServer:
-    """The agent's side. ``orders`` are repeated to every child that connects later (a replaced child must know them)."""
+    """The agent's side. ``orders`` are repeated to every child that connects later (a replaced child must know
+    them)."""
 
     def __init__(self, name: str) -> None:
         self._name = name

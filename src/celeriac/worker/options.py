@@ -1,4 +1,5 @@
-"""What a node was asked to be: command line and settings, resolved once by the supervisor, read by all its processes."""
+"""What a node was asked to be: command line and settings, resolved once by the supervisor, read by all its
+processes."""
 
 from __future__ import annotations
 

@@ -5,21 +5,23 @@ Each command is a small function in ``commands``; users add theirs with ``contro
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celeriac.exceptions import OperationalError
+from celeriac.ports import Bus
 from celeriac.worker import commands
 from celeriac.worker.backoff import Backoff
 
 if TYPE_CHECKING:
     from celeriac.worker.agent import Agent
 
-__all__ = ["Remote"]
+__all__ = ["Remote", "remote_services"]
 
 logger = logging.getLogger("celery.worker.control")
 
@@ -27,6 +29,13 @@ EXCHANGE = "celery.pidbox"
 #: The only form of reply address that is answered: a request must not choose where a node writes.
 _REPLY_EXCHANGE = "reply.celery.pidbox"
 _REPLY_KEY = re.compile(r"[0-9A-Za-z_.@-]{1,128}")
+
+
+def remote_services(agent: Agent) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    """The listener of a node, unless its broker has no bus or ``worker_enable_remote_control`` is off."""
+    if isinstance(agent.broker, Bus) and agent.options.remote_control:
+        return [Remote(agent).run]
+    return []
 
 
 class Remote:
@@ -46,7 +55,7 @@ class Remote:
                     await self.handle(payload, headers)
             except OperationalError as error:
                 logger.debug("Remote control is away: %s", error)
-            await self._agent._clock.sleep(self._backoff.next())
+            await asyncio.sleep(self._backoff.next())
 
     async def handle(self, payload: Any, headers: Mapping[str, Any]) -> None:
         """One request. Whatever it holds, it costs at most itself."""
@@ -59,7 +68,7 @@ class Remote:
         reply_to = payload.get("reply_to")
         try:
             answer = await commands.execute(self._agent, method, arguments if isinstance(arguments, dict) else {})
-        except Exception as error:  # user commands, and arguments of any kind
+        except Exception as error:  # noqa: BLE001 - user commands, and arguments of any kind
             logger.warning("Remote command %r failed: %r", method, error)
             answer = {"error": repr(error)}
         if isinstance(reply_to, dict) and answer is not None:

@@ -47,7 +47,8 @@ class Report:
         if self._info_received:
             shown = ""
             if self._log_arguments:
-                shown = f" args={_clean(message.headers.get('argsrepr'))} kwargs={_clean(message.headers.get('kwargsrepr'))}"
+                shown = f" args={_clean(message.headers.get('argsrepr'))}
+                kwargs={_clean(message.headers.get('kwargsrepr'))}"
             _received.info("Task %s[%s] received%s", _clean(_name(message)), _clean(message.id), shown)
         if signals.task_received.receivers:
             signals.task_received.send(sender=None, request=request)
@@ -73,7 +74,9 @@ class Report:
             if self._info:
                 message = delivery.message
                 shown = f": {_clean(repr(outcome.value)[:1024])}" if self._log_results else ""
-                _traced.info("Task %s[%s] succeeded in %ss%s", _clean(_name(message)), _clean(message.id), runtime, shown)
+                _traced.info(
+                    "Task %s[%s] succeeded in %ss%s", _clean(_name(message)), _clean(message.id), runtime, shown
+                )
         else:
             self._log(delivery, outcome, decided)
             self._signal(delivery, outcome)
@@ -100,7 +103,9 @@ class Report:
             case o.TimedOut(limit):
                 _traced.error("Hard time limit (%ss) exceeded for %s", limit, name)
             case o.Crashed(how):
-                left = "goes back to its queue" if isinstance(decided.settlement, Release) else "goes to the dead letters"
+                left = (
+                    "goes back to its queue" if isinstance(decided.settlement, Release) else "goes to the dead letters"
+                )
                 _traced.error("Worker process died by %s while it ran task %s, which %s", how, name, left)
             case o.Unknown():
                 if isinstance(decided.settlement, Release):
@@ -158,7 +163,7 @@ def _name(message: Message | Malformed) -> str:
 def _show(value: Any) -> str:
     try:
         return repr(value)
-    except Exception:  # a user's __repr__ may raise
+    except Exception:  # noqa: BLE001 - a user's __repr__ may raise
         return f"<{type(value).__name__}: its repr() raises>"
 
 

@@ -1,7 +1,8 @@
 """From a delivery to a completion: decode, run, decide, encode. The pipe every task goes through, on the task's thread.
 
 Each stage is somebody else's: the codec decodes, the app's tracer runs, ``plan`` decides, the codec encodes. The runner
-only connects them, writes the child's slot, and counts. It knows no broker; its completions are written by the completer.
+only connects them, writes the child's slot, and counts. It knows no broker; its completions are written by the
+completer.
 """
 
 from __future__ import annotations

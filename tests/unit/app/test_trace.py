@@ -60,7 +60,7 @@ def test_failure_has_a_traceback_of_the_task_only(app: Celery) -> None:
     assert isinstance(outcome.exc, ValueError)
     assert "in f" in outcome.traceback
     assert outcome.traceback.endswith("ValueError: bad\n")
-    assert "trace.py" not in outcome.traceback
+    assert "run_body" not in outcome.traceback
 
 
 @pytest.mark.parametrize("exc", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])

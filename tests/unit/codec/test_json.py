@@ -112,16 +112,15 @@ def test_tags_may_be_left_as_they_are() -> None:
         (2**70, "1180591620717411303424"),
         ("\ud800", '"\\ud800"'),
         ((1, (2,)), "[1, [2]]"),
-        ({1: 2, None: 3, True: 4}, '{"1": 4, "null": 3}'),
+        ({1: 2, None: 3, False: 4}, '{"1": 2, "null": 3, "false": 4}'),
         (OrderedDict(a=1), '{"a": 1}'),
         (enum.IntEnum("E", "A B").B, "2"),
         (enum.StrEnum("S", "A").A, '"a"'),
     ],
 )
 def test_the_text_is_kombus(value: Any, text: str) -> None:
-    assert stdlib.loads(json.dumps(value), object_pairs_hook=list) == pytest.approx(
-        stdlib.loads(text, object_pairs_hook=list), nan_ok=True
-    )
+    # repr, for NaN differs from itself
+    assert repr(stdlib.loads(json.dumps(value))) == repr(stdlib.loads(text))
 
 
 @dataclass

@@ -6,10 +6,10 @@ process, and a forked child sees a copy of its own: for tests and for workers in
 
 from __future__ import annotations
 
-from celeriac.brokers.memory.blocking import MemoryCaller, MemoryPublisher, MemoryReader
-from celeriac.brokers.memory.broker import MemoryBroker
-from celeriac.brokers.memory.server import drop, server
-from celeriac.brokers.memory.store import MemoryStore
+from celeriac.brokers.memory.blocking_ports import MemoryCaller, MemoryPublisher, MemoryReader
+from celeriac.brokers.memory.broker_port import MemoryBroker
+from celeriac.brokers.memory.shared import drop, server
+from celeriac.brokers.memory.store_port import MemoryStore
 from celeriac.ports import AdapterOptions, Clock
 
 __all__ = ["broker", "caller", "drop", "publisher", "reader", "server", "store"]

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from celeriac.brokers.memory.server import Server
+from celeriac.brokers.memory.shared import Server
 from celeriac.brokers.memory.topics import Letter
 from celeriac.brokers.memory.waiter import Waiter
 from celeriac.codec.json import loads

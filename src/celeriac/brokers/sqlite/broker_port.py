@@ -119,46 +119,35 @@ class SQLiteBroker:
         done = await self._session.write(
             lambda sqlite: tables.settle(sqlite, settlements, time.time()), rows=len(settlements)
         )
-        self._session.bells.ring_queues({s.delivery.queue for s in settlements if isinstance(s, Release)})
+        self._session.bells.ring_queues(_released(settlements))
         return [settlement for settlement, held in zip(settlements, done, strict=True) if not held]
 
     async def finish(self, completions: Sequence[Completion]) -> Sequence[Verdict]:
         """Settle, store and publish in one transaction, each completion only when its token is held."""
         if not completions:
             return ()
-        rows = {index: _follow_ups(each) for index, each in enumerate(completions) if each.publish}
-        broken = {index for index, each in rows.items() if each is None}
-        todo = completions if not broken else [c for index, c in enumerate(completions) if index not in broken]
-        added: list[tables.Row] = []
-        results: list[StoredResult] = []
+        rows = [_follow_ups(each) if each.publish else () for each in completions]
+        todo = [index for index, each in enumerate(rows) if each is not None]
+        settlements = [completions[index].settlement for index in todo]
 
-        def work(sqlite: sqlite3.Connection) -> list[bool]:
+        def work(sqlite: sqlite3.Connection) -> tuple[list[bool], list[tables.Row], list[StoredResult]]:
             now = time.time()
-            done = tables.settle(sqlite, [each.settlement for each in todo], now)
-            results[:] = [
-                each.result for each, held in zip(todo, done, strict=True) if held and each.result is not None
-            ]
-            verdicts = iter(done)
-            added[:] = []
-            if rows:
-                for index in range(len(completions)):
-                    if index not in broken and next(verdicts):
-                        added.extend(rows.get(index) or ())
+            done = tables.settle(sqlite, settlements, now)
+            kept = [index for index, held in zip(todo, done, strict=True) if held]
+            added = [row for index in kept for row in rows[index] or ()]
+            results = [result for index in kept if (result := completions[index].result) is not None]
             if added:
                 tables.add(sqlite, added, now)
             if results:
                 records.put(sqlite, results, now)
-            return done
+            return done, added, results
 
-        done = await self._session.write(work, rows=2 * len(todo))
-        bells = self._session.bells
-        bells.ring_queues(
-            _ringing(added) | {c.settlement.delivery.queue for c in todo if type(c.settlement) is Release}
-        )
-        ring_results(bells, results)
-        verdicts = [Verdict.DONE if held else Verdict.FENCED for held in done]
-        for index in sorted(broken):
-            verdicts.insert(index, Verdict.STEPWISE)
+        done, added, results = await self._session.write(work, rows=2 * len(todo))
+        self._session.bells.ring_queues(_ringing(added) | _released(settlements))
+        ring_results(self._session.bells, results)
+        verdicts = [Verdict.STEPWISE] * len(completions)
+        for index, held in zip(todo, done, strict=True):
+            verdicts[index] = Verdict.DONE if held else Verdict.FENCED
         return verdicts
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
@@ -254,10 +243,13 @@ def _ringing(rows: Sequence[tables.Row]) -> set[str]:
     return {queue for queue, _, due, _ in rows if due is None or due - now < _SOON}
 
 
+def _released(settlements: Sequence[Settlement]) -> set[str]:
+    """The queues to which something goes back."""
+    return {each.delivery.queue for each in settlements if isinstance(each, Release)}
+
+
 def _follow_ups(completion: Completion) -> list[tables.Row] | None:
     """The rows of its follow-ups; None when one cannot be encoded: the batch must not fail with it."""
-    if not completion.publish:
-        return []
     try:
         return tables.prepare(completion.publish)
     except (TypeError, ValueError, msgspec.MsgspecError):

@@ -30,6 +30,18 @@ class Schedule:
         assert ids(await take(broker)) == ["later"], "claim: takes messages whose time has come from the schedule"
 
     @asynchronous
+    async def test_whoever_asks_often_gets_nothing_early(self, harness: Harness) -> None:
+        broker = await harness.open_broker()
+        due = harness.now() + 0.1
+        await broker.publish([message("a", due=due)])
+        while not (taken := await broker.claim(["q"], limit=5, wait=0.0)):
+            assert harness.now() <= due + harness.late, "claim: takes messages whose time has come from the schedule"
+            await harness.elapse(0.007)
+            await broker.maintain()
+        assert harness.now() >= due - 1e-6, "claim, maintain: never early"
+        assert ids(taken) == ["a"], "claim: takes messages whose time has come from the schedule"
+
+    @asynchronous
     async def test_what_was_due_is_ready(self, harness: Harness) -> None:
         broker = await harness.open_broker()
         await broker.publish([message("past", due=harness.now() - 5), message("long ago", due=1.0)])
@@ -167,4 +179,5 @@ async def _arrival(harness: Harness, claim: Awaitable[Sequence[Delivery]], *, se
     """What a claim returns while ``seconds`` pass."""
     waiting = asyncio.ensure_future(claim)
     await harness.elapse(seconds + 0.001)  # dues are whole microseconds
-    return await waiting
+    async with asyncio.timeout(harness.late + 2):
+        return await waiting

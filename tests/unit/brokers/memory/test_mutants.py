@@ -8,16 +8,27 @@ from typing import Any
 
 import pytest
 
-from celeriac.brokers.memory import broker as broker_module
+from celeriac.brokers.memory import broker_port
 from celeriac.brokers.memory import queues as queues_module
-from celeriac.brokers.memory.blocking import MemoryPublisher
-from celeriac.brokers.memory.broker import MemoryBroker
+from celeriac.brokers.memory.blocking_ports import MemoryPublisher
+from celeriac.brokers.memory.broker_port import MemoryBroker
 from celeriac.brokers.memory.queues import Queues
 from celeriac.brokers.memory.results import Results
 from celeriac.model.message import Malformed, Marks
 from celeriac.model.settle import Accept, Release
-from celeriac.testing.conformance import finishing, histories, leases, lifecycle, order, payloads, producers
-from celeriac.testing.conformance import results, schedule, settling, waiting
+from celeriac.testing.conformance import (
+    finishing,
+    histories,
+    leases,
+    lifecycle,
+    order,
+    payloads,
+    producers,
+    results,
+    schedule,
+    settling,
+    waiting,
+)
 from tests.conformance.test_memory import MemoryHarness
 
 Patch = pytest.MonkeyPatch
@@ -91,7 +102,7 @@ def stores_though_fenced(patch: Patch) -> None:
     async def mutant(self: MemoryBroker, completions: Any) -> Any:
         for each in completions:
             if each.result is not None:
-                self._server.results.put(each.result, 0.0)
+                self._server.results.put(each.result, self._server.clock.monotonic())
         return await finish(self, completions)
 
     patch.setattr(MemoryBroker, "finish", mutant)
@@ -159,17 +170,17 @@ def takes_the_newest(patch: Patch) -> None:
 
 
 def ignores_priorities(patch: Patch) -> None:
-    patch.setattr(broker_module, "step_of", lambda priority: 0)
+    patch.setattr(broker_port, "step_of", lambda priority: 0)
 
 
 def turns_priorities_round(patch: Patch) -> None:
     step_of = queues_module.step_of
-    patch.setattr(broker_module, "step_of", lambda priority: 3 - step_of(priority))
+    patch.setattr(broker_port, "step_of", lambda priority: 3 - step_of(priority))
 
 
 def forgets_marks(patch: Patch) -> None:
-    remark = broker_module.remark
-    patch.setattr(broker_module, "remark", lambda delivery, marks: remark(delivery, Marks()))
+    remark = broker_port.remark
+    patch.setattr(broker_port, "remark", lambda delivery, marks: remark(delivery, Marks()))
 
 
 def ignores_back(patch: Patch) -> None:
@@ -221,7 +232,7 @@ def fails_on_malformed(patch: Patch) -> None:
 def publishes_half(patch: Patch) -> None:
     def mutant(self: MemoryPublisher, messages: Any, *, timeout: float) -> None:
         for each in messages:
-            broker_module.publish(self._server, [each])
+            broker_port.publish(self._server, [each])
 
     patch.setattr(MemoryPublisher, "publish", mutant)
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from queue import Empty
 from typing import Any
 
-from celeriac.brokers.memory.broker import publish
+from celeriac.brokers.memory.broker_port import publish
 from celeriac.brokers.memory.results import Watcher
-from celeriac.brokers.memory.server import Server
+from celeriac.brokers.memory.shared import Server
 from celeriac.codec.envelope import new_id
 from celeriac.codec.json import dumps, loads
 from celeriac.model.message import Message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from celeriac.brokers.memory.server import Server
+from celeriac.brokers.memory.shared import Server
 from celeriac.exceptions import OperationalError
 from celeriac.model.settle import StoredResult
 from celeriac.ports import AdapterOptions

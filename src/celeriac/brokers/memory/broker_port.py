@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from celeriac.brokers.memory.listener import Listener
 from celeriac.brokers.memory.queues import Lease, step_of
-from celeriac.brokers.memory.server import Server
+from celeriac.brokers.memory.shared import Server
 from celeriac.brokers.memory.waiter import Waiter
 from celeriac.codec.envelope import delivery, encode, remark
 from celeriac.codec.json import dumps
