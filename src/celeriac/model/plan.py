@@ -77,7 +77,8 @@ def plan(
     if type(outcome) is o.Success:
         return _succeeded(delivery, outcome, options, embed)
     context = _Context(delivery=delivery, options=options, now=now, embed=embed, worker=worker, park=park)
-    return _DECIDE[type(outcome)](context, outcome)
+    decided: Plan = _DECIDE[type(outcome)](context, outcome)
+    return decided
 
 
 class _Context(Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ def backoff(
     ``retry_backoff``/``retry_jitter``); without jitter the span itself.
     """
     # 2**retries overflows a float beyond 1023; the maximum is reached long before.
-    span = min(maximum, base * 2 ** min(retries, 64))
+    span: float = min(maximum, base * 2 ** min(retries, 64))
     return span * rand if jitter else span
 
 

@@ -58,9 +58,8 @@ class Child:
     """Fetches and runs tasks of ``app``. ``open_broker`` and ``open_store`` make the adapters, on the I/O loop.
 
     ``extras`` are further services (coroutine functions of the child) on the same loop: the agent's, in one process.
-    ``connecting()`` is called once the loop runs, ``ready()`` once the servers answered; ``abandon()`` when
-    everything is given back and tasks still run, which no
-    thread can end: a process leaves there.
+    ``connecting()`` is called once the loop runs, ``ready()`` once the servers answered; ``abandon()`` when everything
+    is given back and tasks still run, which no thread can end: a process leaves there.
     """
 
     def __init__(

@@ -47,8 +47,8 @@ class Report:
         if self._info_received:
             shown = ""
             if self._log_arguments:
-                shown = f" args={_clean(message.headers.get('argsrepr'))}
-                kwargs={_clean(message.headers.get('kwargsrepr'))}"
+                get = message.headers.get
+                shown = f" args={_clean(get('argsrepr'))} kwargs={_clean(get('kwargsrepr'))}"
             _received.info("Task %s[%s] received%s", _clean(_name(message)), _clean(message.id), shown)
         if signals.task_received.receivers:
             signals.task_received.send(sender=None, request=request)
