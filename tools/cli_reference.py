@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import cleandoc
 from pathlib import Path
 
 import click
@@ -57,7 +58,7 @@ def _argument(param: click.Argument) -> str:
 
 
 def _prose(text: str | None) -> str:
-    return (text or "").strip()
+    return cleandoc(text or "")
 
 
 def _options(command: click.Command) -> str:
@@ -75,7 +76,7 @@ def _options(command: click.Command) -> str:
 
 def _exit_codes() -> str:
     lines = (failure.__doc__ or "").splitlines()
-    return "\n".join(line for line in lines if line.startswith("|")) + "\n"
+    return "\n".join(line for line in lines if line.startswith("|")).replace("``", "`") + "\n"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from celeriac.app.base import Celery
 from celeriac.contrib.testing import worker as testing
 from celeriac.contrib.testing.app import TestApp, setup_default_app
 from celeriac.contrib.testing.worker import TestWorkController, start_worker
-from celeriac.exceptions import NotRegistered, Reject, TimeoutError
+from celeriac.exceptions import ImproperlyConfigured, NotRegistered, Reject, WorkerShutdown
+from celeriac.exceptions import TimeoutError as Late
 from celeriac.result import AsyncResult
 
 
@@ -55,10 +56,10 @@ def declare(app: Celery) -> None:
 
 
 @pytest.fixture
-def threads() -> Iterator[Callable[[], list[str]]]:
-    """Names of the threads that a test has started and that still run."""
+def threads() -> Callable[[], list[threading.Thread]]:
+    """The threads that a test has started and that still run."""
     before = set(threading.enumerate())
-    yield lambda: [thread.name for thread in threading.enumerate() if thread not in before]
+    return lambda: [thread for thread in threading.enumerate() if thread not in before]
 
 
 def delayed(app: Celery, name: str, *args: object) -> AsyncResult[object]:
@@ -88,7 +89,7 @@ def test_retries_and_errors(app: Celery) -> None:
         with pytest.raises(ConnectionResetError):
             delayed(app, "automatic").get(timeout=10)
         never = delayed(app, "fail", "reject")
-        with pytest.raises(TimeoutError):
+        with pytest.raises(Late):
             never.get(timeout=0.1)
 
 
@@ -150,7 +151,7 @@ def test_threads_run_at_the_same_time(app: Celery) -> None:
         assert all(result.get(timeout=10) for result in [meet.delay() for _ in range(3)])
 
 
-def test_no_thread_is_left(app: Celery, threads: Callable[[], list[str]]) -> None:
+def test_no_thread_is_left(app: Celery, threads: Callable[[], list[threading.Thread]]) -> None:
     for pool in ("solo", "threads"):
         with start_worker(app, pool=pool, concurrency=2):
             delayed(app, "add", 1, 1).get(timeout=10)
@@ -158,48 +159,64 @@ def test_no_thread_is_left(app: Celery, threads: Callable[[], list[str]]) -> Non
         assert threads() == []
 
 
-def test_running_tasks_end_before_it_stops(app: Celery, threads: Callable[[], list[str]]) -> None:
-    running = threading.Event()
+def test_running_tasks_end_before_it_stops(app: Celery, threads: Callable[[], list[threading.Thread]]) -> None:
+    running = threading.Barrier(2)
 
     @app.task(name="slow")
     def slow() -> str:
-        running.set()
+        running.wait(10)
         time.sleep(0.2)
         return "done"
 
     @app.task(name="slow_async")
     async def slow_async() -> str:
+        running.wait(10)
         await asyncio.sleep(0.2)
         return "done"
 
-    with start_worker(app):
-        results = [slow.delay(), slow_async.delay()]
-        running.wait(10)
-        time.sleep(0.05)
-    assert [result.get(timeout=0.1) for result in results] == ["done", "done"]
+    for task in (slow, slow_async):
+        with start_worker(app):
+            result = task.delay()
+            running.wait(10)
+        assert result.get(timeout=0.1) == "done"
     assert threads() == []
 
 
-def test_a_task_that_does_not_end_is_named(app: Celery, threads: Callable[[], list[str]]) -> None:
-    running, end = threading.Event(), threading.Event()
+def run_endless(app: Celery, end: threading.Event, error: type[Exception] | None = None) -> None:
+    """Leave a worker's block while a task runs that ends with ``end``."""
+    running = threading.Event()
 
     @app.task(name="endless")
     def endless() -> None:
         running.set()
         end.wait(30)
 
+    with start_worker(app, shutdown_timeout=0.1):
+        endless.delay()
+        running.wait(10)
+        if error is not None:
+            raise error
+
+
+def test_a_task_that_does_not_end_is_named(app: Celery, threads: Callable[[], list[threading.Thread]]) -> None:
+    end = threading.Event()
     with pytest.raises(RuntimeError, match=r"did not stop within 0.1 s: task endless\[.*\] runs for .* s"):
-        with start_worker(app, shutdown_timeout=0.1):
-            endless.delay()
-            running.wait(10)
+        run_endless(app, end)
     end.set()
-    for thread in threading.enumerate():
-        if thread.name in threads():
-            thread.join(10)
+    for thread in threads():
+        thread.join(10)
     assert threads() == []
 
 
-def test_a_coroutine_that_does_not_end_is_cancelled(app: Celery, threads: Callable[[], list[str]]) -> None:
+def test_the_error_of_a_test_is_not_hidden(app: Celery) -> None:
+    end = threading.Event()
+    with pytest.raises(AssertionError) as caught:
+        run_endless(app, end, AssertionError)
+    end.set()
+    assert "endless" in caught.value.__notes__[0]
+
+
+def test_a_coroutine_that_does_not_end_is_cancelled(app: Celery, threads: Callable[[], list[threading.Thread]]) -> None:
     running = threading.Event()
 
     @app.task(name="endless")
@@ -213,24 +230,7 @@ def test_a_coroutine_that_does_not_end_is_cancelled(app: Celery, threads: Callab
     assert threads() == []
 
 
-def test_the_error_of_a_test_is_not_hidden(app: Celery) -> None:
-    running, end = threading.Event(), threading.Event()
-
-    @app.task(name="endless")
-    def endless() -> None:
-        running.set()
-        end.wait(30)
-
-    with pytest.raises(AssertionError) as caught:
-        with start_worker(app, shutdown_timeout=0.1):
-            endless.delay()
-            running.wait(10)
-            raise AssertionError
-    end.set()
-    assert "endless" in caught.value.__notes__[0]
-
-
-def test_what_keeps_it_from_starting_is_raised(app: Celery, threads: Callable[[], list[str]]) -> None:
+def test_what_keeps_it_from_starting_is_raised(app: Celery, threads: Callable[[], list[threading.Thread]]) -> None:
     app.conf.include = ["there_is_no_such_module"]
     with pytest.raises(RuntimeError, match="there_is_no_such_module"), start_worker(app):
         raise AssertionError("it has started")
@@ -240,7 +240,7 @@ def test_what_keeps_it_from_starting_is_raised(app: Celery, threads: Callable[[]
 def test_bad_arguments(app: Celery) -> None:
     with pytest.raises(TypeError, match="'conc'"), start_worker(app, conc=3):
         pass
-    with pytest.raises(ValueError, match="gevent"), start_worker(app, pool="gevent"):
+    with pytest.raises(ImproperlyConfigured, match="gevent"), start_worker(app, pool="gevent"):
         pass
 
 
@@ -257,9 +257,7 @@ def test_without_results_it_is_not_pinged(app: Celery) -> None:
         assert seen.wait(10)
 
 
-def test_a_task_may_end_the_worker(app: Celery, threads: Callable[[], list[str]]) -> None:
-    from celeriac.exceptions import WorkerShutdown
-
+def test_a_task_may_end_the_worker(app: Celery, threads: Callable[[], list[threading.Thread]]) -> None:
     @app.task(name="leave")
     def leave() -> None:
         raise WorkerShutdown

@@ -6,7 +6,7 @@ signature goes through it, with a producer that collects. Called by ``Celery.sen
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from celeriac.canvas import Signature, maybe_signature
@@ -15,7 +15,7 @@ from celeriac.exceptions import NotRegistered
 from celeriac.model.message import Message
 from celeriac.result import AsyncResult
 
-__all__ = ["send_many"]
+__all__ = ["calls_of", "send_many"]
 
 _OURS = frozenset({"celeriac.app.sending", "celeriac.app.task"})
 
@@ -89,3 +89,12 @@ def _direct(signature: Any) -> Any:
         return None
     plain = type(task).apply_async.__module__ in _OURS and "apply_async" not in vars(task)
     return task if plain and not task.names_shadows else False
+
+
+def calls_of(task: Any, calls: Iterable[Any], options: dict[str, Any]) -> Iterator[Signature[Any]]:
+    """One signature of ``task`` per element of ``calls``; see ``Task.delay_many``."""
+    for call in calls:
+        args, kwargs = call, None
+        if len(call) == 2 and isinstance(call[1], dict) and isinstance(call[0], (list, tuple)):
+            args, kwargs = call
+        yield Signature(task, args, kwargs, options or None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from celeriac import signals
 from celeriac.app.declare import task_from_function, warn_of_duplicate
@@ -12,8 +12,11 @@ from celeriac.app.loader import BaseLoader, loader_class
 from celeriac.app.naming import gen_task_name
 from celeriac.app.registry import TaskRegistry
 from celeriac.app.state import announce_finalized, connect_on_app_finalize
-from celeriac.app.task import Task
 from celeriac.conf.source import import_object
+
+if TYPE_CHECKING:
+    from celeriac.app.decorators import AsyncTask, BoundDecorator, Decorator
+    from celeriac.app.task import Task
 
 __all__ = ["Declaring"]
 
@@ -41,17 +44,17 @@ class Declaring:
     _fixups: list[Any]
 
     @overload
-    def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
     @overload
     def task(self, fun: Callable[P, R], /) -> Task[P, R]: ...
     @overload
     def task(
         self, *, bind: Literal[True], name: str | None = ..., base: Any = ..., **options: Any
-    ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+    ) -> BoundDecorator: ...
     @overload
     def task(
         self, *, name: str | None = ..., base: Any = ..., bind: Literal[False] = ..., **options: Any
-    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    ) -> Decorator: ...
 
     def task(self, *args: Any, **options: Any) -> Any:
         """Make a task of a function: ``@app.task`` or ``@app.task(name=…, bind=True, max_retries=5, …)``.

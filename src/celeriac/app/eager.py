@@ -150,9 +150,7 @@ def _raise(outcome: Outcome, request: Request) -> None:
 def _result(task: Any, request: Request, outcome: Outcome) -> EagerResult[Any]:
     message = Message(id=request.id or "", task=task.name, headers={"root_id": request.root_id}, body=b"")
     embed = Embed(request.callbacks, request.errbacks, request.chain)
-    decided = plan(
-        Delivery(message=message, token="", queue=""), outcome, task.options(), time(), 0.0, embed=embed
-    )
+    decided = plan(Delivery(message=message, token="", queue=""), outcome, task.options(), time(), 0.0, embed=embed)
     _send(task, decided)
     match outcome:
         case Success(value=value):

@@ -5,6 +5,7 @@ Called by the app and by workers at their start. Knows no tasks.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
@@ -63,9 +64,10 @@ class BaseLoader:
         """Import a module by name."""
         return import_module(module, package)
 
-    def import_from_cwd(self, module: str) -> Any:
-        """Import a module (or ``module:attribute``), those in the working directory included."""
-        return import_object(module)
+    def import_from_cwd(self, module: str) -> ModuleType:
+        """Import a module by name, those in the working directory included."""
+        import_object(f"{module}:__name__")
+        return sys.modules[module]
 
     def import_task_module(self, module: str) -> Any:
         """Import a module for its tasks. Raises ``ImproperlyConfigured`` naming the setting when there is none."""

@@ -5,13 +5,13 @@ Knows names and defaults. Called once per task, by ``Task.options`` and at the f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from celeriac.conf.check import in_seconds
 from celeriac.model.options import TaskOptions
 
-__all__ = ["FROM_SETTINGS", "FromSetting", "send_defaults", "task_options"]
+__all__ = ["FROM_SETTINGS", "FromSetting", "Sending", "send_defaults", "task_options"]
 
 #: Attributes of tasks that follow a setting unless the task has its own.
 FROM_SETTINGS = {
@@ -58,6 +58,19 @@ class FromSetting:
     def __get__(self, task: Any, owner: Any) -> Any:
         app = owner._app
         return None if app is None else app.conf[self.setting]
+
+
+class Sending:
+    """What every send of one task needs, worked out once."""
+
+    __slots__ = ("check", "defaults", "names")
+
+    def __init__(self, defaults: dict[str, Any], check: Callable[..., object] | None, names: bool) -> None:
+        self.defaults = defaults
+        #: Takes the arguments, raises TypeError when they do not fit.
+        self.check = check
+        #: ``shadow_name`` is the user's own.
+        self.names = names
 
 
 def send_defaults(task: Any) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from celeriac.app.proxy import Proxy
 from celeriac.app.state import active_apps, connect_on_app_finalize, get_current_app
 
 if TYPE_CHECKING:
+    from celeriac.app.decorators import AsyncTask, BoundDecorator, Decorator
     from celeriac.app.task import Task
 
 __all__ = ["shared_task"]
@@ -18,17 +19,13 @@ R = TypeVar("R")
 
 
 @overload
-def shared_task(fun: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+def shared_task(fun: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
 @overload
 def shared_task(fun: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def shared_task(
-    *, bind: Literal[True], name: str | None = ..., **options: Any
-) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+def shared_task(*, bind: Literal[True], name: str | None = ..., **options: Any) -> BoundDecorator: ...
 @overload
-def shared_task(
-    *, name: str | None = ..., bind: Literal[False] = ..., **options: Any
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def shared_task(*, name: str | None = ..., bind: Literal[False] = ..., **options: Any) -> Decorator: ...
 
 
 def shared_task(*args: Any, **options: Any) -> Any:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 from celeriac.app import request as _request
 from celeriac.app.annotations import annotations_for
 from celeriac.app.arguments import is_coroutine_function
+from celeriac.app.bulk import calls_of
 from celeriac.app.eager import apply_eagerly, round_trip
-from celeriac.app.options import FROM_SETTINGS, FromSetting, send_defaults, task_options
+from celeriac.app.options import FROM_SETTINGS, FromSetting, Sending, send_defaults, task_options
 from celeriac.app.registry import unpickle_task
 from celeriac.app.replace import replacement, run_instead
 from celeriac.app.retry import ask_for_retry, signature_from_request
@@ -96,7 +97,7 @@ class Task(Generic[P, R]):
     _default_request: Any = None
     #: Made at the first send or run, forgotten when an attribute changes.
     _options: TaskOptions | None = None
-    _sending: _Sending | None = None
+    _sending: Sending | None = None
     _request_class: Any = None
     _bound = False
     _coroutine: bool | None = None
@@ -291,11 +292,11 @@ class Task(Generic[P, R]):
         """``shadow_name`` is the user's own."""
         return (self._sending or self._prepare()).names
 
-    def _prepare(self) -> _Sending:
+    def _prepare(self) -> Sending:
         """Work out what every send needs, once."""
         self._bind_once()
         checked = self.app.strict_typing if self.typing is None else self.typing
-        self._sending = sending = _Sending(
+        self._sending = sending = Sending(
             send_defaults(self),
             getattr(self, "__header__", None) if checked else None,
             task_has_custom(self, "shadow_name") or "shadow_name" in vars(self),
@@ -320,7 +321,7 @@ class Task(Generic[P, R]):
         One round trip per ``chunk`` messages; no more than that many are in memory at a time. An element is taken for
         ``(args, kwargs)`` when it is a pair of a list or tuple and a dict. ``options`` are those of ``apply_async``.
         """
-        return cast("list[AsyncResult[R]]", self.app.send_many(_calls(self, calls, options), chunk=chunk))
+        return cast("list[AsyncResult[R]]", self.app.send_many(calls_of(self, calls, options), chunk=chunk))
 
     def shadow_name(self, args: Any, kwargs: Any, options: dict[str, Any]) -> str | None:
         """For subclasses: the name that logs and events show for this call; None: the task's own."""
@@ -494,24 +495,3 @@ for _name, _setting in FROM_SETTINGS.items():
 
 #: Celery's older name.
 BaseTask = Task
-
-
-class _Sending:
-    """What every send of one task needs, worked out once."""
-
-    __slots__ = ("check", "defaults", "names")
-
-    def __init__(self, defaults: dict[str, Any], check: Callable[..., object] | None, names: bool) -> None:
-        self.defaults = defaults
-        #: Takes the arguments, raises TypeError when they do not fit.
-        self.check = check
-        #: ``shadow_name`` is the user's own.
-        self.names = names
-
-
-def _calls(task: Any, calls: Iterable[Any], options: dict[str, Any]) -> Iterable[Signature[Any]]:
-    for call in calls:
-        args, kwargs = call, None
-        if len(call) == 2 and isinstance(call[1], dict) and isinstance(call[0], (list, tuple)):
-            args, kwargs = call
-        yield Signature(task, args, kwargs, options or None)

@@ -109,8 +109,12 @@ def decompress(data: bytes, content_type: str, limit: int) -> bytes:
     except Exception as error:  # each library has an error class of its own, to be had only by importing it
         raise DecodeError(f"damaged {content_type} data: {error}") from error
     if len(result) > limit:
-        raise MessageTooLarge(f"the decompressed body is more than max_message_bytes={limit}")
+        raise _too_large(limit)
     return result
+
+
+def _too_large(limit: int) -> MessageTooLarge:
+    return MessageTooLarge(f"the decompressed body is more than max_message_bytes={limit}")
 
 
 def _inflate(data: bytes, limit: int) -> bytes:
@@ -132,7 +136,7 @@ def _unzstd(data: bytes, limit: int) -> bytes:
     zstandard = _zstandard()
     size = zstandard.frame_content_size(data)  # -1: not said
     if size > limit:
-        return bytes(limit + 1)  # too large, and not worth a look
+        raise _too_large(limit)
     decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
     with decompressor.stream_reader(data, read_across_frames=False) as reader:
         result: bytes = reader.read(limit + 1)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from celeriac.codec.json import check_depth, loads, plain
+from celeriac.codec.json import check_depth, dumps, loads, plain
 from celeriac.exceptions import CeleryError, DecodeError
 from celeriac.model.message import MARK, NO_MARKS, Delivery, Malformed, Marks, Message
 
@@ -88,26 +88,23 @@ def encode(message: Message, *, marks: Marks | None = None, redelivered: bool = 
     if marks is not None or redelivered:
         headers = dict(plain(headers))
         if marks is not None:
-            headers[MARK] = marks
+            headers[MARK] = msgspec.to_builtins(marks)
         if redelivered:
             headers["redelivered"] = True
-    return _encode(
-        _OutEnvelope(
-            message.body,
-            message.content_encoding,
-            message.content_type,
-            headers,
-            _OutProperties(
-                message.correlation_id or message.id,
-                message.reply_to,
-                message.delivery_mode,
-                _DeliveryInfo(message.exchange, message.routing_key or message.queue),
-                message.priority,
-                "base64",
-                new_id(),
-            ),
-        )
+    properties = _OutProperties(
+        message.correlation_id or message.id,
+        message.reply_to,
+        message.delivery_mode,
+        _DeliveryInfo(message.exchange, message.routing_key or message.queue),
+        message.priority,
+        "base64",
+        new_id(),
     )
+    out = _OutEnvelope(message.body, message.content_encoding, message.content_type, headers, properties)
+    try:
+        return _encode(out)
+    except UnicodeEncodeError:  # lone surrogates, in argsrepr for instance: Python's JSON escapes them
+        return dumps(msgspec.to_builtins(out))
 
 
 def decode(raw: bytes, *, queue: str, zone: tzinfo = UTC, max_bytes: int = 32 * 1024 * 1024) -> Message | Malformed:

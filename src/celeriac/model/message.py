@@ -1,6 +1,7 @@
 """What producers hand over and workers are lent: Message, Malformed, Delivery.
 
-Pure values. The codec makes them from bytes; adapters carry them; ``plan`` decides about them.
+Pure values. The codec makes them from bytes; adapters carry them; ``plan`` decides about them. They are outside the
+garbage collector (``gc=False``): they are made by the thousand, and none can be part of a cycle.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ __all__ = ["MARK", "Delivery", "Malformed", "Marks", "Message"]
 MARK = "celeriac"
 
 
-class Message(Struct, frozen=True, kw_only=True):
+class Message(Struct, frozen=True, kw_only=True, gc=False):
     """A task message: Celery protocol 2, whatever came in (``celery-wire.md`` §3.1).
 
     ``headers`` holds every header as it is on the wire; the typed fields repeat those that decisions are made on,
@@ -47,7 +48,7 @@ class Message(Struct, frozen=True, kw_only=True):
     soft_time_limit: float | None = None
 
 
-class Malformed(Struct, frozen=True, kw_only=True):
+class Malformed(Struct, frozen=True, kw_only=True, gc=False):
     """Bytes that are no task message, and why. Goes to the dead letters with ``raw``."""
 
     reason: str
@@ -57,7 +58,7 @@ class Malformed(Struct, frozen=True, kw_only=True):
     task: str = ""
 
 
-class Marks(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Marks(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What is known of earlier deliveries of a message (header ``celeriac``); written on the rare restore path only."""
 
     #: Crashes attributed to this task.
@@ -74,7 +75,7 @@ class Marks(Struct, frozen=True, kw_only=True, omit_defaults=True):
 NO_MARKS = Marks()
 
 
-class Delivery(Struct, frozen=True, kw_only=True):
+class Delivery(Struct, frozen=True, kw_only=True, gc=False):
     """A message lent to one child under a lease.
 
     ``token`` is the fencing token: the server refuses any write under a token that is no longer held.

@@ -42,7 +42,7 @@ class Send(Struct, frozen=True):
     options: Mapping[str, Any] = _NO_OPTIONS
 
 
-class Plan(Struct, frozen=True, kw_only=True):
+class Plan(Struct, frozen=True, kw_only=True, gc=False):
     """Everything that follows from one attempt.
 
     ``state`` is what to store, with ``value`` (a result, or the exception); None: nothing is stored. ``event`` is the
@@ -63,7 +63,6 @@ def plan(
     options: TaskOptions,
     now: float,
     rand: float,
-    *,
     embed: Embed | None = None,
     worker: str = "",
     park: float = 60.0,

@@ -34,13 +34,13 @@ class DeadReason(StrEnum):
     LEASE_EXPIRED = "lease expired too often"
 
 
-class Accept(Struct, frozen=True):
+class Accept(Struct, frozen=True, gc=False):
     """Done: the message is forgotten."""
 
     delivery: Delivery
 
 
-class Release(Struct, frozen=True):
+class Release(Struct, frozen=True, gc=False):
     """Back to ready (to the front, so that it is next), or to the schedule when ``due`` is in the future.
 
     ``marks`` replaces the message's marks when not None; without it the stored bytes go back unchanged.
@@ -70,7 +70,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
 Settlement = Accept | Release | DeadLetter
 
 
-class StoredResult(Struct, frozen=True):
+class StoredResult(Struct, frozen=True, gc=False):
     """A result record ready to be written: ``body`` is the encoded record (``celery-wire.md`` §3.5).
 
     ``expires`` is the life time in seconds, or None for ever. A record that is not ``terminal`` never replaces a
@@ -83,7 +83,7 @@ class StoredResult(Struct, frozen=True):
     expires: float | None = None
 
 
-class Completion(Struct, frozen=True, kw_only=True):
+class Completion(Struct, frozen=True, kw_only=True, gc=False):
     """Everything one plan wants written, in the order *publish → store → settle*."""
 
     settlement: Settlement

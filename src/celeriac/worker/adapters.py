@@ -10,20 +10,15 @@ if TYPE_CHECKING:
     from celeriac.app.base import Celery
     from celeriac.ports import Broker, ResultStore
 
-__all__ = ["broker_of", "broker_url", "store_of"]
-
-
-def broker_url(app: Celery) -> str:
-    """Where workers of ``app`` claim."""
-    return resolver.read_url(app.conf, app.default_url())
+__all__ = ["broker_of", "store_of"]
 
 
 def broker_of(app: Celery, owner: str) -> Broker:
     """The broker adapter under the name ``owner``; not open yet."""
-    return resolver.broker(broker_url(app), resolver.adapter_options(app.conf, owner=owner))
+    return resolver.broker(app.broker_url, resolver.adapter_options(app.conf, owner=owner))
 
 
 def store_of(app: Celery) -> ResultStore | None:
     """The result store adapter, or None when results are disabled; not open yet."""
-    url = app.result_url
+    url = app.backend_url
     return resolver.store(url, resolver.store_options(app.conf)) if url else None

@@ -104,7 +104,7 @@ class Child:
         self._stop_requested: asyncio.Event
         self._grace = options.grace
         self._failed: BaseException | None = None
-        results = app.result_url is not None
+        results = app.backend_url is not None
         self.runner = Runner(app, options, slot=slot, report=self.report, results=results)
         self.runner.started = self._record_started
         self.runner.after = self._after_task

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from celeriac import states
 from celeriac.app import trace
 from celeriac.codec.body import decode_body
-from celeriac.codec.failures import exception_to_data, format_traceback
-from celeriac.codec.results import encode_result
+from celeriac.codec.failures import format_traceback
 from celeriac.exceptions import (
     ContentDisallowed,
     DecodeError,
@@ -37,6 +33,7 @@ from celeriac.model.options import TaskOptions
 from celeriac.model.outcome import Embed
 from celeriac.model.plan import Plan, Send, plan
 from celeriac.model.settle import Completion, StoredResult
+from celeriac.worker.records import Recorder
 from celeriac.worker.report import Report
 
 if TYPE_CHECKING:
@@ -98,7 +95,8 @@ class Runner:
         conf = app.conf
         self._accept = frozenset(conf.accept_content)
         self._max_bytes: int = conf.max_message_bytes
-        self._serializer: str = conf.result_serializer
+        self._hostname = options.hostname
+        self._recorder = Recorder(options.hostname, conf.result_serializer)
 
     # -- lookup ------------------------------------------------------------------------------------------------
 
@@ -141,22 +139,18 @@ class Runner:
             return prepared
         entry, request, embed = prepared
         message: Message = delivery.message  # type: ignore[assignment]
-        hard = self._hard_limit(message, entry.options)
-        slot = self._slot
+        options, slot = entry.options, self._slot
         if slot is not None:
+            hard = self._hard_limit(message, options)
             slot.begin(delivery.token, message.id, started, started + hard if hard else 0.0, hard or 0.0)
-        if soft is not None:
-            limit = message.soft_time_limit or entry.options.soft_time_limit or self.options.soft_time_limit
-            if limit is not None:
-                soft.arm(limit, started)
-                outcome = entry.tracer.run(request)
-                soft.disarm()
-            else:
-                outcome = entry.tracer.run(request)
-        else:
+        limit = message.soft_time_limit or options.soft_time_limit or self.options.soft_time_limit
+        if limit is None or soft is None:
             outcome = entry.tracer.run(request)
-        runtime = time.monotonic() - started
-        completion = self.conclude(delivery, outcome, entry=entry, embed=embed, request=request, runtime=runtime)
+        else:
+            soft.arm(limit, started)
+            outcome = entry.tracer.run(request)
+            soft.disarm()
+        completion = self.conclude(delivery, outcome, entry, embed, request, time.monotonic() - started)
         if slot is not None:
             slot.end()
         return completion
@@ -186,7 +180,7 @@ class Runner:
             self.terminated.discard(delivery.token)
             outcome = o.Revoked("terminated")
         runtime = time.monotonic() - started
-        return self.conclude(delivery, outcome, entry=entry, embed=embed, request=request, runtime=runtime)
+        return self.conclude(delivery, outcome, entry, embed, request, runtime)
 
     def _prepare(self, delivery: Delivery) -> Completion | tuple[Entry, Any, Embed]:
         message = delivery.message
@@ -199,10 +193,9 @@ class Runner:
             args, kwargs, embed = decode_body(message, accept=self._accept, max_bytes=self._max_bytes)
         except (DecodeError, ContentDisallowed, MessageTooLarge, InvalidTaskError) as error:
             return self.conclude(delivery, o.Discarded(error, f"{type(error).__name__}: {error}"), entry=entry)
-        hostname = self.options.hostname
-        request = entry.request(message, args, kwargs, embed, hostname=hostname, redelivered=delivery.redelivered)
+        request = entry.request(message, args, kwargs, embed, hostname=self._hostname, redelivered=delivery.redelivered)
         if entry.options.track_started and self.started is not None:
-            self.started(self._started_record(message, entry.options))
+            self.started(self._recorder.started(message, entry.options))
         self.report.received(message, request)
         return entry, request, embed
 
@@ -212,34 +205,30 @@ class Runner:
         self,
         delivery: Delivery,
         outcome: o.Outcome,
-        *,
         entry: Entry | None = None,
         embed: Embed | None = None,
         request: Any = None,
         runtime: float = 0.0,
     ) -> Completion:
-        """The completion of an outcome: plan, encode, report. Also for deliveries that were not run."""
+        """The completion of an outcome: plan, encode, report. Also for deliveries that were not run.
+
+        ``request`` is None when the task did not run; ``runtime`` in seconds.
+        """
         message = delivery.message
         if entry is None:
             entry = self.entry(message.task)
         options = entry.options if entry is not None else self._foreign(message.task)
-        if embed is None and not isinstance(message, Malformed) and type(outcome) in _TELLS_ERRBACKS:
+        if embed is None and type(outcome) in _TELLS_ERRBACKS and not isinstance(message, Malformed):
             embed = self._embed(message)
-        now, rand = time.time(), random.random()
-        hostname, park = self.options.hostname, self.options.park
-        decided = plan(delivery, outcome, options, now, rand, embed=embed, worker=hostname, park=park)
+        now = time.time()
+        decided = plan(delivery, outcome, options, now, random.random(), embed, self._hostname, self.options.park)
         try:
-            asked = request.__dict__.get("sends") if request is not None else None
-            sends = (*decided.sends, *map(Send, asked)) if asked else decided.sends
-            messages = self._messages(sends) if sends else ()
-            record = self._record(message, decided, options, request) if decided.state and self._results else None
-        except Exception as error:  # user code in routers and apply_async; values that cannot be encoded
-            if type(outcome) is o.Failure and not decided.sends:
-                raise
-            failure = o.Failure(error, format_traceback(error))
-            bare = plan(delivery, failure, options, now, rand, embed=None, worker=hostname, park=park)
-            outcome, decided, messages = failure, bare, ()
-            record = self._record(message, bare, options, request) if bare.state and self._results else None
+            messages = self._messages(decided.sends, request)
+            record = self._record(message, decided, options, request, now)
+        except Exception as error:  # noqa: BLE001 - user code in routers and apply_async; values that cannot be encoded
+            outcome = o.Failure(error, format_traceback(error))
+            decided = plan(delivery, outcome, options, now, 0.0, None, self._hostname, self.options.park)
+            messages, record = (), self._record(message, decided, options, request, now)
         if request is not None:
             self._count(message.task, runtime)
         self.report.concluded(delivery, outcome, decided, runtime)
@@ -254,61 +243,23 @@ class Runner:
         if self.after is not None:
             self.after()
 
-    def _messages(self, sends: Sequence[Send]) -> list[Message]:
+    def _messages(self, sends: Sequence[Send], request: Any) -> Sequence[Message]:
+        """The messages of what is to be sent; ``request.sends`` are retries of ``self.retry(throw=False)``."""
+        asked = request.__dict__.get("sends") if request is not None else None
+        if not (sends or asked):
+            return ()
         collector = _Collector()
-        for send in sends:
+        for send in (*sends, *map(Send, asked or ())):
             signature = self.app.signature(send.signature)
             signature.apply_async(send.args or None, producer=collector, **send.options)
         return collector.messages
 
-    def _record(self, message: Any, decided: Plan, options: TaskOptions, request: Any) -> StoredResult:
-        state, value = decided.state, decided.value
-        assert state is not None
-        terminal = state in states.READY_STATES
-        headers = message.headers
-        extended: dict[str, Any] | None = None
-        if options.result_extended:
-            extended = self._extended(message, request)
-        elif state == states.RETRY:
-            # How a redelivered copy of this attempt is recognised as done.
-            extended = {"retries": message.retries}
-        children = request.children if request is not None else None
-        body = encode_result(
-            task_id=message.id,
-            state=state,
-            result=value if state == states.SUCCESS else exception_to_data(value),
-            traceback=decided.traceback,
-            children=[child.as_tuple() for child in children] if children else (),
-            date_done=datetime.now(UTC).isoformat() if terminal else None,
-            group_id=headers.get("group"),
-            parent_id=headers.get("parent_id"),
-            extended=extended,
-            serializer=self._serializer,
-        )
-        return StoredResult(message.id, body, terminal, options.result_expires)
-
-    def _extended(self, message: Message, request: Any) -> dict[str, Any]:
-        known = request is not None
-        return {
-            "name": message.task,
-            "args": list(request.args or ()) if known else None,
-            "kwargs": request.kwargs if known else None,
-            "worker": self.options.hostname,
-            "retries": message.retries,
-            "queue": message.routing_key or message.queue,
-        }
-
-    def _started_record(self, message: Message, options: TaskOptions) -> StoredResult:
-        body = encode_result(
-            task_id=message.id,
-            state=states.STARTED,
-            result={"pid": os.getpid(), "hostname": self.options.hostname},
-            date_done=None,
-            group_id=message.headers.get("group"),
-            parent_id=message.headers.get("parent_id"),
-            serializer=self._serializer,
-        )
-        return StoredResult(message.id, body, False, options.result_expires)
+    def _record(
+        self, message: Any, decided: Plan, options: TaskOptions, request: Any, now: float
+    ) -> StoredResult | None:
+        if decided.state is None or not self._results:
+            return None
+        return self._recorder.record(message, decided, options, request, now)
 
     def _embed(self, message: Message) -> Embed | None:
         try:

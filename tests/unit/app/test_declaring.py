@@ -166,7 +166,7 @@ def test_finalize_once_and_signal(app: Celery) -> None:
 def test_autofinalize_off() -> None:
     app = Celery(autofinalize=False, set_as_current=False)
     with pytest.raises(RuntimeError, match=r"app\.finalize\(\) first"):
-        app.tasks
+        len(app.tasks)
     app.finalize()
     assert app.tasks
 

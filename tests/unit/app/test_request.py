@@ -65,7 +65,7 @@ def test_custom_headers_are_attributes_and_headers() -> None:
     assert request.get("tenant") == 7
     assert request.get("nothing", 1) == 1
     with pytest.raises(AttributeError, match="'Request' object has no attribute 'nothing'"):
-        request.nothing  # type: ignore[attr-defined]
+        assert request.nothing  # type: ignore[attr-defined]
     assert Request.from_message(message(headers={"task": "n", "id": "i"}), [], {}).headers is None
     assert Request.from_message(message(headers={"headers": {"a": 1}}), [], {}).headers == {"a": 1}
 
@@ -108,7 +108,13 @@ def test_stamps_are_execution_options() -> None:
 
 def test_it_pickles() -> None:
     request = pickle.loads(pickle.dumps(Request.from_message(message(), [1], {}, hostname="w@h")))
-    assert (request.id, request.args, request.tenant, request.retries, request.called_directly) == ("i", [1], 7, 2, False)
+    assert (request.id, request.args, request.tenant, request.retries, request.called_directly) == (
+        "i",
+        [1],
+        7,
+        2,
+        False,
+    )
 
 
 def test_stack_is_per_task_and_per_context(app: Celery) -> None:

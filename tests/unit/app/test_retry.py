@@ -97,7 +97,9 @@ def test_max_retries_of_the_call_wins_and_none_never_ends(app: Celery) -> None:
     assert isinstance(attempt(task, retries=4), RetryAsked)
     assert isinstance(attempt(task, retries=5), Failure)
     with Celery(set_as_current=False) as other:
-        assert isinstance(attempt(retrying(other, lambda self: self.retry(), max_retries=None), retries=999), RetryAsked)
+        assert isinstance(
+            attempt(retrying(other, lambda self: self.retry(), max_retries=None), retries=999), RetryAsked
+        )
 
 
 def test_retry_carries_cause_and_time(app: Celery) -> None:

@@ -96,7 +96,7 @@ def test_send_task_warns_that_it_is_never_eager(app: Celery, collecting: Collect
 
 
 def test_encode_error_names_the_task(app: Celery, collecting: Collector) -> None:
-    with pytest.raises(EncodeError, match="'?n'?"):
+    with pytest.raises(EncodeError, match=r"\bn\b"):
         app.task(name="n")(lambda x: 1).delay(object())
 
 
@@ -166,7 +166,7 @@ def test_many_calls_of_one_task(app: Celery, collecting: Collector) -> None:
     assert [result.id for result in results] == [message.id for message in collecting.messages]
     assert [collecting.body(index)[:2] for index in range(3)] == [([1, 2], {}), ([3], {}), ([4], {"y": 5})]
     assert {(message.queue, message.priority) for message in collecting.messages} == {("q", 3)}
-    with pytest.raises(TypeError, match="too many|takes from 1 to 2"):
+    with pytest.raises(TypeError, match="takes from 1 to 2"):
         add.delay_many([(1, 2, 3)])
 
 

@@ -21,7 +21,9 @@ from celeriac.model.outcome import Failure, Ignored, Outcome, Rejected, RetryAsk
 
 
 def request_for(task: Any, *args: Any, retries: int = 0, **kwargs: Any) -> Request:
-    message = Message(id="i", task=task.name, headers={"task": task.name, "id": "i"}, body=b"", queue="q", retries=retries)
+    message = Message(
+        id="i", task=task.name, headers={"task": task.name, "id": "i"}, body=b"", queue="q", retries=retries
+    )
     request: Request = task.request_class.from_message(message, list(args), kwargs)
     return request
 
@@ -119,7 +121,13 @@ def test_handlers_and_signals_of_a_success(app: Celery) -> None:
     ]
     assert [name for name, _ in heard] == ["task_prerun", "task_success", "task_postrun"]
     prerun, success, postrun = (kwargs for _, kwargs in heard)
-    assert (prerun["sender"], prerun["task"], prerun["task_id"], prerun["args"], prerun["kwargs"]) == (f, f, "i", [1], {})
+    assert (prerun["sender"], prerun["task"], prerun["task_id"], prerun["args"], prerun["kwargs"]) == (
+        f,
+        f,
+        "i",
+        [1],
+        {},
+    )
     assert success["result"] == 1
     assert success["runtime"] > 0
     assert (postrun["retval"], postrun["state"]) == (1, "SUCCESS")

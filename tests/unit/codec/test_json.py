@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from celeriac.codec import json
@@ -40,11 +40,13 @@ TREES = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(TREES)
 def test_what_is_written_is_read_again(tree: Any) -> None:
     assert json.loads(json.dumps(tree)) == tree
 
 
+@settings(max_examples=50)
 @given(TREES)
 def test_both_encoders_say_the_same(tree: Any) -> None:
     careful = stdlib.JSONEncoder(default=json.encode_hook).encode(tree)

@@ -152,7 +152,15 @@ class Claims:
     async def _take(self, wire: Wire, plan: _Plan, limit: int, listen: bool) -> tuple[list[Delivery], float | None]:
         """One run of the script: deliveries, and the seconds until the next message is due."""
         first, self._next = self._next, self._next + limit
-        args: list[Word] = [self._tokens, first, limit, max(limit, _DUE), self._layout.lease_shift, *plan.args]
+        args: list[Word] = [
+            self._tokens,
+            first,
+            limit,
+            max(limit, _DUE),
+            self._layout.lease_shift,
+            int(listen),
+            *plan.args,
+        ]
         orphan = partial(self._keep, plan, first, limit)
         before = _CACHING if listen else b""
         digest, text = CLAIM.source(wire.version)

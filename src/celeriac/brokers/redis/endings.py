@@ -33,6 +33,7 @@ class Endings:
         self._results: list[str] = []
         self._lists: dict[str, int] = {}
         self._schedules: dict[str, int] = {}
+        self._deaths = False
         self._args: list[Any] = []
         #: Where a number of a list or schedule stands, counted within its kind: keys are numbered when all are known.
         self._list_places: list[int] = []
@@ -57,6 +58,7 @@ class Endings:
             self._put(delivery.queue, delivery.message, back, way, settlement.due)
         elif isinstance(settlement, DeadLetter):
             member = f"{envelope.new_id()}:{settlement.delivery.queue}"
+            self._deaths = True
             args += ("D", _score(settlement.at or self._now), member, back)
 
     def _put(self, queue: str, message: Message | Malformed, text: bytes, way: str, due: float | None) -> None:
@@ -83,7 +85,7 @@ class Endings:
             args[at] += first
         keys += map(layout.schedule, self._schedules)
         mode = "strict" if self._strict else "each"
-        return keys, [len(self._lists), len(self._schedules), *self._schedules, mode, *args]
+        return keys, [len(self._lists), len(self._schedules), *self._schedules, mode, int(self._deaths), *args]
 
 
 def postings(layout: Layout, messages: Sequence[Message], *, schedule: bool) -> tuple[list[str], list[Word]]:

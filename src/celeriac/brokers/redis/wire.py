@@ -1,8 +1,8 @@
 """One asynchronous connection to Redis: an ``asyncio.Protocol`` on hiredis that batches by itself.
 
-The first command leaves at once; what is sent in the same turn of the event loop leaves in one write. Replies come back in
-order, RESP3 pushes go to a callback. A silent server is found: idle connections are pinged, and whoever owes a reply for
-``reply_timeout`` seconds without sending a byte is given up. Knows nothing of queues; ``link.py`` owns and replaces wires.
+The first command leaves at once; what is sent in the same turn of the event loop leaves in one write. Replies come back
+in order, RESP3 pushes go to a callback. A silent server is found: idle connections are pinged, and whoever owes a reply
+for ``reply_timeout`` seconds without sending a byte is given up. Knows nothing of queues; ``link.py`` owns the wires.
 See docs/adr/0001-redis-connection.md for the measurements behind it.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
@@ -148,8 +148,7 @@ class Wire(asyncio.Protocol):
     # -- life
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         if not self._address.path:
             tune(transport.get_extra_info("socket"), self._address)
         self._watch = self._loop.call_later(self._address.ping_interval, self._look)

@@ -93,15 +93,14 @@ class SQLiteBroker:
     async def _take(self, queues: Sequence[str], limit: int) -> Sequence[Delivery]:
         number = int.from_bytes(os.urandom(7))
 
-        def take(sqlite: sqlite3.Connection) -> list[tuple[int, str, bytes]]:
+        def take(sqlite: sqlite3.Connection) -> tuple[list[tuple[int, str, bytes]], bool]:
             claim = tables.Claim(number=number, owner=self._owner, until=uptime() + self._options.lease, boot=BOOT)
             return tables.take(sqlite, queues, limit, claim, time.time())
 
-        rows = await self._session.write(take, rows=limit // 8)
-        deliveries = self._deliveries(rows, number)
-        if len(deliveries) == limit or (deliveries and deliveries[-1].marks.suspect):
-            self._session.bells.ring_queues(queues)  # there may be more, for others
-        return deliveries
+        rows, more = await self._session.write(take, rows=limit // 8)
+        if more:
+            self._session.bells.ring_queues(queues)  # for others
+        return self._deliveries(rows, number)
 
     def _deliveries(self, rows: Iterable[tuple[int, str, bytes]], number: int) -> list[Delivery]:
         zone, max_bytes, make = self._zone, self._options.max_message_bytes, envelope.delivery

@@ -115,35 +115,35 @@ def push_front(sqlite: sqlite3.Connection, queue: str, level: int, entries: Sequ
 
 def take(
     sqlite: sqlite3.Connection, queues: Sequence[str], limit: int, claim: Claim, now: float
-) -> list[tuple[int, str, bytes]]:
-    """Lend up to ``limit`` messages: id, queue and envelope of each, in order. A suspect is lent alone."""
+) -> tuple[list[tuple[int, str, bytes]], bool]:
+    """Lend up to ``limit`` messages: id, queue and envelope of each, in order; and whether there may be more. A suspect
+    is lent alone."""
     for queue in queues:
         move_due(sqlite, queue, now)
     if len(queues) == 1:
-        return _lend(sqlite, _take(sqlite, "", (queues[0],), limit, alone=True)[0], claim)
-    ids: list[int] = []
+        ids, more, _ = _take(sqlite, "", (queues[0],), limit, alone=True)
+        return _lend(sqlite, ids, claim), more
+    ids = []
     for level in STEPS:
         for queue in queues:
-            if len(ids) < limit:
-                more, suspect = _take(sqlite, "_step", (queue, level), limit - len(ids), alone=not ids)
-                ids += more
-                if suspect:
-                    return _lend(sqlite, ids, claim)
-    return _lend(sqlite, ids, claim)
+            some, more, suspect = _take(sqlite, "_step", (queue, level), limit - len(ids), alone=not ids)
+            ids += some
+            if suspect or len(ids) == limit:
+                return _lend(sqlite, ids, claim), True
+    return _lend(sqlite, ids, claim), False
 
 
 def _take(
     sqlite: sqlite3.Connection, which: str, lane: tuple[str] | tuple[str, int], limit: int, *, alone: bool
-) -> tuple[list[int], bool]:
+) -> tuple[list[int], bool, bool]:
     """Take the ids before the first suspect out of a queue or of one step of it, or a suspect that is first when
-    ``alone`` allows; and whether there was one."""
-    rows: list[tuple[int, int, int, int]] = sqlite.execute(SQL[f"ready{which}"], (*lane, limit)).fetchall()
+    ``alone`` allows; whether more are left there; whether there was a suspect."""
+    rows: list[tuple[int, int, int, int]] = sqlite.execute(SQL[f"ready{which}"], (*lane, limit + 1)).fetchall()
     suspect = next((index for index, row in enumerate(rows) if row[3]), None)
-    if suspect is not None:
-        rows = rows[: suspect or alone]
-    if rows:
-        sqlite.execute(SQL[f"drop_ready{which}"], (*lane, *rows[-1][len(lane) - 1 : 3]))
-    return [row[2] for row in rows], suspect is not None
+    taken = rows[:limit] if suspect is None else rows[: min(suspect or alone, limit)]
+    if taken:
+        sqlite.execute(SQL[f"drop_ready{which}"], (*lane, *taken[-1][len(lane) - 1 : 3]))
+    return [row[2] for row in taken], len(taken) < len(rows), suspect is not None
 
 
 def _lend(sqlite: sqlite3.Connection, ids: list[int], claim: Claim) -> list[tuple[int, str, bytes]]:

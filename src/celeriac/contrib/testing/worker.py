@@ -18,11 +18,15 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module, reload
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from celeriac import signals
+from celeriac.client import resolver
 from celeriac.client.registry import Queues
 from celeriac.exceptions import TimeoutError  # noqa: A004 - Celery's name
 from celeriac.result import allow_join_result
 from celeriac.signals import Signal
+from celeriac.supervisor.node import Given, pool_name, resolve
 from celeriac.worker.inprocess import in_process
 from celeriac.worker.options import NodeOptions
 
@@ -58,7 +62,7 @@ _MEANINGLESS = frozenset(
     {
         *("autoscale", "beat", "max_memory_per_child", "max_tasks_per_child", "optimization", "pidfile", "quiet"),
         *("loglevel", "logfile", "no_color", "redirect_stdouts", "redirect_stdouts_level", "ready_callback"),
-        *("prefetch_multiplier", "schedule", "statedb", "without_gossip", "without_mingle"),
+        *("schedule", "statedb", "without_gossip", "without_mingle"),
     }
 )
 
@@ -77,6 +81,7 @@ class TestWorkController:
         time_limit, soft_time_limit: seconds, for tasks without limits of their own.
         task_events: send events.
         without_heartbeat: off: send heartbeats.
+        prefetch_multiplier: most tasks held for each that can run.
         purge: drop what waits in the queues first.
         **ignored: options of Celery's worker that mean nothing here; any other raises TypeError.
     """
@@ -97,6 +102,7 @@ class TestWorkController:
         soft_time_limit: float | None = None,
         task_events: bool = False,
         without_heartbeat: bool = True,
+        prefetch_multiplier: int | None = None,
         purge: bool = False,
         **ignored: Any,
     ) -> None:
@@ -106,29 +112,20 @@ class TestWorkController:
         self.hostname = hostname or f"test{next(_numbers)}@{socket.gethostname()}"
         self.pid = os.getpid()
         self.shutdown_timeout = shutdown_timeout
-        conf = app.conf
-        chosen = Queues.from_settings(conf)
-        chosen.select(queues)
-        chosen.deselect(exclude_queues)
-        self.options = NodeOptions(
-            hostname=self.hostname,
-            queues=tuple(chosen.consume_from),
+        given = Given(
+            queues=_names(queues),
+            exclude_queues=_names(exclude_queues),
             pool=_known_pool(pool, concurrency),
             concurrency=concurrency,
-            async_concurrency=conf.worker_async_concurrency,
-            time_limit=time_limit or conf.seconds("task_time_limit"),
-            soft_time_limit=soft_time_limit or conf.seconds("task_soft_time_limit"),
-            grace=shutdown_timeout,
-            lease=conf.seconds("worker_lease") or 30.0,
-            claim_target=conf.seconds("worker_claim_target") or 0.0,
-            park=conf.seconds("worker_unknown_task_park") or 0.0,
+            prefetch_multiplier=prefetch_multiplier,
+            time_limit=time_limit,
+            soft_time_limit=soft_time_limit,
             events=task_events,
             heartbeats=not without_heartbeat,
-            remote_control=conf.worker_enable_remote_control,
-            log_arguments=conf.worker_log_arguments,
-            log_results=conf.worker_log_results,
             purge=purge,
         )
+        resolved = resolve(app.conf, Queues.from_settings(app.conf), given, hostname=self.hostname)
+        self.options: NodeOptions = replace(resolved, grace=shutdown_timeout)
         self._started = threading.Event()
         self._child: Child | None = None
         self._thread: threading.Thread | None = None
@@ -183,7 +180,8 @@ class TestWorkController:
     def ensure_started(self, timeout: float = _START_LIMIT) -> None:
         """Wait until the worker is up; ``timeout`` in seconds. Raises RuntimeError from what kept it from starting."""
         if not self._started.wait(timeout):
-            raise RuntimeError(f"worker {self.hostname} did not start within {timeout:g} s")
+            broker = resolver.mask(self.app.broker_url)
+            raise RuntimeError(f"worker {self.hostname} did not start within {timeout:g} s; its broker is {broker}")
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise RuntimeError(f"worker {self.hostname} failed: {failure!r}") from failure
@@ -248,12 +246,16 @@ _reload = reload
 
 
 def _known_pool(pool: Any, concurrency: int) -> str:
-    if pool in ("solo", "threads"):
-        return str(pool)
-    if pool in ("prefork", "processes"):
+    name = pool_name(pool)
+    if name == "prefork":
         logger.info("A worker inside a test does not fork: it runs %d threads", concurrency)
         return "threads"
-    raise ValueError(f"a worker inside a test runs with pool='solo' or pool='threads', not {pool!r}")
+    return name
+
+
+def _names(given: Iterable[str] | str) -> tuple[str, ...]:
+    parts = given.split(",") if isinstance(given, str) else given
+    return tuple(name.strip() for name in parts)
 
 
 @contextmanager
@@ -297,8 +299,8 @@ def start_worker(
         worker = WorkController(
             app=app, concurrency=concurrency, pool=pool, shutdown_timeout=shutdown_timeout, **kwargs
         )
-        worker.start_thread()
         try:
+            worker.start_thread()
             if perform_ping_check:
                 _ping(app, worker, ping_task_timeout)
             yield worker
@@ -324,19 +326,22 @@ def _ping(app: Celery, worker: TestWorkController, timeout: float) -> None:
 
     if not app.backend.enabled or not worker.queues:
         return  # being up is all that can be known
-    deadline = time.monotonic() + timeout
     with allow_join_result():
         result = app.tasks[tasks.ping.name].apply_async(queue=worker.queues[0], expires=timeout)
-        while True:
-            try:
-                answer = result.get(timeout=min(0.5, timeout))
-                break
-            except TimeoutError as error:
-                worker.ensure_started()  # raises what has ended it meanwhile
-                if time.monotonic() >= deadline:
-                    raise RuntimeError(f"worker {worker.hostname} ran no task within {timeout:g} s") from error
+        answer = _answer(result, worker, time.monotonic() + timeout)
     assert answer == "pong", answer
     result.forget()
+
+
+def _answer(result: Any, worker: TestWorkController, deadline: float) -> Any:
+    """The ping's result; a look at the worker twice a second."""
+    while True:
+        try:
+            return result.get(timeout=min(0.5, max(0.0, deadline - time.monotonic())))
+        except TimeoutError as error:
+            worker.ensure_started()  # raises what has ended it meanwhile
+            if time.monotonic() >= deadline:
+                raise RuntimeError(f"worker {worker.hostname} did not run the task that tries it in time") from error
 
 
 def setup_app_for_worker(app: Celery, loglevel: Any = None, logfile: str | None = None) -> None:

@@ -50,7 +50,7 @@ class Faults:
         await harness.elapse(0.1)
         await harness.cut()
         await _retried(lambda: other.publish([message("a")]))
-        async with asyncio.timeout(2 + harness.late):
+        async with asyncio.timeout(harness.late * 5):
             try:
                 taken = ids(await waiting)
             except OperationalError:

@@ -151,7 +151,7 @@ class Finishing:
         await harness.elapse(0.1)
         await asyncio.sleep(0.05)
         await _unified(harness, broker).finish([_completion(delivery, "b")])
-        async with asyncio.timeout(harness.late + 1):
+        async with asyncio.timeout(harness.late * 3):
             assert ids(await claiming) == ["b"], "finish: a follow-up wakes a waiting claim"
             assert await waiting == "a", "finish: a result wakes its reader"
         reader.close()

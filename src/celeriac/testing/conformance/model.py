@@ -81,7 +81,8 @@ class Model:
             self.leases[delivery.token] = Held(entry, owner, now + lease)
         following = self._next(queues, now)
         left = {each.id for each in following}
-        if taken and any(each.marks.suspect for each in (*taken, *following)):
+        suspects = [*(each.marks.suspect for each in taken), *(each.marks.suspect for each in following)]
+        if taken and any(suspects):
             return  # a suspect may be lent alone
         assert len(taken) == limit or not left, f"claim: up to {limit}, but {sorted(left)} is left"
 

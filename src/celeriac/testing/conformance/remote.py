@@ -71,7 +71,7 @@ class Remote:
         ear = _Ear(_bus(harness, broker), EVENTS)
         await asyncio.sleep(0.05)
         await broker.close()
-        async with asyncio.timeout(2 + harness.late):
+        async with asyncio.timeout(harness.late * 5):
             await ear.task
 
     @asynchronous

@@ -179,5 +179,5 @@ async def _arrival(harness: Harness, claim: Awaitable[Sequence[Delivery]], *, se
     """What a claim returns while ``seconds`` pass."""
     waiting = asyncio.ensure_future(claim)
     await harness.elapse(seconds + 0.001)  # dues are whole microseconds
-    async with asyncio.timeout(harness.late + 2):
+    async with asyncio.timeout(harness.late * 5):
         return await waiting

@@ -54,7 +54,7 @@ class Waiting:
     async def test_what_is_there_ends_the_wait(self, harness: Harness) -> None:
         broker = await harness.open_broker()
         await broker.publish([message("a")])
-        async with asyncio.timeout(harness.late + 1):
+        async with asyncio.timeout(harness.late * 3):
             assert ids(await broker.claim(["q"], limit=5, wait=_LONG)) == ["a"], "claim: waits only with nothing there"
 
     @pytest.mark.parametrize("which", ["same broker", "other broker", "second queue", "low priority", "batch"])
@@ -68,7 +68,7 @@ class Waiting:
         sent = [message("a", queue, priority=9 if which == "low priority" else 0)]
         sent += messages("b", "c") if which == "batch" else []
         await other.publish(sent)
-        async with asyncio.timeout(harness.late + 1):
+        async with asyncio.timeout(harness.late * 3):
             taken = [*await waiting, *await take(broker)]
         assert ids(taken) == [each.id for each in sent], "claim: a waiting one is woken by a publish"
 
@@ -80,7 +80,7 @@ class Waiting:
         waiting = asyncio.ensure_future(broker.claim(["q"], limit=5, wait=_LONG))
         await harness.elapse(0.1)
         await other.settle([Release(delivery)])
-        async with asyncio.timeout(harness.late + 1):
+        async with asyncio.timeout(harness.late * 3):
             assert ids(await waiting) == ["a"], "claim: a waiting one is woken by a release"
 
     @asynchronous
@@ -91,7 +91,7 @@ class Waiting:
         waiting = asyncio.ensure_future(broker.claim(["q"], limit=5, wait=_LONG))
         await harness.elapse(harness.lease * 1.2)
         await broker.maintain()
-        async with asyncio.timeout(harness.late + 1):
+        async with asyncio.timeout(harness.late * 3):
             assert ids(await waiting) == ["a"], "claim: a waiting one is woken by a restore"
 
     @asynchronous
@@ -101,7 +101,7 @@ class Waiting:
         await harness.elapse(0.1)
         await asyncio.to_thread(publisher.publish, [message("a")], timeout=5.0)
         publisher.close()
-        async with asyncio.timeout(harness.late + 1):
+        async with asyncio.timeout(harness.late * 3):
             assert ids(await waiting) == ["a"], "claim: a waiting one is woken from another thread"
 
     @asynchronous
@@ -112,7 +112,7 @@ class Waiting:
         waiting = asyncio.ensure_future(broker.claim(["q"], limit=5, wait=_LONG))
         await harness.elapse(0.1)
         pid = child(lambda: harness.publisher().publish([message("a")], timeout=5.0))
-        async with asyncio.timeout(harness.late + 5):
+        async with asyncio.timeout(harness.late * 11):
             assert ids(await waiting) == ["a"], "claim: a waiting one is woken from another process"
         assert await asyncio.to_thread(ended, pid) == 0
 
@@ -122,7 +122,7 @@ class Waiting:
         waiting = [asyncio.ensure_future(each.claim(["q"], limit=1, wait=_LONG)) for each in brokers * 4]
         await harness.elapse(0.1)
         await brokers[0].publish(messages(*(f"id-{number}" for number in range(12))))
-        async with asyncio.timeout(harness.late + 3):
+        async with asyncio.timeout(harness.late * 7):
             taken = [each for batch in await asyncio.gather(*waiting) for each in batch]
         assert len(set(ids(taken))) == 12, "claim: as many are woken as there are messages"
 

@@ -4,7 +4,7 @@
 -- KEYS  1 unacked, 2 unacked_index, 3 dead, 4 dead:records, 5 dead:counts, 6 schedules,
 --       then result keys, then l ready lists, then z schedules
 -- ARGV  1 l, 2 z, 3 .. 2+z the queues of the schedules, 3+z mode: "strict" = a wrong type is an error and changes
---       nothing, "each" = it concerns only the deliveries that need that key,
+--       nothing, "each" = it concerns only the deliveries that need that key, 4+z "1" = there are dead letters,
 --       then for each delivery: token, number of actions, and for each action: kind, number of the key, a, b:
 --         S result a for b milliseconds ("" for ever) and its announcement
 --         s the same, unless a SUCCESS is stored
@@ -17,11 +17,11 @@
 local call, pcall = redis.call, redis.pcall
 local unacked, index, dead, records, counts, schedules = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local l, z = tonumber(ARGV[1]), tonumber(ARGV[2])
-local strict = ARGV[3 + z] == 'strict'
+local strict, deaths = ARGV[3 + z] == 'strict', ARGV[4 + z] == '1'
 local first_schedule = #KEYS - z + 1
 local first_list = first_schedule - l
 
--- 1. Types, by reads that fail on a wrong one.
+-- 1. Types, by reads that fail on a wrong one; of the index by its own removal, which comes first.
 local wrong, any_wrong = {}, false
 local function check(command, i)
   local reply = pcall(command, KEYS[i])
@@ -30,8 +30,9 @@ local function check(command, i)
     return redis.error_reply('WRONGTYPE the key "' .. KEYS[i] .. '" is of another type')
   end
 end
-local bad = check('HLEN', 1) or check('ZCARD', 2) or check('ZCARD', 3) or check('HLEN', 4) or check('HLEN', 5)
-  or check('SCARD', 6)
+local bad = check('HLEN', 1)
+if not bad and deaths then bad = check('ZCARD', 3) or check('HLEN', 4) or check('HLEN', 5) end
+if not bad and z > 0 then bad = check('SCARD', 6) end
 if bad then return bad end
 for i = first_list, first_schedule - 1 do bad = check('LLEN', i) or bad end
 for i = first_schedule, #KEYS do bad = check('ZCARD', i) or bad end
@@ -39,7 +40,7 @@ if bad and strict then return bad end
 
 -- 2. Whose turn it is.
 local answer, tokens, starts, n = {}, {}, {}, 0
-local at, number = 4 + z, 0
+local at, number = 5 + z, 0
 local taken = {}
 while ARGV[at] do
   number = number + 1
@@ -65,7 +66,10 @@ end
 -- removed from the index than were named, the hash tells which ones (asking first costs 2.5 us a token, this nothing).
 for i = 1, n, 2000 do
   local last = math.min(i + 1999, n)
-  if call('ZREM', index, unpack(tokens, i, last)) == last - i + 1 then
+  local removed = pcall('ZREM', index, unpack(tokens, i, last))
+  if type(removed) == 'table' then
+    return redis.error_reply('WRONGTYPE the key "' .. index .. '" is of another type')
+  elseif removed == last - i + 1 then
     call('HDEL', unacked, unpack(tokens, i, last))
   else
     for j = i, last do

@@ -1,0 +1,87 @@
+"""Result records of a worker: which facts of a task go into the bytes that ``codec/results.py`` encodes."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+from celeriac import states
+from celeriac.codec.failures import exception_to_data
+from celeriac.codec.results import encode_result
+from celeriac.model.message import Message
+from celeriac.model.options import TaskOptions
+from celeriac.model.plan import Plan
+from celeriac.model.settle import StoredResult
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """Makes the records of one node."""
+
+    def __init__(self, hostname: str, serializer: str) -> None:
+        self._hostname = hostname
+        self._serializer = serializer
+        #: The newest second and its text, replaced as one: several threads read it.
+        self._second = (0, "")
+
+    def record(self, message: Message, decided: Plan, options: TaskOptions, request: Any, now: float) -> StoredResult:
+        """The record of a decided state. ``request`` is None when the task did not run. Raises ``EncodeError``."""
+        state, value = decided.state, decided.value
+        assert state is not None
+        get = message.headers.get
+        terminal = state in states.READY_STATES
+        extended: dict[str, Any] | None = None
+        if options.result_extended:
+            extended = self._extended(message, request)
+        elif state == states.RETRY:
+            # How a redelivered copy of this attempt is recognised as done.
+            extended = {"retries": message.retries}
+        children = request.__dict__.get("children") if request is not None else None
+        body = encode_result(
+            task_id=message.id,
+            state=state,
+            result=value if state == states.SUCCESS else exception_to_data(value),
+            traceback=decided.traceback,
+            children=[child.as_tuple() for child in children] if children else (),
+            date_done=self._instant(now) if terminal else None,
+            group_id=get("group"),
+            parent_id=get("parent_id"),
+            extended=extended,
+            serializer=self._serializer,
+        )
+        return StoredResult(message.id, body, terminal, options.result_expires)
+
+    def started(self, message: Message, options: TaskOptions) -> StoredResult:
+        """The record of a task that runs in this process (``task_track_started``)."""
+        body = encode_result(
+            task_id=message.id,
+            state=states.STARTED,
+            result={"pid": os.getpid(), "hostname": self._hostname},
+            group_id=message.headers.get("group"),
+            parent_id=message.headers.get("parent_id"),
+            serializer=self._serializer,
+        )
+        return StoredResult(message.id, body, False, options.result_expires)
+
+    def _instant(self, now: float) -> str:
+        """ISO 8601 in UTC with microseconds; ``datetime.isoformat`` for each task costs five times as much."""
+        second, text = self._second
+        if second != int(now):
+            second = int(now)
+            text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = (second, text)
+        return f"{text}.{int((now - second) * 1_000_000):06d}+00:00"
+
+    def _extended(self, message: Message, request: Any) -> dict[str, Any]:
+        """The fields of ``result_extended``; a task that did not run has no arguments to show."""
+        known = request is not None
+        return {
+            "name": message.task,
+            "args": list(request.args or ()) if known else None,
+            "kwargs": request.kwargs if known else None,
+            "worker": self._hostname,
+            "retries": message.retries,
+            "queue": message.routing_key or message.queue,
+        }

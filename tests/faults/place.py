@@ -1,0 +1,182 @@
+"""A broker with its results, as seen from outside: where tests send, look, and put bytes that no producer would.
+
+The same for Redis and SQLite, so that each fault is tried on both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from celeriac import Celery
+from celeriac.client import resolver
+from celeriac.ports import Broker, DeadRecord, Depth
+from tests.faults.fleet import Fleet
+from tests.faults.journal import report
+from tests.faults.project import make_app
+from tests.servers import RedisServer, wait_until
+
+__all__ = ["QUEUE", "Place"]
+
+QUEUE = "celery"
+#: Short, so that what a dead node held comes back soon.
+LEASE = 2.0
+
+T = TypeVar("T")
+_PAGE = 500
+
+
+class Place:
+    """One broker URL; ``conf`` are the settings of the app and of every worker."""
+
+    def __init__(self, url: str, folder: Path, server: RedisServer | None = None, **conf: Any) -> None:
+        self.url = url
+        self.folder = folder
+        self.server = server
+        self.conf: dict[str, Any] = {
+            "broker_url": url,
+            "result_backend": url,
+            "worker_lease": LEASE,
+            "worker_unknown_task_park": 1.0,
+            **conf,
+        }
+        self.app: Celery = make_app(self.conf)
+
+    @property
+    def kind(self) -> str:
+        return self.url.partition(":")[0]
+
+    def through(self, **conf: Any) -> Place:
+        """The same place by other settings, for instance through a proxy."""
+        return Place(conf.pop("url", self.url), self.folder, self.server, **{**self._extra(), **conf})
+
+    def _extra(self) -> dict[str, Any]:
+        return {name: value for name, value in self.conf.items() if name not in {"broker_url", "result_backend"}}
+
+    def fleet(self, **conf: Any) -> Fleet:
+        """A fleet whose workers have these settings and ``conf``."""
+        return Fleet(self.folder, {**self.conf, **conf})
+
+    # -- sending and reading
+
+    def send(self, name: str, *args: Any, **options: Any) -> str:
+        """``apply_async``; returns the id."""
+        result: Any = self.app.tasks[f"faults.{name}"].apply_async(args, **options)
+        return str(result.id)
+
+    def send_many(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[str]:
+        """All in one round trip; returns the ids."""
+        task = self.app.tasks[f"faults.{name}"]
+        return [str(result.id) for result in self.app.send_many(task.s(*args) for args in arguments)]
+
+    def records(self, ids: Sequence[str]) -> list[dict[str, Any] | None]:
+        """The result records as they are stored."""
+        reader = resolver.reader(self.app.backend_url or "", resolver.store_options(self.app.conf))
+        try:
+            found: list[bytes | None] = []
+            for at in range(0, len(ids), _PAGE):
+                found += reader.get(ids[at : at + _PAGE], timeout=10.0)
+            return [json.loads(raw) if raw is not None else None for raw in found]
+        finally:
+            reader.close()
+
+    def state(self, name: str) -> str:
+        record = self.records([name])[0]
+        return "PENDING" if record is None else str(record["status"])
+
+    def wait_state(self, name: str, state: str, seconds: float = 15.0) -> dict[str, Any]:
+        """Wait until the record says so; returns it."""
+        wait_until(lambda: self.state(name) == state, seconds, lambda: f"{name} is {state}: {self.records([name])}")
+        record = self.records([name])[0]
+        assert record is not None
+        return record
+
+    # -- looking
+
+    def ask(self, question: Callable[[Broker], Any]) -> Any:
+        """One question to a broker adapter of its own."""
+
+        async def main() -> Any:
+            broker = resolver.broker(self.url, resolver.adapter_options(self.app.conf, owner="observer"))
+            await broker.open()
+            try:
+                return await question(broker)
+            finally:
+                await broker.close()
+
+        return asyncio.run(main())
+
+    def depth(self, queue: str = QUEUE) -> Depth:
+        found: Mapping[str, Depth] = self.ask(lambda broker: broker.depth([queue]))
+        return found[queue]
+
+    def dead(self, limit: int = 1000) -> list[DeadRecord]:
+        return list(self.ask(lambda broker: broker.dead(limit=limit)))
+
+    def empty(self) -> bool:
+        depth = self.depth()
+        return depth.ready == depth.scheduled == depth.leased == 0
+
+    def wait_empty(self, seconds: float = 15.0) -> None:
+        """Nothing waits, is scheduled or leased."""
+        wait_until(self.empty, seconds, lambda: f"the queue is empty: {self.depth()}")
+
+    # -- bytes that no producer writes
+
+    def put_raw(self, data: bytes, queue: str = QUEUE) -> None:
+        """One entry of a queue, as it is."""
+        if self.server is not None:
+            self.server.command("LPUSH", queue, data)
+            return
+        with contextlib.closing(sqlite3.connect(self.path, timeout=10)) as file, file:
+            number = file.execute("SELECT coalesce(max(id), 0) + 1 FROM message").fetchone()[0]
+            file.execute("INSERT INTO message VALUES (?, ?, 0, ?, ?)", (number, queue, time.time(), data))
+            file.execute("INSERT INTO ready VALUES (?, 0, ?, ?, 0)", (queue, number, number))
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        return Path(self.url.removeprefix("sqlite:///"))
+
+    # -- judging
+
+    def judge(self, fleet: Fleet, numbers: Mapping[str, int], **further: float) -> None:
+        """Print the counts, and fail when a task was lost or a result cannot be read. ``numbers``: id → its result."""
+        ids = list(numbers)
+        records = self.records(ids)
+        dead = {letter.id for letter in self.dead(limit=5000)}
+        lost = [each for each in ids if not fleet.journal.read().ends[each] and each not in dead]
+        unreadable = [each for each, record in zip(ids, records, strict=True) if record is None]
+        wrong = [
+            (each, record)
+            for each, record in zip(ids, records, strict=True)
+            if record is not None and (record["status"], record["result"]) != ("SUCCESS", numbers[each])
+        ]
+        doubled = fleet.journal.doubled(ids)
+        counts: dict[str, Any] = {"lost": len(lost), "doubled": doubled, "dead": len(dead.intersection(ids))}
+        report(place=self.kind, sent=len(ids), **counts, unreadable=len(unreadable), wrong=len(wrong), **further)
+        assert not lost, f"lost {lost[:5]}\n{fleet.logs()}"
+        assert not unreadable, f"no result of {unreadable[:5]}\n{fleet.logs()}"
+        assert not wrong, f"wrong results {wrong[:5]}\n{fleet.logs()}"
+
+    def wait_all(self, fleet: Fleet, ids: Sequence[str], seconds: float) -> None:
+        """Wait until all of these have ended at least once, and their results are stored."""
+        wait_until(
+            lambda: fleet.journal.ended(ids) == len(ids),
+            seconds,
+            lambda: f"all end: {fleet.journal.ended(ids)} of {len(ids)}, {self.depth()}\n{fleet.logs()}",
+        )
+        self.wait_empty(10.0)
+
+
+def in_steps(items: Sequence[T], count: int) -> Iterator[Sequence[T]]:
+    """Consecutive parts of about equal size."""
+    size = -(-len(items) // count)
+    for at in range(0, len(items), size):
+        yield items[at : at + size]

@@ -1,0 +1,107 @@
+"""The app under fault: tasks that write down each start and end, apart from the queue that is tested.
+
+``celeriac -A tests.faults.project worker`` finds ``app``, made from the environment that ``fleet.py`` sets; tests make
+theirs by ``make_app``. Lines of the journal are appended in one write each, so they survive a SIGKILL of their writer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from celeriac import Celery
+
+__all__ = ["CONF", "JOURNAL", "make_app"]
+
+#: Names of the environment variables that a worker reads: settings as JSON, and the journal's path.
+CONF = "FAULTS_CONF"
+JOURNAL = "FAULTS_JOURNAL"
+
+_PAUSE = 0.005
+_journal = -1
+
+
+def note(kind: str, request: Any) -> None:
+    """Append one line: kind, task id, pid, time, retries, whether it was redelivered."""
+    global _journal
+    if _journal < 0:
+        _journal = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    redelivered = bool((request.delivery_info or {}).get("redelivered"))
+    line = f"{kind}\t{request.id}\t{os.getpid()}\t{time.time():.6f}\t{request.retries}\t{redelivered:d}\n"
+    os.write(_journal, line.encode("utf-8", "backslashreplace"))
+
+
+def work(self: Any, number: int, milliseconds: float) -> int:
+    """Sleep, and return the number."""
+    note("start", self.request)
+    time.sleep(milliseconds / 1000)
+    note("end", self.request)
+    return number
+
+
+def gated(self: Any, folder: str, seconds: float = 30.0) -> int:
+    """Wait for the file that is named after this process, or for ``all``; return the pid."""
+    note("start", self.request)
+    deadline = time.monotonic() + seconds
+    gates = Path(folder, str(os.getpid())), Path(folder, "all")
+    while not any(gate.exists() for gate in gates) and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+    note("end", self.request)
+    return os.getpid()
+
+
+def die(self: Any, how: str) -> None:
+    """End this process without a word."""
+    note("start", self.request)
+    if how == "segfault":
+        ctypes.string_at(0)
+    elif how == "exit":
+        os._exit(3)
+    else:
+        os.kill(os.getpid(), getattr(signal, how))
+    time.sleep(30)
+
+
+def again(self: Any, number: int) -> int:
+    """Fail once, retry at once, then return the number."""
+    note("start", self.request)
+    if self.request.retries == 0:
+        raise self.retry(countdown=0.05, exc=ValueError("once"))
+    note("end", self.request)
+    return number
+
+
+def step(self: Any, number: int) -> int:
+    """A part of a chain: one more than before."""
+    note("start", self.request)
+    note("end", self.request)
+    return number + 1
+
+
+async def waits(self: Any, number: int, milliseconds: float) -> int:
+    """``work`` as a coroutine."""
+    import asyncio
+
+    note("start", self.request)
+    await asyncio.sleep(milliseconds / 1000)
+    note("end", self.request)
+    return number
+
+
+def make_app(conf: Mapping[str, Any]) -> Celery:
+    """The app with these settings."""
+    app = Celery("faults", set_as_current=False, **conf)
+    for body in (work, gated, die, again, step, waits):
+        app.task(body, bind=True, name=f"faults.{body.__name__}")
+    app.task(work, bind=True, name="faults.once", acks_late=False)
+    return app
+
+
+if CONF in os.environ:
+    app = make_app(json.loads(os.environ[CONF]))

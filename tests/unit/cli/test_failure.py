@@ -1,0 +1,71 @@
+"""Errors are one line and an exit code; tracebacks are for --debug."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from celeriac.cli.context import importing
+from celeriac.cli.failure import BadImport, Refused, explain, report
+from celeriac.exceptions import CeleryCommandException, ImproperlyConfigured, OperationalError, QueueNotFound
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "code"),
+    [
+        (click.UsageError("what?"), "what?", 2),
+        (Refused("not yet"), "not yet", 2),
+        (ImproperlyConfigured("bad setting"), "bad setting", 2),
+        (QueueNotFound("no queue x"), "no queue x", 2),
+        (OperationalError("no broker"), "no broker", 1),
+        (CeleryCommandException("nobody", 69), "nobody", 69),
+        (KeyboardInterrupt(), "interrupted", 130),
+        (BrokenPipeError(), "", 1),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero; --debug shows where", 1),
+    ],
+)
+def test_explain(error: BaseException, line: str, code: int) -> None:
+    assert explain(error) == (line, code)
+
+
+def test_a_report_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(OperationalError("first\nsecond")) == 1
+    assert capsys.readouterr().err == "Error: first second\n"
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise OperationalError("no broker")
+    except OperationalError as error:
+        report(error, debug=True)
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.endswith("Error: no broker\n")
+
+
+def test_an_error_in_the_users_module_is_shown_with_its_place(tmp_path: Path) -> None:
+    module = tmp_path / "broken.py"
+    module.write_text("x = 1\ny = 1 / 0\n")
+    with pytest.raises(BadImport) as caught, importing("cannot import 'broken'"):
+        exec(compile(module.read_text(), str(module), "exec"), {})
+    line, code = explain(caught.value)
+    assert code == 2
+    assert line.startswith(f"cannot import 'broken': ZeroDivisionError: division by zero ({module}, line 2)")
+
+
+def test_a_syntax_error_is_shown_with_its_place() -> None:
+    with pytest.raises(BadImport) as caught, importing("cannot import 'broken'"):
+        compile("def x(:\n", "broken.py", "exec")
+    assert "(broken.py, line 1)" in explain(caught.value)[0]
+
+
+def test_a_module_that_exits_does_not_end_the_program() -> None:
+    with pytest.raises(BadImport), importing("cannot import 'script'"):
+        raise SystemExit(0)
+
+
+def test_our_own_errors_pass_an_import() -> None:
+    with pytest.raises(ImproperlyConfigured), importing("cannot import"):
+        raise ImproperlyConfigured("no such module")

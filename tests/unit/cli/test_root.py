@@ -1,0 +1,139 @@
+"""The group of commands: lazy, with global options on both sides, plug-ins and hints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+import pytest
+
+from celeriac import __version__
+from celeriac.cli import main, root
+from celeriac.cli.context import Context
+
+
+class _Entry:
+    """An entry point."""
+
+    def __init__(self, name: str, command: click.Command) -> None:
+        self.name = name
+        self.value = "plugin:command"
+        self._command = command
+
+    def load(self) -> click.Command:
+        return self._command
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CELERY_APP", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "CELERY_CONFIG_MODULE", "CELERY_LOADER"):
+        # Set first, so that what a command writes there is undone.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A command of a plug-in; what it sees of the context."""
+    seen: list[Any] = []
+
+    @click.command()
+    @click.pass_context
+    def flower(ctx: click.Context) -> None:
+        seen.append((ctx.obj.app_name, ctx.obj.quiet))
+
+    monkeypatch.setattr(root, "_plugins", lambda: iter([_Entry("flower", flower)]))
+    return seen
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["-q", "--version"]])
+def test_version(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 0
+    assert capsys.readouterr().out == f"celeriac {__version__}\n"
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["-h"], []])
+def test_help_lists_all_commands(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert [name for name in root.COMMANDS if f"\n  {name} " not in out] == []
+
+
+def test_help_imports_no_app_and_no_worker() -> None:
+    script = (
+        "import sys; from celeriac.cli import main; main(['--help']);"
+        "print([m for m in sys.modules if m.startswith(('celeriac.app', 'celeriac.worker', 'celeriac.supervisor', "
+        "'celeriac.brokers', 'asyncio'))], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_version_does_not_import_click() -> None:
+    script = "import sys; from celeriac.cli import main; main(['--version']); sys.exit('click' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", root.COMMANDS)
+def test_the_table_says_what_the_commands_say(name: str) -> None:
+    path, text = root.COMMANDS[name]
+    module, _, attribute = path.partition(":")
+    command = getattr(import_module(module), attribute)
+    assert isinstance(command, click.Command)
+    assert text.split()[0] == (command.help or "").split()[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["wroker"], "there is no command 'wroker': did you mean worker?"),
+        (["beat"], "there is no command 'beat': periodic tasks are not available yet"),
+        (["xyzzy"], "there is no command 'xyzzy'; celeriac --help"),
+        (["--quite"], "No such option '--quite'"),
+        (["worker", "--concurency", "3"], "Did you mean '--concurrency'?"),
+    ],
+)
+def test_typing_errors(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert expected in captured.err
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "argv", [["-A", "proj", "-q", "flower"], ["flower", "-A", "proj", "-q"], ["-A", "proj", "flower", "-q"]]
+)
+def test_global_options_stand_on_both_sides(argv: list[str], plugin: list[Any]) -> None:
+    assert main(argv) == 0
+    assert plugin == [("proj", True)]
+
+
+def test_plugins_are_listed(plugin: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    assert "flower   (from plugin:command)" in capsys.readouterr().out
+
+
+def test_urls_reach_the_settings(plugin: list[Any]) -> None:
+    assert main(["-b", "redis://a", "flower", "--result-backend", "redis://b"]) == 0
+    assert (os.environ["CELERY_BROKER_URL"], os.environ["CELERY_RESULT_BACKEND"]) == ("redis://a", "redis://b")
+
+
+def test_without_an_app(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["worker"]) == 2
+    assert capsys.readouterr().err.startswith("Error: no app: name the module")
+
+
+def test_a_broker_alone_makes_an_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://there")
+    assert Context().app.broker_url == "redis://there"
+
+
+def test_the_app_is_looked_up_once_and_can_be_given() -> None:
+    marker = object()
+    context = Context(marker)
+    assert context.app is marker
