@@ -14,16 +14,14 @@ app = Celery("stdlib_report", task_default_queue="stdlib_report", result_expires
 
 @app.task(name="analyse")
 def analyse(path: str) -> dict[str, Any]:
-    """What there is to say about a file; what does not parse (test data, odd encodings) has a `problem`."""
+    """What there is to say about a file. One that does not parse (test data, odd encodings) has a `problem`."""
+    facts: dict[str, Any] = {"lines": 0, "functions": 0, "longest": None, "digest": "", "problem": ""}
     try:
         source = Path(path).read_bytes()
-    except OSError as error:
-        return {"file": path, "problem": str(error)}
-    facts = {"file": path, "lines": len(source.splitlines()), "digest": hashlib.sha256(source).hexdigest()}
-    try:
+        facts.update(lines=len(source.splitlines()), digest=hashlib.sha256(source).hexdigest())
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (OSError, SyntaxError, ValueError, RecursionError) as error:
         return {**facts, "problem": f"{type(error).__name__}: {error}"}
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     functions = [(node.end_lineno - node.lineno + 1, node.name) for node in ast.walk(tree) if isinstance(node, kinds)]

@@ -191,9 +191,6 @@ class AsyncResult(ResultBase, Generic[R]):
         exc = meta["result"]
         if not isinstance(exc, BaseException):
             exc = Exception(exc)
-        traceback = meta.get("traceback")
-        if traceback and self.app is not None and self.app.conf.task_remote_tracebacks:
-            exc.add_note(f"Traceback of the worker:\n{traceback}")
         raise exc
 
     def then(

@@ -6,7 +6,7 @@ A page is run from top to bottom in a directory of its own. The word after a fen
 - ```python: a script, run; ```pycon: a session, run by doctest
 - ```console: a session: lines with `$ ` are run, the lines below each are its output (`...` stands for anything)
 - ```sh: commands, run by the shell; ```sh background: runs until the page ends, such as a worker
-- ```text: the output of the block above, when it says `output`; else nothing
+- ```text: the output of the block above, when it says `output`; else nothing, as a fence without a language
 - any of them with `skip`: not run; the page says why, next to it
 
 `redis://localhost:6379/0` is a private server in the tests.
@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 REDIS = "redis://localhost:6379/0"
-_FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LIMIT = 60
 
 

@@ -1,12 +1,12 @@
-"""Sending many signatures in few round trips.
+"""Sending many calls in few round trips.
 
 The fast way makes messages directly. Where an add-on or a subclass has its own ``apply_async`` or ``send_task``, each
-signature goes through it, with a producer that collects. Called by ``Celery.send_many``.
+call goes through it, with a producer that collects. Called by ``Celery.send_many`` and ``Task.delay_many``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from celeriac.canvas import Signature, maybe_signature
@@ -15,86 +15,119 @@ from celeriac.exceptions import NotRegistered
 from celeriac.model.message import Message
 from celeriac.result import AsyncResult
 
-__all__ = ["calls_of", "send_many"]
+__all__ = ["delay_many", "send_many"]
 
+#: Where apply_async and send_task live unless somebody has replaced them.
 _OURS = frozenset({"celeriac.app.sending", "celeriac.app.task"})
 
 
 class _Batch:
-    """A producer that keeps messages until there are enough of them."""
+    """Messages that wait for company, and the results of all; also a producer."""
 
-    def __init__(self, sender: Any, chunk: int, producer: Any) -> None:
-        self.messages: list[Message] = []
-        self._sender = sender
+    def __init__(self, app: Any, chunk: int, producer: Any) -> None:
+        if chunk < 1:
+            raise ValueError(f"chunk must be at least 1, not {chunk}")
+        self.results: list[AsyncResult[Any]] = []
+        self._app = app
+        self._sender = app.sender
+        self._make = app.sender.message
         self._chunk = chunk
         self._producer = producer
+        self._parent = worker_request()
+        self._messages: list[Message] = []
+
+    def add(self, name: str, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> None:
+        """Make the message of one call and its result. ``options`` are the call's over the task's."""
+        message = self._make(name, args, kwargs, options, task=task)
+        result: AsyncResult[Any] = AsyncResult(message.id, None, None, self._app)
+        if options.get("ignore_result"):
+            result.ignored = True
+        if self._parent is not None:
+            self._parent._task.add_trail(result)
+        self.results.append(result)
+        self.collect(message)
 
     def collect(self, message: Message) -> None:
-        """Take a message; send the batch when it is full."""
-        self.messages.append(message)
-        if len(self.messages) >= self._chunk:
+        """Take a message; send all when there are enough."""
+        self._messages.append(message)
+        if len(self._messages) >= self._chunk:
             self.flush()
 
     def flush(self) -> None:
         """Send what is there."""
-        if self.messages:
-            batch, self.messages = self.messages, []
-            self._sender.send(batch, producer=self._producer)
+        if self._messages:
+            messages, self._messages = self._messages, []
+            self._sender.send(messages, producer=self._producer)
+
+
+def _is_direct(app: Any) -> bool:
+    return not app.conf.task_always_eager and type(app).send_task.__module__ in _OURS
+
+
+def _is_plain(task: Any) -> bool:
+    """No code of the user's runs when this task is sent."""
+    ours = type(task).apply_async.__module__ in _OURS and "apply_async" not in vars(task)
+    return ours and not task.names_shadows
 
 
 def send_many(app: Any, signatures: Iterable[Any], chunk: int, producer: Any) -> list[AsyncResult[Any]]:
     """See ``Celery.send_many``."""
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, not {chunk}")
-    batch = _Batch(app.sender, chunk, producer)
-    direct = not app.conf.task_always_eager and type(app).send_task.__module__ in _OURS
-    results: list[AsyncResult[Any]] = []
-    add, message_of, collect = results.append, app.sender.message, batch.collect
-    known: dict[str, Any] = {}
-    request = worker_request()
+    batch = _Batch(app, chunk, producer)
+    direct = _is_direct(app)
+    # Name → (task or None, its check, its options), None where code of its own has to run.
+    known: dict[str, tuple[Any, Any, Any] | None] = {}
     for signature in signatures:
         if not isinstance(signature, Signature):
             signature = maybe_signature(signature, app=app)
-        if not direct or type(signature) is not Signature:
-            add(signature.apply_async(producer=batch))
+        way, name = None, signature["task"]
+        if direct and type(signature) is Signature:
+            if name not in known:
+                known[name] = _way(signature)
+            way = known[name]
+        if way is None:
+            batch.results.append(signature.apply_async(producer=batch))
             continue
-        name = signature["task"]
-        if name not in known:
-            known[name] = _direct(signature)
-        task = known[name]
-        if task is False:
-            add(signature.apply_async(producer=batch))
-            continue
+        task, check, defaults = way
         args, kwargs, options = signature["args"], signature["kwargs"], signature["options"]
-        if task is not None:
-            if task.argument_check is not None:
-                task.argument_check(*args, **kwargs)
-            options = {**task.send_defaults, **options} if options else task.send_defaults
-        message = message_of(name, args, kwargs, options, task=task)
-        collect(message)
-        result: AsyncResult[Any] = AsyncResult(message.id, app=app)
-        result.ignored = options.get("ignore_result")
-        if request is not None:
-            request._task.add_trail(result)
-        add(result)
+        if check is not None:
+            check(*args, **kwargs)
+        batch.add(name, task, args, kwargs, {**defaults, **options} if options else defaults)
     batch.flush()
-    return results
+    return batch.results
 
 
-def _direct(signature: Any) -> Any:
-    """The task whose messages may be made directly; None for an unknown one, False where its own code has to run."""
+def _way(signature: Any) -> tuple[Any, Any, Any] | None:
     try:
         task = signature.type
     except NotRegistered:
-        return None
-    plain = type(task).apply_async.__module__ in _OURS and "apply_async" not in vars(task)
-    return task if plain and not task.names_shadows else False
+        return None, None, {}
+    return (task, task.argument_check, task.send_defaults) if _is_plain(task) else None
 
 
-def calls_of(task: Any, calls: Iterable[Any], options: dict[str, Any]) -> Iterator[Signature[Any]]:
-    """One signature of ``task`` per element of ``calls``; see ``Task.delay_many``."""
+def delay_many(task: Any, calls: Iterable[Any], chunk: int, options: dict[str, Any]) -> list[AsyncResult[Any]]:
+    """See ``Task.delay_many``."""
+    app = task.app
+    producer = options.pop("producer", None)
+    if not (_is_direct(app) and _is_plain(task)):
+        signatures: Iterator[Signature[Any]] = (
+            Signature(task, args, kwargs, options, app=app) for args, kwargs in _pairs(calls)
+        )
+        return send_many(app, signatures, chunk, producer)
+    batch = _Batch(app, chunk, producer)
+    name, check, defaults = task.name, task.argument_check, task.send_defaults
+    merged = {**defaults, **options} if options else defaults
+    for args, kwargs in _pairs(calls):
+        if check is not None:
+            check(*args, **(kwargs or {}))
+        batch.add(name, task, args, kwargs, merged)
+    batch.flush()
+    return batch.results
+
+
+def _pairs(calls: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Arguments and keyword arguments of each call."""
     for call in calls:
-        args, kwargs = call, None
         if len(call) == 2 and isinstance(call[1], dict) and isinstance(call[0], (list, tuple)):
-            args, kwargs = call
-        yield Signature(task, args, kwargs, options or None)
+            yield call[0], call[1]
+        else:
+            yield call, None

@@ -52,11 +52,12 @@ def task_from_function(
             "__annotations__": getattr(fun, "__annotations__", {}),
             "__header__": staticmethod(argument_checker(declared, bound=bind)),
             "__wrapped__": body,
-            "__qualname__": getattr(fun, "__qualname__", fun.__name__),
             **options,
         },
     )
     task = cls()
+    # In the class it names the class; functools.wraps looks for it here.
+    task.__qualname__ = getattr(fun, "__qualname__", fun.__name__)
     tasks[name] = task
     if app.finalized:
         task.bind(app)

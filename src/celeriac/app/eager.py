@@ -56,16 +56,11 @@ def apply_eagerly(
     if throw:
         _raise(outcome, request)
     for signature in request.sends:
-        signature.apply(**_again(signature))
+        signature.apply()
     if isinstance(outcome, RetryAsked):
-        result: EagerResult[Any] = outcome.send.apply(throw=throw, **_again(outcome.send))
+        result: EagerResult[Any] = outcome.send.apply(throw=throw)
         return result
     return _result(task, request, outcome)
-
-
-def _again(signature: Any) -> dict[str, Any]:
-    """A retry's options that ``apply`` takes by name are in the signature already; nothing waits in eager mode."""
-    return {"link": signature.options.get("link"), "link_error": signature.options.get("link_error")}
 
 
 def _request(

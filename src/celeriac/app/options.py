@@ -110,7 +110,7 @@ def task_options(task: Any) -> TaskOptions:
         retry_countdown=in_seconds(retry_kwargs.get("countdown")),
         retry_backoff=float(backoff or 0),
         retry_backoff_max=float(in_seconds(getattr(task, "retry_backoff_max", None)) or conf.task_retry_backoff_max),
-        retry_jitter=bool(getattr(task, "retry_jitter", True)),
+        retry_jitter=bool(getattr(task, "retry_jitter", conf.task_retry_jitter)),
         throws=_classes(task.throws),
         acks_late=bool(task.acks_late),
         acks_on_failure=_acks_on(task, "failure"),

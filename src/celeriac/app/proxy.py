@@ -29,7 +29,7 @@ class Proxy:
 
     @property
     def __class__(self) -> Any:
-        return type(self._lookup()) if self._lookup is not None else Proxy
+        return type(self._lookup())
 
     @__class__.setter
     def __class__(self, value: Any) -> None:

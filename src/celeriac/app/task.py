@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 from celeriac.app import request as _request
 from celeriac.app.annotations import annotations_for
 from celeriac.app.arguments import is_coroutine_function
-from celeriac.app.bulk import calls_of
+from celeriac.app.bulk import delay_many
 from celeriac.app.eager import apply_eagerly, round_trip
 from celeriac.app.options import FROM_SETTINGS, FromSetting, Sending, send_defaults, task_options
 from celeriac.app.registry import unpickle_task
@@ -321,7 +321,7 @@ class Task(Generic[P, R]):
         One round trip per ``chunk`` messages; no more than that many are in memory at a time. An element is taken for
         ``(args, kwargs)`` when it is a pair of a list or tuple and a dict. ``options`` are those of ``apply_async``.
         """
-        return cast("list[AsyncResult[R]]", self.app.send_many(calls_of(self, calls, options), chunk=chunk))
+        return delay_many(self, calls, chunk, options)
 
     def shadow_name(self, args: Any, kwargs: Any, options: dict[str, Any]) -> str | None:
         """For subclasses: the name that logs and events show for this call; None: the task's own."""

@@ -9,7 +9,7 @@ import click
 
 from celeriac.cli.context import CommaList, Context, importing, nobody, pass_context
 from celeriac.cli.methods import CONTROL, INSPECT, Method, parse
-from celeriac.cli.replies import count, merge, show, to_json
+from celeriac.cli.replies import merge, pretty, to_json
 
 __all__ = ["control", "inspect", "status"]
 
@@ -40,8 +40,8 @@ def status(context: Context, timeout: float, destination: tuple[str, ...] | None
     if as_json:
         context.echo(to_json(replies))
         return 0
-    good = show(context, replies, body=False)
-    count(context, replies)
+    good = _show(context, replies, body=False)
+    _count(context, replies)
     return 0 if good else 1
 
 
@@ -128,9 +128,31 @@ def _answer(context: Context, replies: Mapping[str, Any], as_json: bool) -> int:
     if as_json:
         context.echo(to_json(replies))
         return 0
-    good = show(context, replies)
-    count(context, replies)
+    good = _show(context, replies)
+    _count(context, replies)
     return 0 if good else 1
+
+
+def _show(context: Context, replies: Mapping[str, Any], *, body: bool = True) -> bool:
+    """Print the answers, one node after the other; says whether none of them is an error."""
+    good = True
+    for node, answer in replies.items():
+        state, text = pretty(answer)
+        good = good and state == "OK"
+        arrow = context.style("->", fg="blue", bold=True)
+        color = "green" if state == "OK" else "red"
+        if body or state != "OK":
+            context.echo(f"{arrow}  {node}: {context.style(state, fg=color, bold=True)}")
+            context.echo("\n".join(f"    {line}" for line in text.splitlines()))
+        else:
+            context.echo(f"{node}: {context.style(state, fg=color, bold=True)}")
+    return good
+
+
+def _count(context: Context, replies: Mapping[str, Any]) -> None:
+    """How many answered."""
+    if not context.quiet:
+        context.echo(f"\n{len(replies)} node{'' if len(replies) == 1 else 's'} online.")
 
 
 def _ask(

@@ -1,15 +1,12 @@
-"""How answers of nodes are shown: as Celery's commands do."""
+"""Answers of nodes as text, as Celery's commands show them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from celeriac.cli.context import Context
-
-__all__ = ["count", "merge", "pretty", "show", "to_json"]
+__all__ = ["merge", "pretty", "to_json"]
 
 
 def merge(replies: Any) -> dict[str, Any]:
@@ -38,28 +35,6 @@ def _lines(values: Any) -> list[str]:
         f"* {value if isinstance(value, str) else json.dumps(value, default=repr, ensure_ascii=False)}"
         for value in values
     ]
-
-
-def show(context: Context, replies: Mapping[str, Any], *, body: bool = True) -> bool:
-    """Print the answers, one node after the other; says whether none of them is an error."""
-    good = True
-    for node, answer in replies.items():
-        state, text = pretty(answer)
-        good = good and state == "OK"
-        arrow = context.style("->", fg="blue", bold=True)
-        color = "green" if state == "OK" else "red"
-        if body or state != "OK":
-            context.echo(f"{arrow}  {node}: {context.style(state, fg=color, bold=True)}")
-            context.echo("\n".join(f"    {line}" for line in text.splitlines()))
-        else:
-            context.echo(f"{node}: {context.style(state, fg=color, bold=True)}")
-    return good
-
-
-def count(context: Context, replies: Mapping[str, Any]) -> None:
-    """How many answered."""
-    if not context.quiet:
-        context.echo(f"\n{len(replies)} node{'' if len(replies) == 1 else 's'} online.")
 
 
 def to_json(replies: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from celeriac.client.prepared import PER_CALL as _PER_CALL
 from celeriac.client.prepared import Prepared, prepare
 from celeriac.client.routes import ROUTING_SETTINGS, Router
 from celeriac.client.times import earliest, latest
-from celeriac.codec.body import EncodedBody, decode_body, encode_body
+from celeriac.codec.body import decode_body, encode_body
 from celeriac.codec.envelope import new_id
 from celeriac.codec.json import plain
 from celeriac.codec.saferepr import saferepr
@@ -192,7 +192,19 @@ class Sender:
             properties = self._announce(prepared, headers, args, kwargs, embed, reply_to)
             reply_to, priority = properties.get("reply_to") or "", properties.get("priority", priority)
             headers = plain(headers)
-        body = self._encode(prepared, args, kwargs, embed)
+        try:
+            body = encode_body(
+                args,
+                kwargs,
+                embed,
+                serializer=prepared.serializer,
+                compression=prepared.compression,
+                max_bytes=self.conf.max_message_bytes,
+            )
+        except EncodeError as error:
+            raise EncodeError(f"cannot send {headers['task']}: {error}") from error
+        except MessageTooLarge as error:
+            raise MessageTooLarge(f"cannot send {headers['task']}: {error}") from None
         if body.compression is not None:
             headers["compression"] = body.compression
         return Message(
@@ -215,20 +227,6 @@ class Sender:
             time_limit=prepared.time_limit,
             soft_time_limit=prepared.soft_time_limit,
         )
-
-    def _encode(
-        self, prepared: Prepared, args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any] | None
-    ) -> EncodedBody:
-        limit = self.conf.max_message_bytes
-        name = prepared.headers["task"]
-        try:
-            return encode_body(
-                args, kwargs, embed, serializer=prepared.serializer, compression=prepared.compression, max_bytes=limit
-            )
-        except EncodeError as error:
-            raise EncodeError(f"cannot send {name}: {error}") from error
-        except MessageTooLarge as error:
-            raise MessageTooLarge(f"cannot send {name}: {error}") from None
 
     def _announce(
         self,
@@ -369,11 +367,11 @@ class Sender:
         raise self._named(error) from error
 
     def _named(self, error: OperationalError) -> OperationalError:
-        masked = resolver.mask(self.url)
+        """The error with the broker's URL in it, if its adapter has not put it there."""
         text = str(error)
-        if masked in text:
+        if "://" in text:
             return error
-        named = OperationalError(f"{masked}: {text}")
+        named = OperationalError(f"{resolver.mask(self.url)}: {text}")
         named.uncertain = error.uncertain
         return named
 

@@ -14,6 +14,7 @@ from typing import Any
 __all__ = ["saferepr"]
 
 _SCALARS = frozenset({int, float, bool, type(None)})
+_are_scalars = _SCALARS.issuperset
 _CONTAINERS: dict[type, tuple[str, str]] = {list: ("[", "]"), dict: ("{", "}"), set: ("{", "}")}
 #: Kinds of tokens: cut to what is left; brackets; never cut; and values that are yet to be shown.
 _TEXT, _OPEN, _CLOSE, _WHOLE, _QUOTED, _BYTES, _KEY = range(7)
@@ -52,6 +53,8 @@ def _is_small(value: Any, maxlen: int, levels: int) -> bool:
         value = value.values()
     elif (kind is not tuple and kind is not list) or len(value) > 64 or levels < 1:
         return False
+    if _are_scalars(map(type, value)):
+        return True
     for item in value:
         kind = type(item)
         if kind not in _SCALARS and not (len(item) < maxlen if kind is str else _is_small(item, maxlen, levels - 1)):

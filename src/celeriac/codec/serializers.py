@@ -55,13 +55,14 @@ def register(
 
     A decoder gets text when ``content_encoding`` is a character encoding, bytes when it is ``binary``.
     """
-    if content_encoding.lower() != "binary":
-        text_decoder = decoder
+    if content_encoding.lower() == "binary":
+        decode = decoder
+    else:
 
-        def decoder(data: bytes) -> Any:
-            return text_decoder(bytes(data).decode(content_encoding))
+        def decode(data: bytes) -> Any:
+            return decoder(bytes(data).decode(content_encoding))
 
-    _add(Serializer(name, encoder, decoder, content_type, content_encoding))
+    _add(Serializer(name, encoder, decode, content_type, content_encoding))
 
 
 def _add(serializer: Serializer) -> None:

@@ -22,7 +22,9 @@ class ThreadsExecutor:
     """Runs what it is fed on ``limit`` threads, started as they are needed.
 
     ``soft_limit(delivery)`` gives a task's soft limit in seconds or None; it is raised in the thread at its next byte
-    code, so a blocking call is not interrupted.
+    code, so a blocking call is not interrupted. ``limited(delivery, exc)`` makes the end of a task whose limit was
+    raised
+    outside its body, between two frames of ours.
     """
 
     def __init__(
@@ -31,11 +33,13 @@ class ThreadsExecutor:
         done: Done,
         limit: int,
         soft_limit: Callable[[Delivery], float | None],
+        limited: Callable[[Delivery, SoftTimeLimitExceeded], Any],
     ) -> None:
         self.limit = limit
         self._run = run
         self._done = done
         self._soft_limit = soft_limit
+        self._limited = limited
         self._inbox: SimpleQueue[Delivery | None] = SimpleQueue()
         #: thread id → what it runs and since when; plain dict operations are atomic.
         self._active: dict[int, tuple[Delivery, float]] = {}
@@ -75,13 +79,11 @@ class ThreadsExecutor:
             active[ident] = (delivery, monotonic())
             try:
                 finished = run(delivery)
-            except SoftTimeLimitExceeded:
-                # The limit's exception arrived after the task had ended, between its frame and this one.
-                finished = None
+            except SoftTimeLimitExceeded as late:
+                finished = self._limited(delivery, late)
             finally:
                 active.pop(ident, None)
-            if finished is not None:
-                done((finished,))
+            done((finished,))
 
     def recall(self) -> list[Delivery]:
         """Take back what has not started."""

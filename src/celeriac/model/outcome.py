@@ -92,9 +92,15 @@ class Repeated(Struct, frozen=True):
 
 
 class Unstarted(Struct, frozen=True):
-    """Claimed but not started: it goes back as it came. ``suspect`` marks it when its node died."""
+    """Claimed but not run to its end here: it goes back uncounted.
+
+    ``orphaned``: its child died, so it may have run all the same, and is shown as redelivered. ``suspect``: nobody
+    knows
+    what its child died of.
+    """
 
     suspect: bool = False
+    orphaned: bool = False
 
 
 Outcome = (

@@ -229,8 +229,10 @@ def _repeated(context: _Context, outcome: o.Repeated) -> Plan:
 
 def _unstarted(context: _Context, outcome: o.Unstarted) -> Plan:
     delivery, marks = context.delivery, context.delivery.marks
-    if not outcome.suspect or marks.suspect:
+    if not (outcome.suspect or outcome.orphaned):
         return Plan(settlement=Release(delivery))
+    if not outcome.suspect or marks.suspect:
+        return Plan(settlement=Release(delivery, marks=marks))
     suspect = Marks(
         crashes=marks.crashes, suspect=True, expired_leases=marks.expired_leases, parked_until=marks.parked_until
     )

@@ -93,16 +93,17 @@ def run_child(app: Celery, options: NodeOptions, slot: Slot, owner: str, link: s
         open_broker=lambda: broker_of(app, owner),
         open_store=lambda: store_of(app),
         slot=slot,
-        extras=[lambda child: attend(child, link)],
+        extras=[lambda child: attend(child, link), lambda child: _stop_on_signal(child, wake_read)],
         connecting=lambda: slot.live(os.getpid(), CONNECTING),
         ready=lambda: slot.live(os.getpid(), READY),
         abandon=lambda: _leave(0),
     )
 
-    def warm(signum: int, frame: object) -> None:
-        child.stop()
-
-    signal.signal(signal.SIGTERM, warm)
+    # Signals reach the I/O loop through this pipe even while the main thread is in C code and runs no handler.
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda signum, frame: None)
     sys.setswitchinterval(0.0005)
     signals.worker_process_init.send(sender=None)
     child.serve()
@@ -110,6 +111,16 @@ def run_child(app: Celery, options: NodeOptions, slot: Slot, owner: str, link: s
         logger.info("Child %d leaves to be replaced: %s", os.getpid(), child.exit_reason)
     signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
     return 0
+
+
+async def _stop_on_signal(child: Child, wake_read: int) -> None:
+    """Begin the shutdown when SIGTERM comes."""
+    reader = asyncio.StreamReader()
+    pipe = os.fdopen(wake_read, "rb")
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    while signal.SIGTERM not in await reader.read(64):
+        pass
+    child.stop()
 
 
 def run_agent(app: Celery, options: NodeOptions, owner: str, link: str, notices: int) -> int:
@@ -146,11 +157,12 @@ async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notic
             if await connected(broker, store, options.queues, stop):
                 services = (*agent.services(), *remote_services(agent))
                 tasks += [group.create_task(service()) for service in services]
-                tasks.append(group.create_task(agent.notices(reader)))
+                burials = group.create_task(agent.notices(reader))
+                tasks.append(burials)
                 signals.worker_ready.send(sender=agent)
                 await stop.wait()
                 signals.worker_shutting_down.send(sender=options.hostname, sig="SIGTERM", how="Warm", exitcode=0)
-                await _finish(agent)
+                await _finish(agent, burials)
             for task in tasks:
                 task.cancel()
     finally:
@@ -160,10 +172,11 @@ async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notic
             await store.close()
 
 
-async def _finish(agent: Agent) -> None:
+async def _finish(agent: Agent, burials: asyncio.Task[None]) -> None:
     """Write what is known of dead children; not longer than a server that is away deserves."""
     try:
         async with asyncio.timeout(3.0):
+            await burials
             await agent.completer.drain()
     except TimeoutError:
         logger.warning("Cannot write the outcomes of dead children: their tasks go back when their leases expire")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from celeriac.app.log import enter_process
 from celeriac.supervisor.process import fork, run_agent, run_child
 from celeriac.supervisor.stop import means_cold, say
-from celeriac.worker.agent import Died, notice
+from celeriac.worker.agent import NO_MORE, Died, notice
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.slot import READY, STARTING, Running, Slot, Slots
 
@@ -57,6 +57,8 @@ class _Process:
         self.not_before = 0.0
         #: Set when it was killed for its hard limit, in seconds.
         self.over_limit = 0.0
+        #: Set when the shutdown killed it: what it ran is no culprit.
+        self.ended = False
 
 
 class Supervisor:
@@ -130,6 +132,7 @@ class Supervisor:
         child.owner = secrets.token_hex(6)
         child.began = time.monotonic()
         child.over_limit = 0.0
+        child.ended = False
         owner = child.owner
 
         def main() -> int:
@@ -166,11 +169,12 @@ class Supervisor:
         code = os.waitstatus_to_exitcode(status)
         how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
         now = time.monotonic()
-        short = now - place.began < _SHORT_LIFE and code != 0
+        running = place.slot.running() if place.slot is not None else None
+        # One that died of a task had started well: that task is counted, and must not keep the others waiting.
+        short = now - place.began < _SHORT_LIFE and code != 0 and running is None
         place.failures = place.failures + 1 if short else 0
         delay = min(_SLOWEST, 0.1 * 2**place.failures) if short else 0.0
         place.not_before = now + delay
-        running = place.slot.running() if place.slot is not None else None
         if code and not self._stopping:
             again = f", next start in {delay:.1f} s" if delay else ""
             logger.error("Process %s (pid %d) died by %s%s%s", place.name, place.pid, how, _with(running), again)
@@ -180,14 +184,16 @@ class Supervisor:
 
     def _tell(self, child: _Process, how: str, running: Running | None) -> None:
         """The agent settles what the dead child held."""
-        many = self.options.pool == "threads"
+        many = self.options.pool == "threads" and not child.ended
+        culprit = running if not many and not child.ended else None
         died = Died(
             owner=child.owner,
             how=how,
-            token=running.token if running and not many else "",
-            id=running.id if running and not many else "",
+            token=culprit.token if culprit else "",
+            id=culprit.id if culprit else "",
             limit=child.over_limit,
             many=many,
+            tasks=child.slot.tasks if child.slot is not None else 0,
         )
         os.write(self._notices_write, notice(died))
 
@@ -231,9 +237,11 @@ class Supervisor:
         living = [child for child in self._children if child.pid]
         if self._cold or overdue:
             for child in living:
+                child.ended = True
                 self._kill(child, signal.SIGKILL)
         if not living and self._agent.pid and not self._agent.over_limit:
             self._agent.over_limit = time.monotonic()
+            os.write(self._notices_write, NO_MORE)
             self._kill(self._agent, signal.SIGTERM)
         elif self._agent.over_limit and time.monotonic() - self._agent.over_limit > _MARGIN:
             self._kill(self._agent, signal.SIGKILL)

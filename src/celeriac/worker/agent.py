@@ -36,13 +36,15 @@ from celeriac.worker.runner import Runner
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
 
-__all__ = ["Agent", "Died", "notice"]
+__all__ = ["NO_MORE", "Agent", "Died", "notice"]
 
 logger = logging.getLogger("celery.worker")
 
 #: Seconds between heartbeat events, and between two sweeps of the result store.
 HEARTBEAT = 2.0
 SWEEP = 300.0
+#: The supervisor's last line: every child that died has been told.
+NO_MORE = b"\n"
 
 
 class Died(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +59,8 @@ class Died(msgspec.Struct, frozen=True, kw_only=True):
     limit: float = 0.0
     #: It ran several tasks at once, so none of them is the culprit.
     many: bool = False
+    #: Tasks that the child had run.
+    tasks: int = 0
 
 
 class Agent:
@@ -86,6 +90,8 @@ class Agent:
         #: token → signal, of tasks ended on request.
         self.terminating: dict[str, int] = {}
         self.revoked: dict[str, float] = {}
+        #: Tasks run by children that are gone.
+        self.buried = 0
         self.completer = Completer(broker, store, lambda deliveries: None, rand=random.random)
         self._backoff = Backoff(rand=random.random)
         self._clock = SystemClock()
@@ -123,9 +129,11 @@ class Agent:
     # -- children that died ------------------------------------------------------------------------------------
 
     async def notices(self, reader: asyncio.StreamReader) -> None:
-        """Read the supervisor's notices, one JSON line each, until cancelled."""
-        while line := await reader.readline():
-            await self.bury(msgspec.json.decode(line, type=Died))
+        """Read the supervisor's notices, one JSON line each, until it says that there are no more."""
+        while (line := await reader.readline()) and line != NO_MORE:
+            died = msgspec.json.decode(line, type=Died)
+            self.buried += died.tasks
+            await self.bury(died)
 
     async def bury(self, died: Died) -> None:
         """Settle what a dead child held: the culprit by what ended it, the others as they were. Tries until it
@@ -144,7 +152,7 @@ class Agent:
     def _verdict(self, delivery: Delivery, died: Died) -> Completion:
         outcome: o.Outcome
         if delivery.token != died.token:
-            outcome = o.Unstarted(suspect=died.many)
+            outcome = o.Unstarted(suspect=died.many, orphaned=True)
         elif delivery.token in self.terminating:
             outcome = o.Revoked("terminated", self.terminating.pop(delivery.token))
         elif died.limit:
@@ -171,7 +179,7 @@ class Agent:
             "type": f"worker-{kind}",
             "freq": HEARTBEAT,
             "active": sum(answer["held"] for answer in answers),
-            "processed": sum(answer["count"] for answer in answers),
+            "processed": self.buried + sum(answer["count"] for answer in answers),
             "loadavg": list(os.getloadavg()),
             "sw_ident": "celeriac",
             "sw_ver": __version__,

@@ -115,7 +115,8 @@ class Child:
     def _sync_executor(self) -> InlineExecutor | ThreadsExecutor:
         runner = self.runner
         if self.options.pool == "threads":
-            return ThreadsExecutor(runner.run, self._done, self.options.concurrency, runner.soft_limit)
+            count = self.options.concurrency
+            return ThreadsExecutor(runner.run, self._done, count, runner.soft_limit, runner.limited)
         soft = self.soft
         return InlineExecutor(
             lambda delivery: runner.run(delivery, soft),
@@ -335,10 +336,10 @@ class Child:
         """Leases that are gone: what runs goes on and will be refused; it is no longer renewed."""
         early = self.completer.early
         for delivery in deliveries:
-            if delivery.token not in early:
+            # One that was settled while the renewal was under way is no longer held, and nothing is wrong.
+            if delivery.token not in early and self.fetcher.held.pop(delivery.token, None) is not None:
                 message = delivery.message
                 logger.warning("The lease of task %s[%s] is gone", message.task, message.id)
-                self.fetcher.held.pop(delivery.token, None)
         self.fetcher.changed()
 
     def _valid(self, until: float) -> None:

@@ -87,6 +87,7 @@ class Fetcher:
         #: Every synchronous slot is taken by a task that runs longer than STALL.
         self._stalled = False
         self._claiming: asyncio.Task[Sequence[Delivery]] | None = None
+        self._interrupted = False
 
     # -- how much ----------------------------------------------------------------------------------------------
 
@@ -106,7 +107,9 @@ class Fetcher:
             target = min(target, max(limit, options.prefetch_limit))
         if held > max(target // 2, limit - 1):
             return 0
-        return min(target - held, CLAIM_LIMIT)
+        room = min(target - held, CLAIM_LIMIT)
+        most = options.max_tasks_per_child
+        return room if most is None else min(room, most - self._runner.count - held)
 
     def _slots(self) -> int:
         """Tasks that can run at once, by the share of coroutines among what comes in."""
@@ -165,11 +168,12 @@ class Fetcher:
         try:
             return await self._claiming
         except asyncio.CancelledError:
-            if self._stopping or self._claiming.cancelled():
+            current = asyncio.current_task()
+            if self._interrupted and not (current is not None and current.cancelling()):
                 return ()
             raise
         finally:
-            self._claiming = None
+            self._claiming, self._interrupted = None, False
 
     def changed(self) -> None:
         """Something ended: look again whether to claim."""
@@ -179,15 +183,19 @@ class Fetcher:
     def requeued(self) -> None:
         """The queues changed: start a new claim."""
         self._changed.set()
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        """End a waiting claim; what it may have taken meanwhile comes with the next one."""
         if self._claiming is not None:
+            self._interrupted = True
             self._claiming.cancel()
 
     def stop(self) -> None:
         """Claim no more."""
         self._stopping = True
         self._changed.set()
-        if self._claiming is not None:
-            self._claiming.cancel()
+        self._interrupt()
 
     # -- what to do with each ----------------------------------------------------------------------------------
 
@@ -221,7 +229,8 @@ class Fetcher:
                 sync.append(delivery)
         if concluded:
             self._conclude(concluded)
-        await self._acknowledge_early(sync + coroutines)
+        sync = await self._acknowledge_early(sync)
+        coroutines = await self._acknowledge_early(coroutines)
         if sync or coroutines:
             self._learn(sync + coroutines, len(coroutines))
         if sync:
@@ -249,19 +258,20 @@ class Fetcher:
         return None
 
     async def _one_suspect(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """A message that may have killed a node runs alone, so that the next crash has one culprit."""
+        """A message that may have killed a node runs alone, so that the next crash has one culprit.
+
+        Suspects that came in company go back; the next claim waits until nothing is held, and takes one message.
+        """
         suspects = [delivery for delivery in deliveries if delivery.marks.suspect]
         self._alone = bool(suspects)
         if not suspects or (len(deliveries) == 1 and not self.held):
             return deliveries
-        keep = () if self.held else suspects[:1]
-        back = [delivery for delivery in deliveries if delivery not in keep]
         try:
-            await self._broker.settle([Release(delivery) for delivery in back])
+            await self._broker.settle([Release(delivery) for delivery in reversed(suspects)])
         except OperationalError as error:
             # Unsettled they come back when their leases expire.
-            logger.warning("Cannot give back %d suspect deliveries: %s", len(back), error)
-        return keep
+            logger.warning("Cannot give back %d suspect deliveries: %s", len(suspects), error)
+        return [delivery for delivery in deliveries if not delivery.marks.suspect]
 
     async def _already_done(self, redelivered: Sequence[Delivery]) -> Collection[str]:
         """Tokens of redelivered messages whose record shows a terminal state, or a later attempt."""
@@ -290,14 +300,17 @@ class Fetcher:
         own = message.retries if not isinstance(message, Malformed) else 0
         return record.status == states.RETRY and record.retries is not None and record.retries >= own
 
-    async def _acknowledge_early(self, deliveries: Sequence[Delivery]) -> None:
-        """Tasks with ``acks_late=False`` are settled before they start: at most once."""
+    async def _acknowledge_early(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Tasks with ``acks_late=False`` are settled before they start: at most once. Returns what is to run."""
         early = [d for d in deliveries if not self._acks_late(d)]
         if not early:
-            return
+            return deliveries
         refused = await self._retry_settle([Accept(delivery) for delivery in early])
         lost = {settlement.delivery.token for settlement in refused}
         self._early.update(d.token for d in early if d.token not in lost)
+        for token in lost:
+            self.held.pop(token, None)
+        return [d for d in deliveries if d.token not in lost]
 
     def _acks_late(self, delivery: Delivery) -> bool:
         found = self._runner.entry(delivery.message.task)
@@ -321,8 +334,10 @@ class Fetcher:
                 continue
             active = executor.active()
             if len(active) >= executor.limit and min(now - started for _, started in active) > STALL:
-                if executor is self._sync:
+                if executor is self._sync and not self._stalled:
                     self._stalled = True
+                    # A claim that waits for more would take what nobody here can start.
+                    self._interrupt()
                 self.give_back(executor.recall())
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from celeriac.app import trace
+from celeriac.client.current import request_var
 from celeriac.codec.body import decode_body
 from celeriac.codec.failures import format_traceback
 from celeriac.exceptions import (
@@ -155,6 +156,10 @@ class Runner:
             slot.end()
         return completion
 
+    def limited(self, delivery: Delivery, exc: BaseException) -> Completion:
+        """The end of a task whose soft limit was raised outside its body."""
+        return self.conclude(delivery, o.Failure(exc, format_traceback(exc)))
+
     async def arun(self, delivery: Delivery) -> Completion | Delivery:
         """Run an ``async def`` task on the current loop, with its limits as timers."""
         started = time.monotonic()
@@ -223,7 +228,7 @@ class Runner:
         now = time.time()
         decided = plan(delivery, outcome, options, now, random.random(), embed, self._hostname, self.options.park)
         try:
-            messages = self._messages(decided.sends, request)
+            messages = self._messages(decided.sends, request, trail=type(outcome) is o.Success)
             record = self._record(message, decided, options, request, now)
         except Exception as error:  # noqa: BLE001 - user code in routers and apply_async; values that cannot be encoded
             outcome = o.Failure(error, format_traceback(error))
@@ -243,15 +248,24 @@ class Runner:
         if self.after is not None:
             self.after()
 
-    def _messages(self, sends: Sequence[Send], request: Any) -> Sequence[Message]:
-        """The messages of what is to be sent; ``request.sends`` are retries of ``self.retry(throw=False)``."""
+    def _messages(self, sends: Sequence[Send], request: Any, *, trail: bool) -> Sequence[Message]:
+        """The messages of what is to be sent; ``request.sends`` are retries of ``self.retry(throw=False)``.
+
+        With ``trail`` they count among the children of the task, as if it had sent them itself.
+        """
         asked = request.__dict__.get("sends") if request is not None else None
         if not (sends or asked):
             return ()
         collector = _Collector()
-        for send in (*sends, *map(Send, asked or ())):
-            signature = self.app.signature(send.signature)
-            signature.apply_async(send.args or None, producer=collector, **send.options)
+        before = request_var.get()
+        if trail:
+            request_var.set(request)
+        try:
+            for send in (*sends, *map(Send, asked or ())):
+                signature = self.app.signature(send.signature)
+                signature.apply_async(send.args or None, producer=collector, **send.options)
+        finally:
+            request_var.set(before)
         return collector.messages
 
     def _record(
@@ -269,8 +283,7 @@ class Runner:
 
     def _foreign(self, name: str) -> TaskOptions:
         """Options for a task that is not registered here: the settings' defaults."""
-        expires = self.app.conf.result_expires
-        return TaskOptions(name=name, result_expires=float(expires) if expires else None)
+        return TaskOptions(name=name, result_expires=self.app.conf.seconds("result_expires") or None)
 
 
 #: Outcomes that end a task without running it here, and whose errbacks must still hear of it.

@@ -64,7 +64,7 @@ def inline(run: Run, done: Sink) -> InlineExecutor:
 
 
 def threads(run: Run, done: Sink) -> ThreadsExecutor:
-    return ThreadsExecutor(run, done, 2, lambda lent: None)
+    return ThreadsExecutor(run, done, 2, lambda lent: None, lambda lent, exc: exc)
 
 
 @contextmanager
@@ -203,7 +203,7 @@ def test_a_soft_limit_in_a_thread_raises_once() -> None:
         except SoftTimeLimitExceeded:
             return "limited"
 
-    executor = ThreadsExecutor(run, done, 1, lambda lent: 0.0)
+    executor = ThreadsExecutor(run, done, 1, lambda lent: 0.0, lambda lent, exc: exc)
     with serving(executor):
         executor.feed([delivery(0)])
         assert entered.wait(PATIENCE)

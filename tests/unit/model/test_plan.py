@@ -167,8 +167,10 @@ def test_bad_content_is_kept_with_its_reason() -> None:
 def test_what_did_not_start_goes_back_as_it_came() -> None:
     assert decide(o.Unstarted()).settlement == Release(delivery())
     assert decide(o.Unstarted(suspect=True)).settlement == Release(delivery(), marks=Marks(suspect=True))
+    assert decide(o.Unstarted(orphaned=True)).settlement == Release(delivery(), marks=Marks())
     known = delivery(Marks(suspect=True))
-    assert decide(o.Unstarted(suspect=True), lent=known).settlement == Release(known)
+    again = decide(o.Unstarted(suspect=True), lent=known).settlement
+    assert again == Release(known, marks=Marks(suspect=True)), "what may have run is shown as redelivered"
 
 
 def test_a_repeat_is_settled_without_a_trace() -> None:

@@ -10,77 +10,21 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import msgspec
-
 from celeriac.brokers.redis.address import Address
-from celeriac.brokers.redis.layout import SEPARATOR, Layout
+from celeriac.brokers.redis.broadcasts import REPLY_LIFE, broadcast_text, opened, reply_queues
+from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.link import Link
-from celeriac.codec import envelope, json
-from celeriac.exceptions import CeleryError, OperationalError
-from celeriac.model.message import Message
+from celeriac.exceptions import OperationalError
 
-__all__ = ["RedisBus", "broadcast_text", "opened", "reply_queues"]
+__all__ = ["RedisBus"]
 
 logger = logging.getLogger("celeriac.brokers.redis")
 
-#: Seconds that a reply waits for its caller.
-REPLY_LIFE = 300
 _RECONNECT_FIRST, _RECONNECT_LAST = 0.1, 5.0
 #: Longest time that an event waits for a subscription of this very process, in seconds.
 _SUBSCRIBING = 1.0
 #: Most messages that wait for a slow listener; the oldest go first. Lossy by contract.
 _BACKLOG = 10_000
-
-
-def broadcast_text(
-    exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any], *, mode: int = 1
-) -> bytes:
-    """The envelope of an event, a request or a reply. Raises ``EncodeError``."""
-    return envelope.encode(
-        Message(
-            id="",
-            task="",
-            headers=dict(headers),
-            body=json.dumps(payload),
-            exchange=exchange,
-            routing_key=routing_key,
-            delivery_mode=mode,
-        )
-    )
-
-
-class _Opened(msgspec.Struct):
-    body: str
-    properties: dict[str, Any] = {}
-    headers: dict[str, Any] | None = None
-
-
-_decode = msgspec.json.Decoder(_Opened).decode
-
-
-def opened(text: bytes) -> tuple[Any, Mapping[str, Any]] | None:
-    """Payload and headers in an envelope, or None when it is not to be read."""
-    import binascii
-
-    try:
-        found = _decode(text)
-        encoding = found.properties.get("body_encoding")
-        body = binascii.a2b_base64(found.body) if encoding == "base64" else found.body.encode()
-        return json.loads(body), found.headers or {}
-    except (msgspec.MsgspecError, CeleryError, ValueError, RecursionError):
-        return None
-
-
-def reply_queues(layout: Layout, members: Any, routing_key: str) -> list[str]:
-    """Queues bound to a routing key, out of the members of kombu's binding set."""
-    found = []
-    for member in members or ():
-        parts = member.decode("utf-8", "replace").split(layout.separator)
-        if len(parts) != 3:
-            parts = member.decode("utf-8", "replace").split(SEPARATOR)
-        if len(parts) == 3 and parts[0] == routing_key and parts[2]:
-            found.append(parts[2])
-    return found
 
 
 class RedisBus:

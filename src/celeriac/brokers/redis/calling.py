@@ -12,7 +12,7 @@ from typing import Any
 
 from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.blocking import Pool, monotonic
-from celeriac.brokers.redis.bus import REPLY_LIFE, broadcast_text, opened
+from celeriac.brokers.redis.broadcasts import REPLY_LIFE, broadcast_text, opened
 from celeriac.brokers.redis.layout import SEPARATOR, Layout
 from celeriac.codec.envelope import new_id
 from celeriac.exceptions import OperationalError

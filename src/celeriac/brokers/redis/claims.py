@@ -92,6 +92,7 @@ class Claims:
         """See ``Broker.claim``."""
         if not queues or limit < 1:
             return ()
+        limit = min(limit, _LIMIT)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         plan = self._plan(tuple(queues))
@@ -108,7 +109,7 @@ class Claims:
             if quiet is None:
                 rings = self._bell.count
                 listen = wire.tracking and wait > 0 and self._hungry
-                deliveries, due = await self._take(wire, plan, min(limit, _LIMIT), listen)
+                deliveries, due = await self._take(wire, plan, limit, listen)
                 self._hungry = len(deliveries) < limit
                 if deliveries or wait <= 0:
                     return deliveries

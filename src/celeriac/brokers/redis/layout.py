@@ -124,8 +124,8 @@ class Layout:
     @staticmethod
     def token_form(owner: str) -> str:
         """The tokens of an owner as a format for their number, for Python's and for Lua's printf."""
-        start = f"{TOKEN}{owner.replace('%', '%%')}:"
-        return f"{start}%0{max(_TOKEN_LENGTH - len(start.encode()), 1)}d"
+        start = f"{TOKEN}{owner}:"
+        return f"{start.replace('%', '%%')}%0{max(_TOKEN_LENGTH - len(start.encode()), 1)}d"
 
     @staticmethod
     def tail(queue: str) -> bytes:

@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
+from celeriac.brokers.redis.broadcasts import bindings
 from celeriac.brokers.redis.claims import Read
-from celeriac.brokers.redis.layout import LEASE, SEPARATOR, TOKEN, Layout, envelope_of
+from celeriac.brokers.redis.layout import LEASE, TOKEN, Layout, envelope_of
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.scripts import DUE, EXPIRED, RESTORE, TRIM, UNLOCK
 from celeriac.brokers.redis.sockets import Word
@@ -50,9 +51,12 @@ class Maintenance:
         next_due = await self._move_due(queues)
         leased = await self._restore_lost()
         await self._trim()
+        # What is claimed in this moment runs out after a whole lease: looking much later would add to it.
+        lease = self._options.lease
         if next_due is None and not leased:
-            return _IDLE
-        return max(_SOONEST, min(_BUSY, _BUSY if next_due is None else next_due))
+            return max(_SOONEST, min(_IDLE, lease))
+        busy = min(_BUSY, lease / 2)
+        return max(_SOONEST, busy if next_due is None else min(busy, next_due))
 
     # -- due
 
@@ -173,7 +177,8 @@ class Maintenance:
         queues = [routing_key]
         if exchange:
             members = await self._link.call("SMEMBERS", layout.bindings(exchange))
-            queues = _bound(members, routing_key, layout.separator) or [routing_key]
+            bound = bindings(layout, members)
+            queues = [queue for key, pattern, queue in bound if _matches(key, pattern, routing_key)] or queues
         priority = message["properties"].get("priority")
         rank = layout.rank(priority if isinstance(priority, int) else 0)
         return [layout.lists(queue)[rank] for queue in queues]
@@ -234,17 +239,6 @@ def _foreign(entry: bytes | None) -> tuple[dict[str, Any], str, str] | None:
     if not isinstance(exchange, str) or not isinstance(routing_key, str):
         return None
     return message, exchange, routing_key
-
-
-def _bound(members: Iterable[bytes], routing_key: str, separator: str) -> list[str]:
-    found = []
-    for member in members:
-        parts = member.decode("utf-8", "replace").split(separator)
-        if len(parts) != 3:
-            parts = member.decode("utf-8", "replace").split(SEPARATOR)
-        if len(parts) == 3 and parts[2] and _matches(parts[0], parts[1], routing_key):
-            found.append(parts[2])
-    return found
 
 
 def _matches(key: str, pattern: str, routing_key: str) -> bool:

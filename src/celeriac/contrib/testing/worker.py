@@ -56,6 +56,7 @@ test_worker_stopped = Signal(name="test_worker_stopped", providing_args=("worker
 #: Seconds in which a worker has to come up, and between the end of the grace and that of its thread.
 _START_LIMIT = 10.0
 _MARGIN = 2.0
+_LAST_MOMENT = 0.05
 _numbers = itertools.count(1)
 #: Options of Celery's worker that mean nothing to one that lives in a thread.
 _MEANINGLESS = frozenset(
@@ -204,7 +205,11 @@ class TestWorkController:
         thread = self._thread
         if thread is None:
             return
-        thread.join(self.shutdown_timeout + _MARGIN)
+        child = self._child
+        if child is None or not child.stopped.wait(self.shutdown_timeout + _MARGIN) or not child.sync.active():
+            thread.join(_MARGIN)
+        else:
+            thread.join(_LAST_MOMENT)  # what runs has had its time
         if thread.is_alive():
             raise RuntimeError(
                 f"worker {self.hostname} did not stop within {self.shutdown_timeout:g} s: {self._what_runs()}. "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 
 import pytest
 
 from celeriac.exceptions import OperationalError
 from celeriac.ports import Depth, Unified
 from celeriac.testing.conformance.harness import Harness
-from celeriac.testing.conformance.tools import asynchronous, ids, message, messages, take
+from celeriac.testing.conformance.tools import Background, asynchronous, ids, message, messages, take
 
 __all__ = ["LifeCycle"]
 
@@ -138,3 +139,27 @@ class LifeCycle:
         for port in (publisher, reader, caller):
             port.close()
             port.close()
+
+    @asynchronous
+    async def test_all_may_begin_at_once(self, harness: Harness) -> None:
+        barrier = threading.Barrier(10, timeout=10.0)
+
+        def produce(name: str) -> None:
+            publisher = harness.publisher()
+            barrier.wait()
+            publisher.publish([message(name)], timeout=10.0)
+            publisher.close()
+
+        def read(name: str) -> None:
+            reader = harness.reader()
+            barrier.wait()
+            reader.get([name], timeout=10.0)
+            reader.close()
+
+        acts = [produce, read] * 5
+        threads = [Background(lambda act=act, name=f"id-{n}": act(name)) for n, act in enumerate(acts)]  # type: ignore[misc]
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
+        broker = await harness.open_broker()
+        got = sorted(ids(await take(broker)))
+        assert got == [f"id-{number}" for number in range(0, 10, 2)], "open: a new server may be met by many at once"

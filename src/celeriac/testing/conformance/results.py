@@ -195,7 +195,7 @@ class Results:
 
     def test_many_ids_wake_one_by_one(self, harness: Harness) -> None:
         reader, writer = harness.reader(), harness.reader()
-        names = [f"id-{number}" for number in range(300)]
+        names = [f"id-{number}" for number in range(150)]
         writing = Background(lambda: _write_each(writer, [record(name) for name in reversed(names)]))
         left = set(names)
         deadline = time.monotonic() + 15

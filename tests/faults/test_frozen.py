@@ -1,0 +1,77 @@
+"""A whole node is stopped for longer than its lease, and goes on afterwards: what it then writes is refused."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.journal import report
+from tests.faults.place import LEASE, Place
+from tests.servers import wait_until
+
+
+@pytest.mark.parametrize("zombie_first", [False, True])
+def test_a_frozen_node_cannot_write(place: Place, zombie_first: bool) -> None:
+    folder = place.folder / "gates"
+    folder.mkdir()
+    with place.fleet() as fleet:
+        frozen = fleet.start("-c", "2")
+        ids = place.send_many("gated", [(str(folder),)] * 2)
+        wait_until(lambda: fleet.journal.read().starts.total() == 2, 10.0, fleet.logs)
+        zombies = {run.pid for run in fleet.journal.runs}
+        began = time.monotonic()
+        frozen.signal_tree(signal.SIGSTOP)
+        rightful = fleet.start("-c", "2")
+        wait_until(lambda: fleet.journal.read().starts.total() == 4, LEASE + 8.0, fleet.logs)
+        recovery = time.monotonic() - began
+        heirs = {run.pid for run in fleet.journal.runs} - zombies
+        groups = (zombies, heirs) if zombie_first else (heirs, zombies)
+        for turn, group in enumerate(groups):
+            for pid in group:
+                Path(folder, str(pid)).touch()
+            if group is zombies:
+                frozen.signal_tree(signal.SIGCONT)
+                wait_until(lambda: len(frozen.lines("lost its lease")) == 2, 10.0, fleet.logs)
+            wait_until(lambda ends=2 * (turn + 1): fleet.journal.read().ends.total() == ends, 10.0, fleet.logs)
+            if zombie_first and group is zombies:
+                assert place.records(ids) == [None, None], "the zombie has stored a result"
+        place.wait_empty()
+        records = place.records(ids)
+        extra = place.send("work", 7, 1)
+        place.wait_state(extra, "SUCCESS")
+        results = {record["result"] for record in records if record is not None}
+        report(
+            place=place.kind,
+            lost=sum(record is None for record in records),
+            doubled=fleet.journal.doubled(ids),
+            refused=len(frozen.lines("lost its lease")),
+            recovery=recovery,
+        )
+        assert results == heirs, "the stored results must be those of the rightful runs"
+        assert not place.dead()
+        assert frozen.stop() == 0
+        assert rightful.stop() == 0
+        assert place.empty()
+
+
+def test_what_a_frozen_node_had_claimed_ahead_does_not_start_there(place: Place) -> None:
+    """Tiny tasks are claimed in batches: those that waited in the frozen node belong to another when it wakes."""
+    with place.fleet() as fleet:
+        frozen = fleet.start("-c", "1")
+        ids = place.send_many("work", [(number, 3) for number in range(600)])
+        wait_until(lambda: fleet.journal.ended(ids) >= 100, 10.0, fleet.logs)
+        frozen.signal_tree(signal.SIGSTOP)
+        began = time.monotonic()
+        fleet.start("-c", "2")
+        place.wait_all(fleet, ids, LEASE + 15.0)
+        recovery = time.monotonic() - began
+        frozen.signal_tree(signal.SIGCONT)
+        extra = place.send_many("work", [(number, 3) for number in range(600, 700)])
+        place.wait_all(fleet, extra, 10.0)
+        wait_until(lambda: frozen.lines("lease"), 10.0, fleet.logs)
+        place.judge(fleet, {each: number for number, each in enumerate([*ids, *extra])}, recovery=recovery)
+        assert fleet.journal.doubled(ids) <= 1, "only the task that ran when the node froze may start twice"
+        assert frozen.stop() == 0

@@ -1,0 +1,95 @@
+"""Deploys: SIGTERM under load, grace longer and shorter than the tasks, and the impatient second signal."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sqlite3
+import time
+from contextlib import closing
+
+import pytest
+
+from tests.faults.journal import report
+from tests.faults.place import QUEUE, Place
+from tests.servers import wait_until
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_sigterm_under_load(place: Place, rng: random.Random, pool: str) -> None:
+    with place.fleet() as fleet:
+        first = fleet.start("-c", "2", "-P", pool)
+        ids = place.send_many("work", [(number, rng.uniform(5, 50)) for number in range(300)])
+        wait_until(lambda: fleet.journal.ended(ids) >= 60, 20.0, fleet.logs)
+        began = time.monotonic()
+        code = first.stop()
+        took = time.monotonic() - began
+        ended, depth = fleet.journal.ended(ids), place.depth()
+        assert code == 0, first.log()
+        assert depth.leased == 0
+        assert depth.ready == len(ids) - ended, "unfinished work must be back in the queue"
+        fleet.start("-c", "4")
+        place.wait_all(fleet, ids, 20.0)
+        place.judge(fleet, {each: number for number, each in enumerate(ids)}, took=took, back=depth.ready)
+        assert fleet.journal.doubled(ids) == 0, "started twice, though every task is shorter than the grace"
+        assert took < 2.0
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_tasks_longer_than_the_grace_go_back(place: Place, pool: str) -> None:
+    with place.fleet(worker_grace=1.0, worker_lease=30) as fleet:
+        first = fleet.start("-c", "1", "-P", pool)
+        long = place.send("gated", str(place.folder), 60)
+        wait_until(lambda: fleet.journal.started(long), 10.0, fleet.logs)
+        others = place.send_many("work", [(number, 1) for number in range(20)])
+        began = time.monotonic()
+        first.process.send_signal(signal.SIGTERM)
+        second = fleet.start("-c", "2")
+        wait_until(lambda: fleet.journal.ended(others) == 20, 10.0, fleet.logs)
+        code = first.exit_code(10.0)
+        took = time.monotonic() - began
+        wait_until(lambda: len(fleet.journal.started(long)) == 2, 5.0, fleet.logs)
+        (place.folder / "all").touch()
+        place.wait_all(fleet, [long], 10.0)
+        report(place=place.kind, pool=pool, lost=0, doubled=fleet.journal.doubled([long, *others]), took=took)
+        assert code == 0, first.log()
+        assert took < 1.0 + 2.0
+        assert fleet.journal.doubled(others) == 0
+        assert not place.dead()
+        assert second.stop() == 0
+
+
+def _marks(place: Place) -> dict[str, object]:
+    """The marks in the header of the one message that is ready."""
+    if place.server is not None:
+        raw = place.server.command("LINDEX", QUEUE, 0)
+    else:
+        with closing(sqlite3.connect(place.path)) as file:
+            raw = file.execute("SELECT envelope FROM message").fetchone()[0]
+    marks: dict[str, object] = json.loads(raw)["headers"].get("celeriac") or {}
+    return marks
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+@pytest.mark.parametrize("signals", [(signal.SIGQUIT,), (signal.SIGTERM, signal.SIGTERM)])
+def test_a_cold_stop_gives_back_without_blame(
+    place: Place, pool: str, signals: tuple[signal.Signals, ...]
+) -> None:
+    with place.fleet(worker_lease=30) as fleet:
+        node = fleet.start("-c", "1", "-P", pool)
+        task = place.send("gated", str(place.folder), 60)
+        wait_until(lambda: fleet.journal.started(task), 10.0, fleet.logs)
+        began = time.monotonic()
+        for count, number in enumerate(signals, 1):
+            node.process.send_signal(number)
+            node.logged("shutdown (MainProcess)")
+            wait_until(lambda wanted=count: len(node.lines("shutdown (MainProcess)")) >= wanted, 5.0)
+        code = node.exit_code(10.0)
+        took = time.monotonic() - began
+        depth = place.depth()
+        report(place=place.kind, pool=pool, lost=1 - depth.ready, took=took)
+        assert code == 1
+        assert (depth.ready, depth.leased) == (1, 0), node.log()
+        assert took < 3.0
+        assert not _marks(place).get("crashes"), "the operator ended it, the task is not to blame"

@@ -1,0 +1,124 @@
+"""URLs to adapters: schemes, defaults, masking, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celeriac.client import resolver
+from celeriac.conf.settings import Settings
+from celeriac.exceptions import ImproperlyConfigured
+
+
+def conf(**changes: Any) -> Settings:
+    return Settings(changes)
+
+
+def test_memory_has_everything() -> None:
+    options = resolver.adapter_options(conf())
+    for make in (resolver.broker, resolver.store, resolver.publisher, resolver.reader, resolver.caller):
+        assert make("memory://resolver", options) is not None
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("rediss1://x", "did you mean rediss://?"),
+        ("redsi://x", "did you mean redis://?"),
+        ("sqlit:///x", "did you mean sqlite://?"),
+        ("kafka://x", "known are memory://"),
+        ("amqp://guest@x", "no adapter for amqp:// yet"),
+        ("cache+memory://", "no adapter for cache+memory:// yet"),
+        ("localhost:6379", "is no URL"),
+        ("", "is no URL"),
+    ],
+)
+def test_wrong_schemes_are_explained(url: str, hint: str) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        resolver.adapter(url)
+    assert hint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_passwords_are_never_shown() -> None:
+    url = "redsi://user:hunter2@host/0"
+    assert "hunter2" not in resolver.mask(url)
+    with pytest.raises(ImproperlyConfigured) as caught:
+        resolver.adapter(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith(("hiredis", "celeriac.brokers.redis"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "hiredis", None)
+    with pytest.raises(ImproperlyConfigured, match=r"pip install 'celeriac\[redis\]'"):
+        resolver.publisher("redis://localhost", resolver.adapter_options(conf()))
+
+
+def test_which_url() -> None:
+    both = conf(broker_url="redis://a", broker_read_url="redis://r", broker_write_url="redis://w")
+    assert resolver.read_url(both, "d") == "redis://r"
+    assert resolver.write_url(both, "d") == "redis://w"
+    assert resolver.write_url(conf(broker_url="redis://a"), "d") == "redis://a"
+    assert resolver.write_url(conf(broker_url=["redis://a", "redis://b"]), "d") == "redis://a"
+    assert resolver.write_url(conf(broker_url="redis://a;redis://b"), "d") == "redis://a"
+    assert resolver.write_url(conf(broker_url="memory"), "d") == "memory://"
+    assert resolver.read_url(conf(), "sqlite:///d") == "sqlite:///d"
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [
+        ("redis://a/1", "redis://a/1"),
+        ("redis", "redis://"),
+        ("disabled://", None),
+        ("disabled", None),
+        ("", None),
+        ("db+sqlite:///x.db", "sqlite:///x.db"),
+        ("db+postgresql://x", "db+postgresql://x"),
+    ],
+)
+def test_which_result_url(backend: str, expected: str | None) -> None:
+    assert resolver.result_url(conf(result_backend=backend, broker_url="redis://a"), "d") == expected
+
+
+def test_without_settings_one_file_keeps_both() -> None:
+    assert resolver.result_url(conf(), "sqlite:///d") == "sqlite:///d"
+    assert resolver.result_url(conf(broker_url="redis://a"), "sqlite:///d") is None
+
+
+def test_the_default_file_lies_beside_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolver.default_url(None) == f"sqlite:///{tmp_path}/celeriac.db"
+    assert resolver.default_url("no.such.module") == f"sqlite:///{tmp_path}/celeriac.db"
+    assert resolver.default_url("/srv/my proj/tasks.py") == "sqlite:////srv/my%20proj/celeriac.db"
+    assert resolver.default_url(__name__) == f"sqlite:///{Path(__file__).parent}/celeriac.db"
+
+
+def test_options_come_from_settings() -> None:
+    settings = conf(
+        broker_transport_options={"visibility_timeout": 60, "global_keyprefix": "p:"},
+        result_backend_transport_options={"global_keyprefix": "r:"},
+        broker_connection_timeout=2,
+        broker_pool_limit=3,
+        max_message_bytes=1000,
+        worker_lease=5,
+        timezone="Europe/Berlin",
+        broker_use_ssl={"ssl_cert_reqs": "none"},
+        redis_max_connections=7,
+    )
+    options = resolver.adapter_options(settings, owner="child-1")
+    assert (options.owner, options.lease, options.visibility_timeout, options.key_prefix) == ("child-1", 5, 60, "p:")
+    assert (options.connect_timeout, options.pool_limit, options.max_message_bytes) == (2, 3, 1000)
+    assert (options.zone, options.ssl) == ("Europe/Berlin", {"ssl_cert_reqs": "none"})
+    store = resolver.store_options(settings)
+    assert (store.key_prefix, store.pool_limit, store.connect_timeout, store.ssl) == ("r:", 7, 2, None)
+
+
+def test_options_have_defaults() -> None:
+    options = resolver.adapter_options(conf(broker_pool_limit=None))
+    assert (options.lease, options.visibility_timeout, options.pool_limit, options.zone) == (30, 3600, 1, "UTC")
