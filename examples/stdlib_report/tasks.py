@@ -24,5 +24,6 @@ def analyse(path: str) -> dict[str, Any]:
     except (OSError, SyntaxError, ValueError, RecursionError) as error:
         return {**facts, "problem": f"{type(error).__name__}: {error}"}
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    functions = [(node.end_lineno - node.lineno + 1, node.name) for node in ast.walk(tree) if isinstance(node, kinds)]
-    return {**facts, "functions": len(functions), "longest": max(functions, default=None)}
+    found = [node for node in ast.walk(tree) if isinstance(node, kinds)]
+    longest = max(((node.end_lineno or node.lineno) - node.lineno + 1, node.name) for node in found) if found else None
+    return {**facts, "functions": len(found), "longest": longest}

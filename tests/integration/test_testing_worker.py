@@ -246,7 +246,7 @@ def test_bad_arguments(app: Celery) -> None:
 
 def test_without_results_it_is_not_pinged(app: Celery) -> None:
     seen = threading.Event()
-    app.conf.result_backend = "disabled://"
+    app.conf.update(result_backend="disabled://")
 
     @app.task(name="see")
     def see() -> None:

@@ -57,9 +57,8 @@ def test_what_was_current_is_current_afterwards() -> None:
 
 
 def test_the_trap_springs() -> None:
-    with setup_default_app(TestApp(), use_trap=True):
-        with pytest.raises(RuntimeError, match="current app"):
-            _ = current_app.conf
+    with setup_default_app(TestApp(), use_trap=True), pytest.raises(RuntimeError, match="current app"):
+        _ = current_app.conf
     with set_trap(None):
         assert isinstance(current.get_current_app(), Trap)
     assert not isinstance(current._default, Trap)

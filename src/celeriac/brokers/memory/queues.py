@@ -15,7 +15,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from celeriac.codec.envelope import delivery, remark
-from celeriac.model.message import Marks
+from celeriac.model.leases import after_lost_lease
 from celeriac.ports import DeadRecord, Depth
 
 __all__ = ["Item", "Lease", "Queues", "Wakeable", "step_of"]
@@ -269,13 +269,4 @@ def _wake(queue: _Queue) -> None:
 def _advanced(raw: bytes, *, alone: bool) -> bytes:
     """The stored text of a lost delivery: suspect from now on; a crash only when it must have been the culprit."""
     lost = delivery(raw, token="", queue="")
-    marks = lost.marks
-    return remark(
-        lost,
-        Marks(
-            crashes=marks.crashes + (marks.suspect and alone),
-            suspect=True,
-            parked_until=marks.parked_until,
-            expired_leases=marks.expired_leases + 1,
-        ),
-    )
+    return remark(lost, after_lost_lease(lost.marks, alone=alone))

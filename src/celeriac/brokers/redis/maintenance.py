@@ -12,8 +12,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from celeriac.brokers.redis.broadcasts import bindings
 from celeriac.brokers.redis.claims import Read
 from celeriac.brokers.redis.layout import LEASE, TOKEN, Layout, envelope_of
@@ -21,7 +19,7 @@ from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.scripts import DUE, EXPIRED, RESTORE, TRIM, UNLOCK
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
-from celeriac.model.message import Marks
+from celeriac.model.leases import after_lost_lease
 from celeriac.ports import AdapterOptions
 
 __all__ = ["Maintenance"]
@@ -123,7 +121,7 @@ class Maintenance:
                 continue
             raw, queue = known
             delivery = self._read(raw, token.decode(), queue)
-            text = envelope.remark(delivery, _advanced(delivery.marks, _owner(token) in alone))
+            text = envelope.remark(delivery, after_lost_lease(delivery.marks, alone=_owner(token) in alone))
             moves.append((token, score, [self._layout.ready(queue, delivery.message)], text))
         restored = await self._move_back(moves)
         if restored:
@@ -220,12 +218,6 @@ def _count(owners: Iterable[bytes]) -> dict[bytes, int]:
     for owner in owners:
         counts[owner] = counts.get(owner, 0) + 1
     return counts
-
-
-def _advanced(marks: Marks, alone: bool) -> Marks:
-    """A loss without a culprit makes suspect; losing a suspect that was alone is a crash of it."""
-    crashes = marks.crashes + 1 if alone and marks.suspect else marks.crashes
-    return msgspec.structs.replace(marks, crashes=crashes, suspect=True, expired_leases=marks.expired_leases + 1)
 
 
 def _foreign(entry: bytes | None) -> tuple[dict[str, Any], str, str] | None:

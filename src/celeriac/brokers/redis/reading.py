@@ -34,6 +34,8 @@ _BATCH = 500
 _REREAD = 3.0
 #: Seconds between attempts to reconnect, first and last; and how long to try when the caller gave no time.
 _PAUSE_FIRST, _PAUSE_LAST, _GIVE_UP = 0.05, 1.0, 30.0
+#: Longest pause between two looks where nothing can be heard.
+_POLL_LAST = 0.5
 #: Most idle connections kept for waiters.
 _STOCK = 8
 _FINAL = (b"SUCCESS", b"FAILURE", b"REVOKED")
@@ -49,6 +51,8 @@ class RedisReader:
         self._pool = Pool(self._address, options.pool_limit)
         self._ears: deque[_Ear] = deque(maxlen=_STOCK)
         self._pid = os.getpid()
+        #: The server speaks no RESP3 (a proxy, as a rule).
+        self._deaf = False
 
     def get(self, ids: Sequence[str], *, timeout: float) -> Sequence[bytes | None]:
         """See ``Reader.get``."""
@@ -109,7 +113,10 @@ class RedisReader:
     # -- inside
 
     def _listen(self, keys: tuple[str, ...], deadline: float | None) -> str | None:
-        ear = self._take_ear(deadline)
+        ear = None if self._deaf else self._take_ear(deadline)
+        if ear is None:
+            self._deaf = True
+            return self._poll(keys, deadline)
         try:
             key = ear.wait(keys, deadline)
             ear.unsubscribe(keys)
@@ -119,7 +126,21 @@ class RedisReader:
         self._give_ear(ear)
         return key
 
-    def _take_ear(self, deadline: float | None) -> _Ear:
+    def _poll(self, keys: tuple[str, ...], deadline: float | None) -> str | None:
+        """Without RESP3 a connection cannot listen and ask: look again and again."""
+        pause = _PAUSE_FIRST
+        ids = [self._layout.result_id(key) for key in keys]
+        while True:
+            for key, record in zip(keys, self.get(ids, timeout=self._address.connect_timeout), strict=True):
+                if record is not None and _looks_final(record):
+                    return key
+            left = pause if deadline is None else deadline - monotonic()
+            if left <= 0:
+                return None
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, _POLL_LAST)
+
+    def _take_ear(self, deadline: float | None) -> _Ear | None:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             ears, self._ears = self._ears, deque(maxlen=_STOCK)
@@ -130,7 +151,11 @@ class RedisReader:
                 ear = self._ears.pop()
             except IndexError:
                 limit = monotonic() + self._address.connect_timeout
-                return _Ear(self._address.reply_timeout, Connection(self._address, min(limit, deadline or limit)))
+                connection = Connection(self._address, min(limit, deadline or limit))
+                if connection.resp3:
+                    return _Ear(self._address.reply_timeout, connection)
+                connection.close()
+                return None
             if ear.usable():
                 return ear
             ear.close()
@@ -146,9 +171,6 @@ class _Ear:
     """A connection that listens; one waiter at a time."""
 
     def __init__(self, reply_timeout: float, connection: Connection) -> None:
-        if not connection.resp3:
-            connection.close()
-            raise ConnectionError("the server does not speak RESP3, which waiting for results needs")
         self._connection = connection
         self._reply_timeout = reply_timeout
         #: Confirmations of UNSUBSCRIBE that are still to come.

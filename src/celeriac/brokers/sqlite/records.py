@@ -18,7 +18,7 @@ __all__ = ["SWEEP_CHUNK", "find", "forget", "last", "put", "sweep", "written_sin
 
 SQL = statements("results.sql")
 _SHIFT = 13  # 8192 records a bucket; also in results.sql
-_SUCCESS = b'{"status": "SUCCESS"'
+_SUCCESS = (b'{"status":"SUCCESS"', b'{"status": "SUCCESS"')
 #: Records that one sweeping transaction drops at most.
 SWEEP_CHUNK = 2000
 

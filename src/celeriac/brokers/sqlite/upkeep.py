@@ -13,7 +13,7 @@ from datetime import tzinfo
 from celeriac.brokers.sqlite.queues import SQL, drop, move_due, numbers, push_front, token
 from celeriac.brokers.sqlite.statements import statements
 from celeriac.codec import envelope
-from celeriac.model.message import Marks
+from celeriac.model.leases import after_lost_lease
 from celeriac.ports import AdapterOptions, DeadRecord, Depth
 
 __all__ = [
@@ -46,23 +46,13 @@ def restore(sqlite: sqlite3.Connection, boot: int, uptime: float, zone: tzinfo) 
     lanes: dict[tuple[str, int], list[tuple[int, int]]] = {}
     for claim, key, queue, level, raw, held in sqlite.execute(SQL["expired"], (boot, uptime, RESTORE_CHUNK)).fetchall():
         delivery = envelope.delivery(raw, token=token("", claim, key), queue=queue, zone=zone)
-        marks = advance(delivery.marks, alone=held == 1)
+        marks = after_lost_lease(delivery.marks, alone=held == 1)
         sqlite.execute(SQL["rewrite"], (envelope.remark(delivery, marks), key))
         sqlite.execute(SQL["end_leases"], (claim, numbers((key,))))
         lanes.setdefault((queue, level), []).append((key, 1))
     for (queue, level), entries in lanes.items():
         push_front(sqlite, queue, level, entries)
     return [queue for (queue, _), entries in lanes.items() for _ in entries]
-
-
-def advance(marks: Marks, *, alone: bool) -> Marks:
-    """What a lost lease adds: suspicion; a crash when the suspect was all that its owner held."""
-    return Marks(
-        crashes=marks.crashes + (marks.suspect and alone),
-        suspect=True,
-        parked_until=marks.parked_until,
-        expired_leases=marks.expired_leases + 1,
-    )
 
 
 def ripen(sqlite: sqlite3.Connection, now: float) -> list[str]:

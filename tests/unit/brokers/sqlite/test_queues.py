@@ -84,13 +84,6 @@ def test_a_token_survives_any_owner(owner: str) -> None:
     assert queues.unpack(queues.token(owner, 2**56, 3)) == (2**56, 3)
 
 
-def test_a_lost_lease_makes_suspect_and_a_lone_suspect_guilty() -> None:
-    first = upkeep.advance(Marks(), alone=True)
-    assert first == Marks(suspect=True, expired_leases=1)
-    assert upkeep.advance(first, alone=False) == Marks(suspect=True, expired_leases=2)
-    assert upkeep.advance(first, alone=True) == Marks(crashes=1, suspect=True, expired_leases=2)
-
-
 def test_leases_of_an_earlier_boot_are_over(tables: sqlite3.Connection) -> None:
     fill(tables, "not an envelope")
     taken(tables)

@@ -97,7 +97,8 @@ for j = 1, n do
       if kind == 'S' or kind == 's' then
         local write = true
         if kind == 's' then
-          write = pcall('GETRANGE', key, 0, 19) ~= '{"status": "SUCCESS"'
+          local head = pcall('GETRANGE', key, 0, 19) -- Celery's text has the blank, ours has not
+          write = head ~= '{"status": "SUCCESS"' and head ~= '{"status":"SUCCESS",'
         end
         if write then
           if b == '' then call('SET', key, a) else call('SET', key, a, 'PX', b) end

@@ -7,7 +7,8 @@
 local call, pcall = redis.call, redis.pcall
 for i = 1, #KEYS do
   local key, body, ttl, terminal = KEYS[i], ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
-  if terminal == '1' or pcall('GETRANGE', key, 0, 19) ~= '{"status": "SUCCESS"' then
+  local head = terminal ~= '1' and pcall('GETRANGE', key, 0, 19) -- Celery's text has the blank, ours has not
+  if head ~= '{"status": "SUCCESS"' and head ~= '{"status":"SUCCESS",' then
     if ttl == '' then call('SET', key, body) else call('SET', key, body, 'PX', ttl) end
     call('PUBLISH', key, body)
   end
