@@ -110,7 +110,7 @@ def _not_envelopes() -> Iterator[tuple[str, bytes]]:
     yield "timelimit is a text", envelope("bad-limit", headers={"timelimit": "soon"})
     yield "timelimit is NaN", envelope("bad-nan", headers={"timelimit": [float("nan"), None]})
     yield "retries is a text", envelope("bad-retries", headers={"retries": "many"})
-    yield "retries is huge", envelope("bad-retries-2", headers={"retries": 10**6000})
+    yield "retries is huge", envelope("bad-retries-2", headers={"retries": "MANY"}).replace(b'"MANY"', b"7" * 6000)
     yield "priority is a dict", envelope("bad-priority", properties={"priority": {}})
 
 
@@ -139,6 +139,7 @@ def _refused(canary: Path) -> Iterator[tuple[str, bytes]]:
     yield "chain is a number", envelope("refused-chain", body=b'[[1, 1], {}, {"chain": 5}]')
     yield "callbacks of numbers", envelope("refused-callbacks", body=b'[[1, 1], {}, {"callbacks": [1]}]')
     yield "chord is a list", envelope("refused-chord", body=b'[[1, 1], {}, {"chord": [1]}]')
+    yield "6,000 digits", envelope("refused-digits", body=b"[[" + b"7" * 6000 + b", 1], {}, {}]")
     yield "200 levels", envelope("refused-200-levels", body=_nested(200))
     yield "100,000 levels", envelope("refused-100000-levels", body=_nested(100_000))
 
@@ -160,7 +161,6 @@ def _passing() -> Iterator[tuple[str, bytes]]:
     """Odd, but nothing stands against running them."""
     yield "id of control characters", envelope("pass\x00\r\n[CRITICAL] forged")
     yield "lone surrogate as argument", envelope("pass-surrogate", body=b'[["\\ud800", 1], {}, {}]')
-    yield "6,000 digits", envelope("pass-digits", body=b"[[" + b"7" * 6000 + b", 1], {}, {}]")
     yield "nan", envelope("pass-nan", body=b"[[NaN, 1], {}, {}]")
     yield "protocol 1", envelope(
         "x", body=b'{"id": "pass-protocol-1", "task": "faults.work", "args": [1, 1], "kwargs": {}}', headers={}

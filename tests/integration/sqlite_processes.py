@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -33,6 +34,8 @@ class Child:
                 os.close(reading)
                 act(lambda line: void(os.write(writing, f"{line}\n".encode())))
                 code = 0
+            except BaseException:  # noqa: BLE001 - the exit code tells
+                traceback.print_exc()
             finally:
                 os._exit(code)
         os.close(writing)

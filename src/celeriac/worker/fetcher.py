@@ -267,7 +267,7 @@ class Fetcher:
         if not suspects or (len(deliveries) == 1 and not self.held):
             return deliveries
         try:
-            await self._broker.settle([Release(delivery) for delivery in reversed(suspects)])
+            await self._broker.settle([Release(delivery) for delivery in suspects])
         except OperationalError as error:
             # Unsettled they come back when their leases expire.
             logger.warning("Cannot give back %d suspect deliveries: %s", len(suspects), error)
@@ -345,9 +345,8 @@ class Fetcher:
         if not deliveries:
             return
         early, conclude = self._early, self._runner.conclude
-        # Released in one step they are pushed to the front one after the other: the oldest last.
         self._conclude(
-            [self._again(d) if d.token in early else conclude(d, o.Unstarted()) for d in reversed(deliveries)]
+            [self._again(d) if d.token in early else conclude(d, o.Unstarted()) for d in deliveries]
         )
 
     @staticmethod

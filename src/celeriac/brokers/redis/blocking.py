@@ -217,7 +217,9 @@ class Pool:
                 self._drop(connection)
                 # Once more when it broke before the request had left, or under a request that may run twice.
                 if not first or isinstance(error, TimeoutError) or not (repeat or isinstance(error, Unsent)):
-                    raise lost(self.address, _worded(error, timeout)) from error
+                    failure = lost(self.address, _worded(error, timeout))
+                    failure.uncertain = not isinstance(error, Unsent)
+                    raise failure from error
             except BaseException:
                 if connection is not None:
                     self._drop(connection)  # interrupted: a reply may still be under way

@@ -23,7 +23,7 @@ class Address(Struct, frozen=True, kw_only=True):
 
     #: Absolute and without symbolic links, so that all names of a file share one directory of bells.
     path: str
-    #: SQLite's word: NORMAL survives the death of any process, FULL also a power cut (ADR 3).
+    #: SQLite's word: NORMAL survives the death of any process, FULL also a power cut (ADR 0003).
     synchronous: str = "NORMAL"
 
 

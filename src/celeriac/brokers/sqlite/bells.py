@@ -1,4 +1,4 @@
-"""Waking without polling: FIFOs in the directory ``<file>-bells``, rung after a commit (ADR 3).
+"""Waking without polling: FIFOs in the directory ``<file>-bells``, rung after a commit (ADR 0003).
 
 A *queue bell* stays: whoever reads its byte goes and claims. A *waiter's bell* has the name of what it waits for (a
 result, an exchange, a reply) and exists as long as its waiter. A bell says only "look again": a ring that is lost, or a

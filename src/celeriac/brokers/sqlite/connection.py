@@ -121,7 +121,7 @@ class Connection:
                 "temp_store = MEMORY",
             ):
                 sqlite.execute(f"PRAGMA {pragma}")
-            if _number(sqlite, "user_version") != _VERSION or _number(sqlite, "application_id") != _APPLICATION:
+            if not self._known(sqlite):
                 self._prepare(sqlite)
         except BaseException:
             sqlite.close()
@@ -139,19 +139,28 @@ class Connection:
         except OSError as error:
             raise cannot_open(self.path) from error
 
-    def _prepare(self, sqlite: sqlite3.Connection) -> None:
-        """Create the tables, or find that another process did; refuse the files of others."""
-        version = _number(sqlite, "user_version")
-        if _number(sqlite, "application_id") == _APPLICATION and version > _VERSION:
+    def _known(self, sqlite: sqlite3.Connection) -> bool:
+        """True for a file with our tables, False for an empty one; raises for the files of others."""
+        # One statement, so one moment: another process may be creating the tables.
+        application, version, tables = sqlite.execute(
+            "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"
+            " FROM pragma_application_id, pragma_user_version"
+        ).fetchone()
+        if application == _APPLICATION and version == _VERSION:
+            return True
+        if application == _APPLICATION and version > _VERSION:
             raise OperationalError(
                 f"SQLite file {self.path}: a newer Celeriac wrote it (format {version}, here {_VERSION}); upgrade"
             )
-        if sqlite.execute("SELECT EXISTS (SELECT 1 FROM sqlite_master)").fetchone()[0] and version != _VERSION:
+        if tables or application or version:
             raise OperationalError(
                 f"SQLite file {self.path}: it holds tables of another program; give Celeriac a file of its own"
             )
-        if version == 0:
-            sqlite.execute(_SCHEMA["auto_vacuum"])
+        return False
+
+    def _prepare(self, sqlite: sqlite3.Connection) -> None:
+        """Create the tables, unless another process does it first."""
+        sqlite.execute(_SCHEMA["auto_vacuum"])
         mode = sqlite.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise OperationalError(
@@ -159,7 +168,7 @@ class Connection:
             )
         sqlite.execute("BEGIN IMMEDIATE")
         try:
-            if _number(sqlite, "user_version") == 0:
+            if not self._known(sqlite):
                 for name, statement in _SCHEMA.items():
                     if name != "auto_vacuum":
                         sqlite.execute(statement)
@@ -170,10 +179,6 @@ class Connection:
             if sqlite.in_transaction:
                 sqlite.execute("ROLLBACK")
             raise
-        if _number(sqlite, "application_id") != _APPLICATION:
-            raise OperationalError(
-                f"SQLite file {self.path}: it holds tables of another program; give Celeriac a file of its own"
-            )
 
     def close(self) -> None:
         """Close it, unless it came through a fork. Idempotent; a later call opens it again."""
@@ -188,7 +193,3 @@ class Connection:
     def __del__(self) -> None:
         if self._sqlite is not None:
             self.close()
-
-
-def _number(sqlite: sqlite3.Connection, pragma: str) -> int:
-    return int(sqlite.execute(f"PRAGMA {pragma}").fetchone()[0])

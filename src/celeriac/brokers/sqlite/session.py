@@ -1,7 +1,7 @@
 """A file as one event loop uses it: short work in the loop itself, long work aside, patience with locks, waking.
 
 SQLite's calls block. A batch takes a fraction of a millisecond, a hop to a thread and back as long as a whole claim
-(ADR 3), so they run in the loop; what may take long or must sync the disk (counting, purging, maintenance, copying the
+(ADR 0003), so they run in the loop; what may take long or must sync the disk (counting, purging, maintenance, copying the
 log) runs in one thread aside. A locked file is tried again by short sleeps of the coroutine.
 """
 

@@ -31,7 +31,7 @@ __all__ = [
 
 _BUS = statements("bus.sql")
 RESTORE_CHUNK = 500
-PURGE_CHUNK = 5000
+PURGE_CHUNK = 2000
 #: Rows that the bus keeps at most.
 BUS_LIMIT = 10_000
 #: Pages of the log (4 KiB each) beyond which writers are held up until it starts anew.
@@ -78,7 +78,8 @@ def shrink(sqlite: sqlite3.Connection) -> None:
     """Give free pages back to the file system when most of a big file is free; in small steps."""
     free = sqlite.execute("PRAGMA freelist_count").fetchone()[0]
     if free > _SPARE_PAGES and free * 2 > sqlite.execute("PRAGMA page_count").fetchone()[0]:
-        sqlite.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+        # execute() would do one step, which is one page.
+        sqlite.executescript(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
 
 
 def checkpoint(sqlite: sqlite3.Connection) -> None:
