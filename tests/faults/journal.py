@@ -40,12 +40,13 @@ class Journal:
                 data = file.read()
             whole = data[: data.rfind(b"\n") + 1]
             self._at += len(whole)
-            for line in whole.decode("utf-8", "replace").splitlines():
+            for line in whole.decode().splitlines():
                 self._take(line)
         return self
 
     def _take(self, line: str) -> None:
-        kind, name, pid, at, retries, redelivered = line.split("\t")
+        kind, escaped, pid, at, retries, redelivered = line.split("\t")
+        name = escaped.encode().decode("unicode_escape")
         run = Run(kind=kind, id=name, pid=int(pid), at=float(at), retries=int(retries), redelivered=redelivered == "1")
         self.runs.append(run)
         (self.starts if kind == "start" else self.ends)[name] += 1

@@ -90,8 +90,11 @@ def _not_envelopes() -> Iterator[tuple[str, bytes]]:
     yield "empty object", b"{}"
     yield "nested list", b"[" * 100_000
     yield "nested objects", b'{"a":' * 100_000 + b"1" + b"}" * 100_000
-    yield "headers are a list", envelope("x", headers=None).replace(b'"headers": {', b'"headers": [{').replace(
-        b'}, "properties"', b'}], "properties"'
+    yield (
+        "headers are a list",
+        envelope("x", headers=None)
+        .replace(b'"headers": {', b'"headers": [{')
+        .replace(b'}, "properties"', b'}], "properties"'),
     )
     yield "body is a number", json.dumps({**json.loads(good), "body": 17}).encode()
     yield "body is no base64", json.dumps({**json.loads(good), "body": "%%%"}).encode()
@@ -102,13 +105,18 @@ def _not_envelopes() -> Iterator[tuple[str, bytes]]:
     yield "id is a lone surrogate", envelope("x", headers={"id": LONE})
     yield "task is a list", envelope("x", task=["faults.work"])
     yield "task is a lone surrogate", envelope("x", task=LONE)
-    yield "protocol 1, no task", envelope("x", body=b'{"id": "p1"}', headers={}).replace(b'"task": "faults.work", ', b"")
+    yield (
+        "protocol 1, no task",
+        envelope("x", body=b'{"id": "p1"}', headers={}).replace(b'"task": "faults.work", ', b""),
+    )
     yield "protocol 1, a list", envelope("x", body=b"[1, 2]", headers={}).replace(b'"task": "faults.work", ', b"")
     yield "eta is no time", envelope("bad-eta", headers={"eta": "tomorrow"})
     yield "eta is a number", envelope("bad-eta-2", headers={"eta": 1e308})
     yield "expires is a list", envelope("bad-expires", headers={"expires": []})
     yield "timelimit is a text", envelope("bad-limit", headers={"timelimit": "soon"})
     yield "timelimit is NaN", envelope("bad-nan", headers={"timelimit": [float("nan"), None]})
+    yield "soft limit is NaN", envelope("bad-nan-2", headers={"timelimit": [None, float("nan")]})
+    yield "limits are negative", envelope("bad-negative", headers={"timelimit": [-5, -5]})
     yield "retries is a text", envelope("bad-retries", headers={"retries": "many"})
     yield "retries is huge", envelope("bad-retries-2", headers={"retries": "MANY"}).replace(b'"MANY"', b"7" * 6000)
     yield "priority is a dict", envelope("bad-priority", properties={"priority": {}})
@@ -118,11 +126,17 @@ def _refused(canary: Path) -> Iterator[tuple[str, bytes]]:
     """Envelopes that can be read, with a body that cannot, or must not be."""
     pickled = pickle.dumps(Canary(canary))
     bomb = zlib.compress(b"[" + b" " * 200_000_000 + b"]", 9)
-    yield "pickle", envelope(
-        "refused-pickle", body=pickled, content_type="application/x-python-serialize", content_encoding="binary"
+    yield (
+        "pickle",
+        envelope(
+            "refused-pickle", body=pickled, content_type="application/x-python-serialize", content_encoding="binary"
+        ),
     )
     yield "pickle as json", envelope("refused-disguise", body=pickled)
-    yield "yaml", envelope("refused-yaml", body=b"!!python/object/apply:os.getpid []", content_type="application/x-yaml")
+    yield (
+        "yaml",
+        envelope("refused-yaml", body=b"!!python/object/apply:os.getpid []", content_type="application/x-yaml"),
+    )
     yield "unknown type", envelope("refused-type", content_type="application/x-nobody")
     yield "type is not text", envelope("refused-encoding", content_encoding="klingon", content_type="text/plain")
     yield "unknown compression", envelope("refused-compression", headers={"compression": "application/x-nobody"})
@@ -148,7 +162,7 @@ def _failing() -> Iterator[tuple[str, bytes]]:
     """Proper messages whose task cannot do with them."""
     yield "too few arguments", envelope("fails-few", body=b"[[1], {}, {}]")
     yield "too many arguments", envelope("fails-many", body=b"[[1, 2, 3, 4], {}, {}]")
-    yield "unknown keyword", envelope("fails-keyword", body=b'[[1, 1], {"\\u0000": 1}, {}]')
+    yield "unknown keyword", envelope("fails-keyword", body=b'[[1, 1], {"\\u0000\\n[CRITICAL]": 1}, {}]')
     yield "wrong types", envelope("fails-types", body=b'[[1, "soon"], {}, {}]')
     yield "chain of nonsense", envelope("fails-chain", body=b'[[1, 1], {}, {"chain": [{"nonsense": 1}]}]')
     yield "callback of nonsense", envelope("fails-callback", body=b'[[1, 1], {}, {"callbacks": [{"task": 7}]}]')
@@ -161,10 +175,15 @@ def _passing() -> Iterator[tuple[str, bytes]]:
     """Odd, but nothing stands against running them."""
     yield "id of control characters", envelope("pass\x00\r\n[CRITICAL] forged")
     yield "lone surrogate as argument", envelope("pass-surrogate", body=b'[["\\ud800", 1], {}, {}]')
+    yield "limits are huge", envelope("pass-limits", headers={"timelimit": [1e308, 1e308]})
+    yield "limits are infinite", envelope("pass-infinite", headers={"timelimit": [float("inf"), float("inf")]})
     yield "nan", envelope("pass-nan", body=b"[[NaN, 1], {}, {}]")
-    yield "protocol 1", envelope(
-        "x", body=b'{"id": "pass-protocol-1", "task": "faults.work", "args": [1, 1], "kwargs": {}}', headers={}
-    ).replace(b'"task": "faults.work", "id": "x", ', b"")
+    yield (
+        "protocol 1",
+        envelope(
+            "x", body=b'{"id": "pass-protocol-1", "task": "faults.work", "args": [1, 1], "kwargs": {}}', headers={}
+        ).replace(b'"task": "faults.work", "id": "x", ', b""),
+    )
     yield "foreign mark", envelope("pass-mark", headers={"celeriac": "nonsense"})
     yield "strange marks", envelope("pass-marks", headers={"celeriac": {"crashes": "many", "parked_until": []}})
 

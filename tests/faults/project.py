@@ -33,8 +33,9 @@ def note(kind: str, request: Any) -> None:
     if _journal < 0:
         _journal = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     redelivered = bool((request.delivery_info or {}).get("redelivered"))
-    line = f"{kind}\t{request.id}\t{os.getpid()}\t{time.time():.6f}\t{request.retries}\t{redelivered:d}\n"
-    os.write(_journal, line.encode("utf-8", "backslashreplace"))
+    name = request.id.encode("unicode_escape").decode()  # one with a line break must not make a line
+    line = f"{kind}\t{name}\t{os.getpid()}\t{time.time():.6f}\t{request.retries}\t{redelivered:d}\n"
+    os.write(_journal, line.encode())
 
 
 def work(self: Any, number: int, milliseconds: float) -> int:
@@ -68,6 +69,14 @@ def die(self: Any, how: str) -> None:
     time.sleep(30)
 
 
+def hold(self: Any, number: int, seconds: int) -> int:
+    """Sleep in C without letting go of the interpreter: no other thread of the process runs."""
+    note("start", self.request)
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    note("end", self.request)
+    return number
+
+
 def again(self: Any, number: int) -> int:
     """Fail once, retry at once, then return the number."""
     note("start", self.request)
@@ -97,7 +106,7 @@ async def waits(self: Any, number: int, milliseconds: float) -> int:
 def make_app(conf: Mapping[str, Any]) -> Celery:
     """The app with these settings."""
     app = Celery("faults", set_as_current=False, **conf)
-    for body in (work, gated, die, again, step, waits):
+    for body in (work, gated, die, hold, again, step, waits):
         app.task(body, bind=True, name=f"faults.{body.__name__}")
     app.task(work, bind=True, name="faults.once", acks_late=False)
     return app

@@ -92,9 +92,7 @@ def test_no_process_outlives_its_supervisor(place: Place, pool: str) -> None:
         wait_until(lambda: fleet.journal.ended(ids) == 2, LEASE + 5.0, fleet.logs)
         recovery = time.monotonic() - began
         place.wait_empty()
-        report(
-            place=place.kind, pool=pool, lost=0, doubled=fleet.journal.doubled(ids), gone=gone, recovery=recovery
-        )
+        report(place=place.kind, pool=pool, lost=0, doubled=fleet.journal.doubled(ids), gone=gone, recovery=recovery)
         assert all(len(fleet.journal.started(each)) == 2 for each in ids)
         assert not place.dead()
 

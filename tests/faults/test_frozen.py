@@ -75,3 +75,15 @@ def test_what_a_frozen_node_had_claimed_ahead_does_not_start_there(place: Place)
         place.judge(fleet, {each: number for number, each in enumerate([*ids, *extra])}, recovery=recovery)
         assert fleet.journal.doubled(ids) <= 1, "only the task that ran when the node froze may start twice"
         assert frozen.stop() == 0
+
+
+def test_a_task_that_holds_the_interpreter_keeps_its_lease(place: Place) -> None:
+    """No thread of the child can renew while C code runs; the child is alive all the same."""
+    with place.fleet() as fleet:
+        nodes = [fleet.start("-c", "1") for _ in range(2)]
+        task = place.send("hold", 7, 2.5 * LEASE)
+        wait_until(lambda: fleet.journal.started(task), 10.0, fleet.logs)
+        place.wait_state(task, "SUCCESS", 2.5 * LEASE + 10.0)
+        report(place=place.kind, lost=0, doubled=fleet.journal.doubled([task]))
+        assert fleet.journal.doubled([task]) == 0, fleet.logs()
+        assert [node.stop() for node in nodes] == [0, 0]

@@ -73,9 +73,7 @@ def _marks(place: Place) -> dict[str, object]:
 
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
 @pytest.mark.parametrize("signals", [(signal.SIGQUIT,), (signal.SIGTERM, signal.SIGTERM)])
-def test_a_cold_stop_gives_back_without_blame(
-    place: Place, pool: str, signals: tuple[signal.Signals, ...]
-) -> None:
+def test_a_cold_stop_gives_back_without_blame(place: Place, pool: str, signals: tuple[signal.Signals, ...]) -> None:
     with place.fleet(worker_lease=30) as fleet:
         node = fleet.start("-c", "1", "-P", pool)
         task = place.send("gated", str(place.folder), 60)

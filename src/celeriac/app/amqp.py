@@ -50,6 +50,7 @@ def broker_info(url: str, conf: Any) -> dict[str, Any]:
         "transport_options": dict(conf.broker_transport_options or {}),
         "login_method": conf.broker_login_method,
         "uri_prefix": None,
+        "credential_provider": None,
         "heartbeat": conf.seconds("broker_heartbeat") or 0,
         "failover_strategy": "round-robin",
         "alternates": [],

@@ -323,6 +323,8 @@ def _limits(value: Any) -> tuple[float | None, float | None]:
     for limit in value:
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float))):
             raise TypeError("timelimit must hold numbers or null")
+        if limit is not None and not limit >= 0:  # NaN as well: it would disorder every timer of an event loop
+            raise ValueError("timelimit must not hold negative numbers or NaN")
     return value[0], value[1]
 
 

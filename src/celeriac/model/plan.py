@@ -92,7 +92,7 @@ class _Context(Struct, frozen=True, kw_only=True):
         return DeadLetter(
             delivery=self.delivery,
             reason=reason,
-            detail=detail,
+            detail=" ".join(detail.splitlines()),
             exception="" if exc is None else _describe(exc),
             traceback=tb,
             worker=self.worker,
@@ -174,8 +174,15 @@ def _ignored(context: _Context, outcome: o.Ignored) -> Plan:
 def _rejected(context: _Context, outcome: o.Rejected) -> Plan:
     if outcome.requeue:
         return Plan(settlement=Release(context.delivery, back=True), event="rejected")
-    dead = context.dead(DeadReason.REJECTED, f"rejected by the task: {outcome.reason}", Reject(outcome.reason))
-    return Plan(settlement=dead, event="rejected")
+    options, exc = context.options, Reject(outcome.reason, False)
+    stored = not (options.ignore_result or _ignores(context.delivery.message)) or options.store_errors_even_if_ignored
+    return Plan(
+        settlement=context.dead(DeadReason.REJECTED, f"rejected by the task: {outcome.reason}", exc),
+        # It will not run again, so whoever waits for its result must hear of it.
+        state=states.FAILURE if stored else None,
+        value=exc,
+        event="rejected",
+    )
 
 
 def _revoked(context: _Context, outcome: o.Revoked) -> Plan:

@@ -35,7 +35,10 @@ __all__ = ["EX_LOST_PARENT", "fork", "run_agent", "run_child"]
 logger = logging.getLogger("celery.worker")
 
 _PR_SET_PDEATHSIG = 1
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 _libc = ctypes.CDLL(None, use_errno=True)
+#: Seconds after which a thread that wants the interpreter gets it: the I/O thread and the task's hand over often.
+_SWITCH = 0.0001
 #: Exit code of a process whose parent was gone before it could bind its life to it.
 EX_LOST_PARENT = 75
 #: Exit code of a child that found no way to start.
@@ -45,13 +48,21 @@ EX_START_FAILED = 70
 def fork(main: Callable[[], int]) -> int:
     """Fork a process that runs ``main`` and leaves with its value; returns the pid.
 
-    The process dies with its parent (PDEATHSIG), takes no signal handler with it, and never returns from here.
+    The process dies with its parent (PDEATHSIG), takes no signal handler with it, and never returns from here. Raises ``OSError``
+    when the system has no room for another process.
     """
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    # A signal to the new process that came before its handlers are its own would run the supervisor's, and be lost.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
     code = EX_START_FAILED
     try:
@@ -63,6 +74,7 @@ def fork(main: Callable[[], int]) -> int:
             signal.signal(number, signal.SIG_DFL)
         # Ctrl-C goes to the whole process group; the supervisor decides what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         random.seed(secrets.randbits(64))
         code = main()
     except SystemExit as leave:
@@ -103,8 +115,9 @@ def run_child(app: Celery, options: NodeOptions, slot: Slot, owner: str, link: s
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, lambda signum, frame: None)
-    sys.setswitchinterval(0.0005)
+    # The pipe is read once the servers have answered: until then, and where a task took the descriptor, this stops it.
+    signal.signal(signal.SIGTERM, lambda signum, frame: child.stop())
+    sys.setswitchinterval(_SWITCH)
     signals.worker_process_init.send(sender=None)
     child.serve()
     if child.exit_reason:

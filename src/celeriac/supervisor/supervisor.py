@@ -57,8 +57,12 @@ class _Process:
         self.not_before = 0.0
         #: Set when it was killed for its hard limit, in seconds.
         self.over_limit = 0.0
+        #: What ran when it was killed for that.
+        self.over_token = ""
         #: Set when the shutdown killed it: what it ran is no culprit.
         self.ended = False
+        #: Set when the shutdown has asked it to stop.
+        self.told = False
 
 
 class Supervisor:
@@ -88,9 +92,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGCHLD, lambda signum, frame: None)
-        self._start_agent()
-        for child in self._children:
-            self._start_child(child)
+        self._replace()
         while not self._finished():
             self._wait()
             self._reap()
@@ -131,7 +133,7 @@ class Supervisor:
         slot.reset()
         child.owner = secrets.token_hex(6)
         child.began = time.monotonic()
-        child.over_limit = 0.0
+        child.over_limit, child.over_token = 0.0, ""
         child.ended = False
         owner = child.owner
 
@@ -144,11 +146,15 @@ class Supervisor:
     def _replace(self) -> None:
         now = time.monotonic()
         for place in (self._agent, *self._children):
-            if not place.pid and now >= place.not_before:
-                if place is self._agent:
-                    self._start_agent()
-                else:
-                    self._start_child(place)
+            if not place.pid and now >= place.not_before and not self._stopping:
+                try:
+                    if place is self._agent:
+                        self._start_agent()
+                    else:
+                        self._start_child(place)
+                except OSError as error:  # no more processes, or no memory: both may come back
+                    place.not_before = now + _SHORT_LIFE
+                    logger.error("Cannot start process %s: %s; next try in %.1f s", place.name, error, _SHORT_LIFE)
 
     # -- watching ----------------------------------------------------------------------------------------------
 
@@ -167,7 +173,7 @@ class Supervisor:
 
     def _bury(self, place: _Process, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
-        how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+        how = f"signal {-code} ({_signal_name(-code)})" if code < 0 else f"exit code {code}"
         now = time.monotonic()
         running = place.slot.running() if place.slot is not None else None
         # One that died of a task had started well: that task is counted, and must not keep the others waiting.
@@ -186,6 +192,8 @@ class Supervisor:
         """The agent settles what the dead child held."""
         many = self.options.pool == "threads" and not child.ended
         culprit = running if not many and not child.ended else None
+        if culprit is not None and child.over_limit and culprit.token != child.over_token:
+            culprit = None  # it had just begun when the kill came that was meant for the one before
         died = Died(
             owner=child.owner,
             how=how,
@@ -205,7 +213,7 @@ class Supervisor:
                 continue
             running = child.slot.running()
             if running is not None and running.deadline is not None and now > running.deadline:
-                child.over_limit = running.limit
+                child.over_limit, child.over_token = running.limit, running.token
                 logger.error("Task %s ran longer than %ss: its process ends", running.id, running.limit)
                 self._kill(child, signal.SIGKILL)
             elif child.slot.state == STARTING and now - child.began > _START_LIMIT:
@@ -228,13 +236,16 @@ class Supervisor:
         say(cold=self._cold, signum=signum)
         if not self._stopping:
             self._stopping = time.monotonic()
-            for child in self._children:
-                self._kill(child, signal.SIGTERM)
 
     def _press(self) -> None:
         """Cold or overdue: kill the children; the agent goes last, when it has settled what they held."""
         overdue = time.monotonic() - self._stopping > self.options.grace + _MARGIN
         living = [child for child in self._children if child.pid]
+        for child in living:
+            # Here and not in the signal handler: a child that is being forked in that moment would never be told.
+            if not child.told:
+                child.told = True
+                self._kill(child, signal.SIGTERM)
         if self._cold or overdue:
             for child in living:
                 child.ended = True
@@ -256,6 +267,13 @@ class Supervisor:
                 os.kill(place.pid, signum)
             except ProcessLookupError:
                 pass  # it died meanwhile and is reaped next
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "real-time"  # these have numbers only
 
 
 def _with(running: Running | None) -> str:

@@ -35,6 +35,7 @@ from celeriac.worker.completer import Completer
 from celeriac.worker.connect import connected
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.leases import Leases
+from celeriac.worker.loop import run
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.report import Report
 from celeriac.worker.runner import Runner
@@ -78,7 +79,8 @@ class Child:
         self.app = app
         self.options = options
         self.slot = slot
-        self.revoked: set[str] = set()
+        #: Ids that were revoked, the oldest first.
+        self.revoked: dict[str, None] = {}
         self.report = Report(log_arguments=options.log_arguments, log_results=options.log_results)
         self.report.events = options.events
         self.report.emit = self._emit
@@ -98,10 +100,12 @@ class Child:
         self._abandon = abandon
         self._outbox: list[Completion | Delivery | StoredResult] = []
         self._events: list[dict[str, Any]] = []
+        self._flushing = False
         self._outbox_lock = threading.Lock()
         self._notified = False
         self._coroutines: CoroutinesExecutor | None = None
         self._stop_requested: asyncio.Event
+        self._stop_wanted = False
         self._grace = options.grace
         self._failed: BaseException | None = None
         results = app.backend_url is not None
@@ -147,6 +151,7 @@ class Child:
         Idempotent."""
         if grace is not None:
             self._grace = min(self._grace, grace)
+        self._stop_wanted = True  # read by the loop when it comes up: before that there is nothing to wake
         loop = self.loop
         if loop is not None and not loop.is_closed():
             try:
@@ -168,7 +173,9 @@ class Child:
 
     def _emit(self, kind: str, fields: dict[str, Any]) -> None:
         self._events.append({**fields, "type": kind, "timestamp": time.time()})
-        if len(self._events) == 1:
+        # Not the length, which another thread may have changed meanwhile: then nobody would ever flush.
+        if not self._flushing:
+            self._flushing = True
             self._call_loop(self._flush_events_soon)
 
     def _call_loop(self, callback: Callable[[], object]) -> None:
@@ -207,7 +214,7 @@ class Child:
     def _io_thread(self) -> None:
         block_in_this_thread()
         try:
-            asyncio.run(self._main())
+            run(self._main())
         except BaseException as error:  # noqa: BLE001 - handed to the serving thread, which raises it
             self._failed = error
         finally:
@@ -217,8 +224,10 @@ class Child:
                 self._abandon()
 
     async def _main(self) -> None:
-        self.loop = asyncio.get_running_loop()
         self._stop_requested = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+        if self._stop_wanted:
+            self._stop_requested.set()
         self.broker = self._open_broker()
         self.store = self._open_store()
         rand = random.random
@@ -270,7 +279,7 @@ class Child:
         fetcher.recall_all()
         began = time.monotonic()
         # A second request may have shortened the grace meanwhile.
-        while self._busy() and time.monotonic() - began < self._grace:  # noqa: ASYNC110 - other threads are busy
+        while (self._busy() or self._on_its_way()) and time.monotonic() - began < self._grace:  # noqa: ASYNC110 - threads
             await asyncio.sleep(0.01)
         self._drain()
         await self._within(self.completer.drain(), 5.0)
@@ -285,6 +294,10 @@ class Child:
     def _busy(self) -> bool:
         executors: list[Executor] = [self.sync, *([self._coroutines] if self._coroutines else [])]
         return bool(self._outbox) or any(executor.active() or executor.waiting() for executor in executors)
+
+    def _on_its_way(self) -> bool:
+        """Something is held and nobody has its completion: a thread is just putting it down, or taking it up."""
+        return bool(self.fetcher.held) and self.completer.idle
 
     @staticmethod
     async def _within(work: Coroutine[Any, Any, None], seconds: float) -> None:
@@ -323,6 +336,7 @@ class Child:
             batch = [item for item in batch if not isinstance(item, Delivery)]
         if batch:
             self.completer.put(batch)  # type: ignore[arg-type]
+            self.fetcher.changed()
 
     def _settled(self, deliveries: Sequence[Delivery]) -> None:
         held, early = self.fetcher.held, self.completer.early
@@ -352,6 +366,7 @@ class Child:
         self.loop.call_later(0.1, self._flush_events)
 
     def _flush_events(self) -> None:
+        self._flushing = False
         events, self._events = self._events, []
         if events and self.loop is not None:
             self._sending = self.loop.create_task(self._send_events(events))

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import os
 import resource
@@ -25,6 +26,8 @@ logger = logging.getLogger("celery.worker.control")
 #: Ids that ``revoked`` remembers at most, and for how long, in seconds (Celery's REVOKES_MAX, REVOKE_EXPIRES).
 REVOKES_MAX = 50_000
 REVOKE_EXPIRES = 10_800.0
+#: Ends that were asked for and not seen yet; a process may ignore its signal.
+TERMINATING_MAX = 1_000
 
 Command = Callable[..., Any]
 C = TypeVar("C", bound=Command)
@@ -90,13 +93,18 @@ def ping(state: Agent, **kwargs: Any) -> dict[str, str]:
 @inspect_command(alias="dump_active")
 async def active(state: Agent, safe: bool = False, **kwargs: Any) -> list[Any]:
     """Running tasks."""
-    return [task for answer in await state.link.ask("active", {}) for task in answer]
+    return _public(await state.link.ask("active", {}))
 
 
 @inspect_command(alias="dump_reserved")
 async def reserved(state: Agent, **kwargs: Any) -> list[Any]:
     """Tasks that were claimed and have not started."""
-    return [task for answer in await state.link.ask("reserved", {}) for task in answer]
+    return _public(await state.link.ask("reserved", {}))
+
+
+def _public(answers: list[Any]) -> list[dict[str, Any]]:
+    """Tasks as others see them: without their leases' tokens."""
+    return [{key: value for key, value in task.items() if key != "token"} for answer in answers for task in answer]
 
 
 @inspect_command(alias="dump_schedule")
@@ -132,7 +140,7 @@ async def query_task(state: Agent, ids: Any = (), **kwargs: Any) -> dict[str, An
     found: dict[str, Any] = {}
     for kind in ("reserved", "active"):
         for answer in await state.link.ask(kind, {}):
-            found |= {task["id"]: [kind, task] for task in answer if task["id"] in wanted}
+            found |= {task["id"]: [kind, task] for task in _public([answer]) if task["id"] in wanted}
     return found
 
 
@@ -208,10 +216,7 @@ def clock(state: Agent, **kwargs: Any) -> dict[str, int]:
 def conf(state: Agent, with_defaults: bool = False, **kwargs: Any) -> Any:
     """The configuration, secrets masked."""
     table = state.app.conf.table(with_defaults=with_defaults, censored=True)
-    return {
-        str(name): value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
-        for name, value in table.items()
-    }
+    return json.loads(json.dumps({str(name): value for name, value in table.items()}, default=repr, skipkeys=True))
 
 
 @inspect_command()
@@ -221,10 +226,12 @@ def report(state: Agent, **kwargs: Any) -> dict[str, str]:
 
 
 @inspect_command()
-def hello(state: Agent, from_node: str = "", revoked: Any = None, **kwargs: Any) -> dict[str, Any] | None:
-    """A Celery worker starts next to us and asks what is revoked (its mingle step)."""
+async def hello(state: Agent, from_node: str = "", revoked: Any = None, **kwargs: Any) -> dict[str, Any] | None:
+    """A Celery worker starts next to us, tells what is revoked and asks the same (its mingle step)."""
     if from_node == state.options.hostname:
         return None
+    if isinstance(revoked, (list, dict)) and revoked:
+        await _revoke(state, {str(each) for each in revoked}, terminate=False)
     return {"revoked": dict(state.revoked), "clock": 0}
 
 
@@ -234,12 +241,10 @@ async def revoke(
 ) -> dict[str, str]:
     """Refuse tasks by id from now on; ``terminate`` also ends those that run, by ``signal`` (default SIGTERM)."""
     ids = {task_id} if isinstance(task_id, str) else {str(each) for each in task_id}
-    _remember(state, ids)
-    arguments = {"ids": list(state.revoked), "terminate": False}
-    state.tell("revoke", arguments)
-    await state.link.ask("revoke", {"ids": list(ids), "terminate": terminate})
+    number = _signal_number(signal or "SIGTERM") if terminate else 0
+    left = await _revoke(state, ids, terminate=terminate)
     if terminate:
-        await _terminate(state, ids, signal or "SIGTERM")
+        await _terminate(state, left, number)
     return {"ok": f"tasks {ids} flagged as revoked"}
 
 
@@ -247,6 +252,14 @@ async def revoke(
 async def terminate(state: Agent, signal: Any = "SIGTERM", task_id: Any = (), **kwargs: Any) -> dict[str, str]:
     """End running tasks by id."""
     return await revoke(state, task_id=task_id, terminate=True, signal=signal)
+
+
+async def _revoke(state: Agent, ids: set[str], *, terminate: bool) -> set[str]:
+    """Tokens of those that run on."""
+    _remember(state, ids)
+    state.tell("revoke", {"ids": list(state.revoked), "terminate": False})
+    answers = await state.link.ask("revoke", {"ids": list(ids), "terminate": terminate})
+    return {token for answer in answers for token in answer}
 
 
 def _remember(state: Agent, ids: set[str]) -> None:
@@ -258,13 +271,18 @@ def _remember(state: Agent, ids: set[str]) -> None:
         del state.revoked[next(iter(state.revoked))]
 
 
-async def _terminate(state: Agent, ids: set[str], signame: Any) -> None:
-    """End the process of a running task; its supervisor's notice then finds the token in ``terminating``."""
-    number = _signal_number(signame)
-    for answer in await state.link.ask("active", {}):
+async def _terminate(state: Agent, tokens: set[str], number: int) -> None:
+    """End the processes of running tasks; the supervisor's notice then finds the token in ``terminating``.
+
+    ``tokens`` are those that nothing else ends: what a child cancels itself must not cost its other tasks.
+    """
+    running = await state.link.ask("active", {}) if tokens else []
+    for answer in running:
         for task in answer:
-            if task["id"] in ids and task["worker_pid"] != os.getpid() and task.get("token"):
+            if task.get("token") in tokens and task["worker_pid"] != os.getpid():
                 state.terminating[task["token"]] = number
+                while len(state.terminating) > TERMINATING_MAX:
+                    del state.terminating[next(iter(state.terminating))]
                 # The child would take SIGTERM for a warm shutdown.
                 os.kill(task["worker_pid"], signal.SIGKILL if number == signal.SIGTERM else number)
 
@@ -297,6 +315,7 @@ async def disable_events(state: Agent, **kwargs: Any) -> dict[str, str]:
 
 async def _switch_events(state: Agent, on: bool) -> dict[str, str]:
     before, state.events = state.events, on
+    state.runner.report.events = on
     state.tell("events", {"on": on})
     await state.link.ask("events", {"on": on})
     word = "enabled" if on else "disabled"
@@ -310,8 +329,10 @@ async def heartbeat(state: Agent, **kwargs: Any) -> None:
 
 
 @control_command()
-async def add_consumer(state: Agent, queue: str, **kwargs: Any) -> dict[str, str]:
+async def add_consumer(state: Agent, queue: Any, **kwargs: Any) -> dict[str, str]:
     """Take tasks from one more queue."""
+    if not isinstance(queue, str) or not queue:
+        raise TypeError(f"the name of a queue is a text that is not empty, not {queue!r}")
     if queue in state.queues:
         return {"ok": f"already consuming from {queue!r}"}
     return await _consume(state, [*state.queues, queue], f"add consumer {queue}")
@@ -324,8 +345,8 @@ async def cancel_consumer(state: Agent, queue: str, **kwargs: Any) -> dict[str, 
 
 
 async def _consume(state: Agent, queues: list[str], answer: str) -> dict[str, str]:
-    state.queues = queues
     await state.broker.declare(queues)
+    state.queues = queues
     state.tell("queues", {"queues": queues})
     await state.link.ask("queues", {"queues": queues})
     return {"ok": answer}

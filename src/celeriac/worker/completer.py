@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from celeriac.exceptions import OperationalError
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Completion, StoredResult, Verdict
@@ -52,6 +54,11 @@ class Completer:
     def __len__(self) -> int:
         return len(self._queue)
 
+    @property
+    def idle(self) -> bool:
+        """Everything taken is written."""
+        return self._idle.is_set()
+
     def put(self, items: Sequence[Completion | StoredResult]) -> None:
         """Take work; on the I/O loop."""
         self._queue.extend(items)
@@ -77,55 +84,63 @@ class Completer:
         """Write a batch, again and again while a server is away."""
         started = [item for item in batch if isinstance(item, StoredResult)]
         todo = [item for item in batch if isinstance(item, Completion)]
-        while started or todo:
+        steps: list[Completion] = []
+        while started or todo or steps:
             try:
                 if started and self._store is not None:
                     await self._store.put(started)
                 started = []
                 if todo:
-                    todo = await self._finish(todo)
+                    steps, todo = await self._finish(todo), []
+                if steps:
+                    await self._step_by_step(steps)
                 self._backoff.reset()
             except OperationalError as error:
-                delay = self._backoff.next()
-                logger.error("Cannot write %d finished tasks, next try in %.1f s: %s", len(todo), delay, error)
+                delay, left = self._backoff.next(), len(todo) + len(steps)
+                logger.error("Cannot write %d finished tasks, next try in %.1f s: %s", left, delay, error)
                 await asyncio.sleep(delay)
 
     async def _finish(self, todo: list[Completion]) -> list[Completion]:
-        """Write what can be written; returns what is left to write."""
+        """Write what can be written atomically; returns what is left to be written step by step."""
         early = self.early
-        stepwise = todo
-        if self._unified is not None:
-            atomic = [c for c in todo if c.settlement.delivery.token not in early] if early else todo
-            verdicts = await self._unified.finish(atomic)
-            self._report([c for c, verdict in zip(atomic, verdicts, strict=True) if verdict is Verdict.FENCED])
-            stepwise = [c for c, verdict in zip(atomic, verdicts, strict=True) if verdict is Verdict.STEPWISE]
-            if early:
-                stepwise += [c for c in todo if c.settlement.delivery.token in early]
-            if not stepwise:
-                self._settled([c.settlement.delivery for c in todo])
-                return []
-            left = {id(c) for c in stepwise}
-            self._settled([c.settlement.delivery for c in todo if id(c) not in left])
-        await self._step_by_step(stepwise)
-        return []
+        if self._unified is None:
+            return todo
+        atomic = [c for c in todo if c.settlement.delivery.token not in early] if early else todo
+        verdicts = await self._unified.finish(atomic) if atomic else ()
+        self._report([c for c, verdict in zip(atomic, verdicts, strict=True) if verdict is Verdict.FENCED])
+        stepwise = [c for c, verdict in zip(atomic, verdicts, strict=True) if verdict is Verdict.STEPWISE]
+        if early:
+            stepwise += [c for c in todo if c.settlement.delivery.token in early]
+        left = {id(c) for c in stepwise}
+        self._settled([c.settlement.delivery for c in todo if id(c) not in left])
+        return stepwise
 
     async def _step_by_step(self, todo: list[Completion]) -> None:
-        """The order that turns a crash into a repeat, never into a loss. Checks the leases first."""
+        """The order that turns a crash into a repeat, never into a loss. Checks the leases first.
+
+        What is done leaves ``todo``: while the store is away, follow-ups must not be published at every try.
+        """
         early = self.early
         held = [c.settlement.delivery for c in todo if c.settlement.delivery.token not in early]
         lost = {delivery.token for delivery in await self._broker.extend(held)} if held else set()
-        self._report([c for c in todo if c.settlement.delivery.token in lost])
-        mine = [c for c in todo if c.settlement.delivery.token not in lost]
-        messages = [message for c in mine for message in c.publish]
+        if lost:
+            fenced = [c for c in todo if c.settlement.delivery.token in lost]
+            todo[:] = [c for c in todo if c.settlement.delivery.token not in lost]
+            self._report(fenced)
+            self._settled([c.settlement.delivery for c in fenced])
+        messages = [message for c in todo for message in c.publish]
         if messages:
             await self._broker.publish(messages)
-        records = [c.result for c in mine if c.result is not None]
+            todo[:] = [replace(c, publish=()) for c in todo]
+        records = [c.result for c in todo if c.result is not None]
         if records and self._store is not None:
             await self._store.put(records)
-        settlements = [c.settlement for c in mine if c.settlement.delivery.token not in early]
+            todo[:] = [replace(c, result=None) for c in todo]
+        settlements = [c.settlement for c in todo if c.settlement.delivery.token not in early]
         if settlements:
             await self._broker.settle(settlements)
         self._settled([c.settlement.delivery for c in todo])
+        todo.clear()
 
     def _report(self, fenced: Sequence[Completion]) -> None:
         for completion in fenced:

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 import msgspec
 
@@ -21,7 +20,7 @@ from celeriac.exceptions import DecodeError, OperationalError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Malformed
-from celeriac.model.settle import Accept, Completion, Release
+from celeriac.model.settle import Accept, Completion, Release, Settlement
 from celeriac.ports import Broker, ResultStore
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.options import NodeOptions
@@ -31,10 +30,14 @@ __all__ = ["Fetcher"]
 
 logger = logging.getLogger("celery.worker.consumer")
 
-#: Most deliveries in one claim.
+#: Most deliveries in one claim, and most held beyond the slots: while one batch runs, the next is under way and the one
+#: before is being settled.
 CLAIM_LIMIT = 256
+HELD_LIMIT = 768
 #: Seconds that an empty claim waits.
 WAIT = 10.0
+#: Longest pause in seconds after a claim that drained the queue.
+REST = 0.002
 #: A task that runs longer than this blocks what is claimed behind it: that is given back. Seconds.
 STALL = 0.05
 
@@ -92,7 +95,7 @@ class Fetcher:
     # -- how much ----------------------------------------------------------------------------------------------
 
     def room(self) -> int:
-        """How many deliveries to claim now: none while more than half of the target is still held."""
+        """How many deliveries to claim now: none while there is not room for half the target."""
         options = self._options
         held = len(self.held)
         if self._alone:
@@ -102,12 +105,13 @@ class Fetcher:
             return 0
         average = self._average
         ahead = int(limit * options.claim_target / average) if average > 0 else 0
-        target = min(limit + ahead, limit + CLAIM_LIMIT)
+        target = limit + min(ahead, HELD_LIMIT)
         if options.prefetch_limit is not None:
             target = min(target, max(limit, options.prefetch_limit))
-        if held > max(target // 2, limit - 1):
-            return 0
         room = min(target - held, CLAIM_LIMIT)
+        # Half a target at a time, but a free slot never waits.
+        if held >= limit and room < min(target // 2, CLAIM_LIMIT):
+            return 0
         most = options.max_tasks_per_child
         return room if most is None else min(room, most - self._runner.count - held)
 
@@ -150,6 +154,8 @@ class Fetcher:
                 logger.error("Cannot reach the broker, next try in %.1f s: %s", delay, error)
                 await asyncio.sleep(delay)
                 continue
+            if deliveries is None:
+                continue
             if not self.connected:
                 self.connected = True
                 if backoff.failures:
@@ -159,25 +165,41 @@ class Fetcher:
                 if not self.held:
                     self._runner.valid_until = began + self._options.lease
                 await self.admit(deliveries)
+                if len(deliveries) < room:
+                    await self._rest()
                 if len(self.queues) > 1:
                     # The first queue of a claim goes first; each gets its turn.
                     self.queues.append(self.queues.pop(0))
 
-    async def _claim(self, broker: Broker, room: int) -> Sequence[Delivery]:
-        self._claiming = asyncio.ensure_future(broker.claim(self.queues, limit=room, wait=WAIT))
+    async def _rest(self) -> None:
+        """The queue was drained: the next claim leaves with the outcome of what came, not ahead of it.
+
+        An immediate one would take the server's and the interpreter's time while the task waits to start.
+        """
+        self._changed.clear()
+        timer = asyncio.get_running_loop().call_later(REST, self._changed.set)
+        await self._changed.wait()
+        timer.cancel()
+
+    async def _claim(self, broker: Broker, room: int) -> Sequence[Delivery] | None:
+        """What came; None when ``_interrupt`` ended the claim."""
+        # The lease counts from before the wait: of a short one, enough must be left.
+        wait = min(WAIT, self._options.lease / 3)
+        self._claiming = asyncio.ensure_future(broker.claim(self.queues, limit=room, wait=wait))
         try:
             return await self._claiming
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if self._interrupted and not (current is not None and current.cancelling()):
-                return ()
+                return None
             raise
         finally:
             self._claiming, self._interrupted = None, False
 
     def changed(self) -> None:
         """Something ended: look again whether to claim."""
-        self._stalled = False
+        # What a stalled child gave back ends as well, and frees nothing.
+        self._stalled = self._stalled and bool(self.held) and _blocked(self._sync, time.monotonic())
         self._changed.set()
 
     def requeued(self) -> None:
@@ -201,9 +223,11 @@ class Fetcher:
 
     async def admit(self, deliveries: Sequence[Delivery]) -> None:
         """Sort a claimed batch: hand over, conclude, or give back."""
-        deliveries = await self._one_suspect(deliveries)
+        # What another claim holds is company too.
+        alone = len(deliveries) == 1 and not self.held
         for delivery in deliveries:
             self.held[delivery.token] = delivery
+        deliveries = self._one_suspect(deliveries, alone)
         if self._stopping:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in deliveries])
             return
@@ -257,20 +281,17 @@ class Fetcher:
             return o.Repeated()
         return None
 
-    async def _one_suspect(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+    def _one_suspect(self, deliveries: Sequence[Delivery], alone: bool) -> Sequence[Delivery]:
         """A message that may have killed a node runs alone, so that the next crash has one culprit.
 
         Suspects that came in company go back; the next claim waits until nothing is held, and takes one message.
         """
         suspects = [delivery for delivery in deliveries if delivery.marks.suspect]
         self._alone = bool(suspects)
-        if not suspects or (len(deliveries) == 1 and not self.held):
+        if not suspects or alone:
             return deliveries
-        try:
-            await self._broker.settle([Release(delivery) for delivery in suspects])
-        except OperationalError as error:
-            # Unsettled they come back when their leases expire.
-            logger.warning("Cannot give back %d suspect deliveries: %s", len(suspects), error)
+        # Written as everything else is, for as long as it takes: a lease that runs out would count against them.
+        self._conclude([Completion(settlement=Release(delivery)) for delivery in suspects])
         return [delivery for delivery in deliveries if not delivery.marks.suspect]
 
     async def _already_done(self, redelivered: Sequence[Delivery]) -> Collection[str]:
@@ -306,6 +327,9 @@ class Fetcher:
         if not early:
             return deliveries
         refused = await self._retry_settle([Accept(delivery) for delivery in early])
+        if refused is None:
+            self._conclude([Completion(settlement=Release(delivery)) for delivery in early])
+            return [d for d in deliveries if self._acks_late(d)]
         lost = {settlement.delivery.token for settlement in refused}
         self._early.update(d.token for d in early if d.token not in lost)
         for token in lost:
@@ -316,14 +340,22 @@ class Fetcher:
         found = self._runner.entry(delivery.message.task)
         return found is None or found.options.acks_late
 
-    async def _retry_settle(self, accepts: Sequence[Accept]) -> Sequence[Any]:
-        while True:
+    async def _retry_settle(self, accepts: Sequence[Accept]) -> Sequence[Settlement] | None:
+        """The refused ones; None when the child stops before the broker has answered."""
+        again = False
+        while not self._stopping:
             try:
-                return await self._broker.settle(accepts)
+                refused = await self._broker.settle(accepts)
             except OperationalError as error:
-                delay = self._backoff.next()
+                again, delay = True, self._backoff.next()
                 logger.error("Cannot acknowledge %d tasks, next try in %.1f s: %s", len(accepts), delay, error)
                 await asyncio.sleep(delay)
+                continue
+            if again and time.monotonic() < self._runner.valid_until:
+                # Nobody else can have had them: only the answer to an earlier try was lost.
+                refused = [settlement for settlement in refused if settlement.delivery.token not in self.held]
+            return refused
+        return None
 
     # -- giving back -------------------------------------------------------------------------------------------
 
@@ -332,13 +364,14 @@ class Fetcher:
         for executor in (self._sync, self._async):
             if executor is None:
                 continue
-            active = executor.active()
-            if len(active) >= executor.limit and min(now - started for _, started in active) > STALL:
+            if _blocked(executor, now):
                 if executor is self._sync and not self._stalled:
                     self._stalled = True
                     # A claim that waits for more would take what nobody here can start.
                     self._interrupt()
                 self.give_back(executor.recall())
+            elif executor is self._sync and self._stalled:
+                self.changed()
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Return unstarted deliveries to their queues, uncounted."""
@@ -360,3 +393,9 @@ class Fetcher:
         for executor in (self._sync, self._async):
             if executor is not None:
                 self.give_back(executor.recall())
+
+
+def _blocked(executor: Executor, now: float) -> bool:
+    """Every place to run is taken by something that runs longer than STALL."""
+    active = executor.active()
+    return len(active) >= executor.limit and min(now - started for _, started in active) > STALL

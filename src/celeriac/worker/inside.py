@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celeriac.model.message import Delivery, Malformed
+from celeriac.worker.commands import REVOKES_MAX
 
 if TYPE_CHECKING:
     from celeriac.worker.child import Child
@@ -69,15 +70,26 @@ def _stats(child: Child, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _revoke(child: Child, arguments: Mapping[str, Any]) -> list[str]:
-    """Refuse these ids from now on; cancel coroutines among them when asked to terminate. Returns running ones."""
-    ids = set(arguments["ids"])
-    child.revoked |= ids
-    found = [d for d, _ in child.running() if d.message.id in ids]
-    if arguments.get("terminate"):
-        for delivery in found:
-            child.runner.terminated.add(delivery.token)
-            child.cancel(delivery.token)
-    return [delivery.token for delivery in found]
+    """Refuse these ids from now on; cancel coroutines among them when asked to terminate.
+
+    Returns the tokens of running ones that were not cancelled: only the end of their process ends them.
+    """
+    ids = dict.fromkeys(arguments["ids"])
+    revoked = child.revoked
+    revoked.update(ids)
+    while len(revoked) > REVOKES_MAX:
+        del revoked[next(iter(revoked))]
+    found = [delivery.token for delivery, _ in child.running() if delivery.message.id in ids]
+    return [token for token in found if not (arguments.get("terminate") and _cancel(child, token))]
+
+
+def _cancel(child: Child, token: str) -> bool:
+    # Before the cancellation: the coroutine's thread looks there when it is over.
+    child.runner.terminated.add(token)
+    if child.cancel(token):
+        return True
+    child.runner.terminated.discard(token)
+    return False
 
 
 def _events(child: Child, arguments: Mapping[str, Any]) -> bool:

@@ -52,7 +52,8 @@ class Leases:
             try:
                 await self.renew()
             except (OperationalError, TimeoutError) as error:
-                logger.warning("Cannot renew %d leases: %s", len(self._held), error)
+                cause = str(error) or f"no answer within {self._lease / 2:g} s"
+                logger.warning("Cannot renew %d leases: %s", len(self._held), cause)
 
     async def renew(self) -> None:
         """Renew once. Raises OperationalError, or TimeoutError after half a lease."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,7 +56,9 @@ class LinkServer:
 
     async def serve(self) -> None:
         """Listen until cancelled."""
-        server = await asyncio.start_unix_server(self._meet, f"\0{self._name}", limit=_LINE_LIMIT)
+        listening = _unix_socket()
+        listening.bind(f"\0{self._name}")
+        server = await asyncio.start_unix_server(self._meet, sock=listening, limit=_LINE_LIMIT)
         async with server:
             await server.serve_forever()
 
@@ -107,7 +110,7 @@ async def attend(child: Child, name: str) -> None:
     """A child's side: connect, answer, connect again."""
     while True:
         try:
-            reader, writer = await asyncio.open_unix_connection(f"\0{name}", limit=_LINE_LIMIT)
+            reader, writer = await _connect(name)
         except OSError:
             await asyncio.sleep(_RECONNECT)
             continue
@@ -122,6 +125,23 @@ async def attend(child: Child, name: str) -> None:
         finally:
             writer.close()
         await asyncio.sleep(_RECONNECT)
+
+
+async def _connect(name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    sock = _unix_socket()
+    try:
+        sock.connect(f"\0{name}")
+        return await asyncio.open_unix_connection(sock=sock, limit=_LINE_LIMIT)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _unix_socket() -> socket.socket:
+    """Made here, as uvloop takes the name of an abstract socket for an empty path."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.setblocking(False)
+    return made
 
 
 def _line(value: Any) -> bytes:

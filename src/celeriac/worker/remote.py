@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
-from celeriac.exceptions import OperationalError
+from celeriac.exceptions import EncodeError, OperationalError
 from celeriac.ports import Bus
 from celeriac.worker import commands
 from celeriac.worker.backoff import Backoff
@@ -78,12 +78,12 @@ class Remote:
         hostname = self._agent.options.hostname
         pattern, destination = payload.get("pattern"), payload.get("destination")
         if isinstance(pattern, str):
-            if payload.get("matcher") == "pcre":
-                try:
-                    return re.match(pattern, hostname) is not None
-                except re.error:
-                    return False
-            return fnmatch.fnmatchcase(hostname, pattern)
+            if payload.get("matcher") != "pcre":
+                pattern = fnmatch.translate(pattern)
+            try:
+                return re.match(pattern, hostname) is not None
+            except (re.error, OverflowError, RecursionError):
+                return False
         return not destination or (isinstance(destination, (list, tuple)) and hostname in destination)
 
     async def _reply(self, reply_to: Mapping[str, Any], ticket: Any, answer: Any) -> None:
@@ -92,7 +92,11 @@ class Remote:
             logger.warning("A remote command asked for its reply at an unusual address: not answered")
             return
         bus: Any = self._agent.broker
+        headers = {"ticket": ticket, "clock": 1}
         try:
-            await bus.reply(exchange, key, {self._agent.options.hostname: answer}, {"ticket": ticket, "clock": 1})
+            try:
+                await bus.reply(exchange, key, {self._agent.options.hostname: answer}, headers)
+            except (EncodeError, TypeError, ValueError) as error:  # a user's command may answer with anything
+                await bus.reply(exchange, key, {self._agent.options.hostname: {"error": repr(error)}}, headers)
         except OperationalError as error:
             logger.warning("Cannot answer a remote command: %s", error)

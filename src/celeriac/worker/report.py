@@ -24,7 +24,15 @@ _CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160), 0x
 
 def _clean(text: Any) -> str:
     """No control characters from messages in a log line: a forged line break must not make a line."""
-    return str(text).translate(_CONTROL)
+    try:
+        return str(text).translate(_CONTROL)
+    except Exception:  # noqa: BLE001 - a user's __str__ may raise
+        return f"<{type(text).__name__}: its str() raises>"
+
+
+def _block(text: str) -> str:
+    """Lines of a traceback, indented: what a message put into an exception cannot look like a record of its own."""
+    return "\n".join(f"  {_clean(line)}" for line in text.rstrip("\n").split("\n"))
 
 
 class Report:
@@ -73,7 +81,7 @@ class Report:
         if type(outcome) is o.Success:
             if self._info:
                 message = delivery.message
-                shown = f": {_clean(repr(outcome.value)[:1024])}" if self._log_results else ""
+                shown = f": {_clean(_show(outcome.value)[:1024])}" if self._log_results else ""
                 _traced.info(
                     "Task %s[%s] succeeded in %ss%s", _clean(_name(message)), _clean(message.id), runtime, shown
                 )
@@ -89,7 +97,7 @@ class Report:
         match outcome:
             case o.Failure(exc, traceback):
                 if isinstance(decided.settlement, DeadLetter):
-                    _traced.error("Task %s raised unexpected: %s\n%s", name, _clean(_show(exc)), traceback)
+                    _traced.error("Task %s raised unexpected: %s\n%s", name, _clean(_show(exc)), _block(traceback))
                 else:
                     _traced.info("Task %s raised expected: %s", name, _clean(_show(exc)))
             case o.RetryAsked(exc, _, _):
@@ -144,7 +152,7 @@ class Report:
         fields: dict[str, Any] = {"uuid": delivery.message.id}
         match outcome:
             case o.Success(value):
-                fields.update(result=repr(value)[:1024], runtime=runtime)
+                fields.update(result=_show(value)[:1024], runtime=runtime)
             case o.Revoked(reason, signum):
                 fields.update(terminated=reason == "terminated", signum=signum, expired=reason == "expired")
             case o.Rejected(_, requeue):

@@ -172,15 +172,15 @@ class Runner:
         message: Message = delivery.message  # type: ignore[assignment]
         hard = self._hard_limit(message, entry.options)
         soft = self.soft_limit(delivery)
-        if hard or soft:
-            from celeriac.worker.timed import run_timed
+        try:
+            if hard or soft:
+                from celeriac.worker.timed import run_timed
 
-            outcome = await run_timed(entry.tracer.arun, request, soft=soft, hard=hard)
-        else:
-            try:
+                outcome = await run_timed(entry.tracer.arun, request, soft=soft, hard=hard)
+            else:
                 outcome = await entry.tracer.arun(request)
-            except asyncio.CancelledError as error:
-                outcome = o.Failure(error, format_traceback(error))
+        except asyncio.CancelledError as error:
+            outcome = o.Failure(error, format_traceback(error))
         if self.terminated and delivery.token in self.terminated:
             self.terminated.discard(delivery.token)
             outcome = o.Revoked("terminated")
@@ -233,7 +233,8 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - user code in routers and apply_async; values that cannot be encoded
             outcome = o.Failure(error, format_traceback(error))
             decided = plan(delivery, outcome, options, now, 0.0, None, self._hostname, self.options.park)
-            messages, record = (), self._record(message, decided, options, request, now)
+            # Without the request: its arguments (``result_extended``) may be what cannot be encoded.
+            messages, record = (), self._record(message, decided, options, None, now)
         if request is not None:
             self._count(message.task, runtime)
         self.report.concluded(delivery, outcome, decided, runtime)

@@ -21,6 +21,16 @@ async def run_timed(
     longer waited for.
     """
     task = asyncio.ensure_future(arun(request))
+    try:
+        return await _limited(task, soft, hard)
+    except asyncio.CancelledError:
+        # Ended on request: the coroutine may clean up, as it may without limits.
+        task.cancel()
+        await asyncio.wait({task}, timeout=hard)
+        raise
+
+
+async def _limited(task: asyncio.Future[o.Outcome], soft: float | None, hard: float | None) -> o.Outcome:
     loop = asyncio.get_running_loop()
     began = loop.time()
     done, _ = await asyncio.wait({task}, timeout=soft if soft is not None else hard)
@@ -34,8 +44,8 @@ async def run_timed(
         assert hard is not None
         return o.TimedOut(hard)
     if task.cancelled():
-        return o.Failure(SoftTimeLimitExceeded(soft), "")
-    outcome: o.Outcome = task.result()
+        return o.Failure(SoftTimeLimitExceeded(soft) if soft_hit else asyncio.CancelledError(), "")
+    outcome = task.result()
     if soft_hit and isinstance(outcome, o.Failure) and isinstance(outcome.exc, asyncio.CancelledError):
         return o.Failure(SoftTimeLimitExceeded(soft), outcome.traceback)
     return outcome

@@ -30,18 +30,41 @@ def cli(*arguments: str) -> dict[str, Any]:
     return {"code": code, "output": output.getvalue()}
 
 
+def outcome(result: Any, timeout: float = 15.0) -> dict[str, Any]:
+    """What `get` brings, in the form of `Fleet.outcome`."""
+    try:
+        found: dict[str, Any] = {"value": result.get(timeout=timeout)}
+    except Exception as error:  # noqa: BLE001 - whatever the task raised
+        found = {"error": [type(error).__module__, type(error).__name__, list(error.args)]}
+    return {**found, "state": result.state, "traceback": result.traceback, "id": result.id}
+
+
+def send(name: str, args: Any = (), kwargs: Any = None, **options: Any) -> Any:
+    """Celery's producer."""
+    if name == "unknown":
+        return tasks.app.send_task(f"compat.{name}", args, kwargs, **options)
+    return tasks.app.tasks[f"compat.{name}"].apply_async(args, kwargs, **options)
+
+
 def run(code: str, names: dict[str, Any]) -> Any:
     """The value of the last expression."""
     tree = ast.parse(code)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body.pop()
+    if not isinstance(last, ast.Expr):
+        raise SyntaxError("the last statement is no expression: it has no value to answer")
     exec(compile(tree, "<console>", "exec"), names)
-    if last is None:
-        return None
     return eval(compile(ast.Expression(last.value), "<console>", "eval"), names)
 
 
 def main() -> None:
-    names: dict[str, Any] = {"app": tasks.app, "t": tasks.app.tasks, "tasks": tasks, "cli": cli}
+    names: dict[str, Any] = {
+        "app": tasks.app,
+        "t": tasks.app.tasks,
+        "tasks": tasks,
+        "cli": cli,
+        "send": send,
+        "outcome": outcome,
+    }
     answers = sys.stdout
     sys.stdout = sys.stderr
     for line in sys.stdin:

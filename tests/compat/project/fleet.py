@@ -144,14 +144,15 @@ class Console:
 class Fleet:
     """One Redis, one set of settings, workers of both kinds, our app here and Celery's in the console."""
 
-    def __init__(self, server: RedisServer, folder: Path, celery_python: Path, **settings: Any) -> None:
+    def __init__(self, server: RedisServer, folder: Path, celery_python: Path, *, db: int = 0, **settings: Any) -> None:
         self.server = server
+        self.db = db
         self.folder = folder
         folder.mkdir(exist_ok=True)
         self._python = celery_python
         self.settings: dict[str, Any] = {
-            "broker_url": server.url(),
-            "result_backend": server.url(),
+            "broker_url": server.url(db),
+            "result_backend": server.url(db),
             "broker_connection_retry_on_startup": True,
             "worker_unknown_task_park": 1.0,
             **settings,
@@ -189,9 +190,28 @@ class Fleet:
         self.workers.append(worker)
         return worker
 
-    def send(self, name: str, *args: Any, **options: Any) -> Any:
+    def send(self, name: str, args: Any = (), kwargs: Any = None, **options: Any) -> Any:
         """Our producer; returns our result object."""
-        return self.app.tasks[f"compat.{name}"].apply_async(args, **options)
+        if name == "unknown":
+            return self.app.send_task(f"compat.{name}", args, kwargs, **options)
+        return self.app.tasks[f"compat.{name}"].apply_async(args, kwargs, **options)
+
+    def outcome(self, result: Any, timeout: float = 15.0) -> dict[str, Any]:
+        """What `get` brings: `value`, or `error` as module, class and arguments; and how the result looks then."""
+        try:
+            found: dict[str, Any] = {"value": result.get(timeout=timeout)}
+        except Exception as error:  # noqa: BLE001 - whatever the task raised
+            found = {"error": [type(error).__module__, type(error).__name__, list(error.args)]}
+        return {**found, "state": result.state, "traceback": result.traceback, "id": result.id}
+
+    def call(self, way: str, name: str, args: Any = (), kwargs: Any = None, **options: Any) -> dict[str, Any]:
+        """Send a task from one side to a worker of the other, and wait: `way` names the worker's side."""
+        options = {"queue": way, **options}
+        if way == "theirs":
+            return self.outcome(self.send(name, args, kwargs, **options))
+        code = "outcome(send(name, args, kwargs, **options))"
+        answer: dict[str, Any] = self.console.run(code, name=name, args=args, kwargs=kwargs, options=options)
+        return answer
 
     def open(self, gate: str) -> None:
         (self.folder / gate).touch()
@@ -202,9 +222,13 @@ class Fleet:
         lines = path.read_text().splitlines() if path.exists() else []
         return [line.split("\t")[1:] for line in lines if line.startswith(f"{kind}\t")]
 
+    def command(self, *words: str | bytes | int | float) -> Any:
+        """One command to this fleet's database."""
+        return self.server.command(*words, db=self.db)
+
     def record(self, task_id: str) -> dict[str, Any] | None:
         """The result record as it is stored."""
-        raw = self.server.command("GET", f"celery-task-meta-{task_id}")
+        raw = self.command("GET", f"celery-task-meta-{task_id}")
         return None if raw is None else dict(json.loads(raw))
 
     def wait_state(self, task_id: str, state: str, seconds: float = 15.0) -> dict[str, Any]:
@@ -214,6 +238,10 @@ class Fleet:
 
         wait_until(there, seconds, lambda: f"{task_id} is {state}: {self.record(task_id)}\n{self.logs()}")
         return self.record(task_id) or {}
+
+    def wait_for_answer(self, node: str) -> None:
+        """Celery's workers say that they are ready a moment before they listen to remote control."""
+        wait_until(lambda: self.app.control.ping([node], timeout=0.5, limit=1), 15, self.logs)
 
     def logs(self) -> str:
         return "\n".join(f"--- {worker.name}\n{worker.log(15)}" for worker in self.workers)

@@ -27,7 +27,7 @@ except ImportError:
 
     SIDE = "ours"
 
-__all__ = ["FOLDER", "SIDE", "SETTINGS", "VALUES", "Refused", "make_app"]
+__all__ = ["FOLDER", "SETTINGS", "SIDE", "VALUES", "Refused", "make_app"]
 
 #: Environment variables: settings as JSON, and the folder of journal and gates.
 SETTINGS = "COMPAT_SETTINGS"
@@ -199,8 +199,21 @@ def errback_new(request: Any, exc: Any, traceback: Any) -> None:
     note("errback_new", request.id, repr(exc))
 
 
-_PLAIN = (add, side, hop, echo, check_values, fail, refuse, ignore, reject, callback, errback, errback_new)
-_BOUND = (about, retry, exhausted, exhausted_plain, later, progress, gated, work, spawn)
+_PLAIN: tuple[Any, ...] = (
+    add,
+    side,
+    hop,
+    echo,
+    check_values,
+    fail,
+    refuse,
+    ignore,
+    reject,
+    callback,
+    errback,
+    errback_new,
+)
+_BOUND: tuple[Any, ...] = (about, retry, exhausted, exhausted_plain, later, progress, gated, work, spawn)
 
 
 def make_app(**settings: Any) -> Any:

@@ -50,7 +50,9 @@ class Layout:
     def __init__(self, address: Address, options: AdapterOptions) -> None:
         get = options.transport.get
         prefix = self.prefix = address.key_prefix
-        self.lease_shift = options.lease - LEASE
+        #: ``LEASE``, or less where Celery workers restore earlier: they read the score by their visibility timeout.
+        self.usual_lease = min(LEASE, options.visibility_timeout)
+        self.lease_shift = options.lease - self.usual_lease
         self.separator = str(get("sep", SEPARATOR))
         try:
             self.steps = tuple(sorted(int(step) for step in get("priority_steps", _STEPS))) or _STEPS

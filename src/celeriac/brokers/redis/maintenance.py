@@ -14,7 +14,7 @@ from typing import Any
 
 from celeriac.brokers.redis.broadcasts import bindings
 from celeriac.brokers.redis.claims import Read
-from celeriac.brokers.redis.layout import LEASE, TOKEN, Layout, envelope_of
+from celeriac.brokers.redis.layout import TOKEN, Layout, envelope_of
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.scripts import DUE, EXPIRED, RESTORE, TRIM, UNLOCK
 from celeriac.brokers.redis.sockets import Word
@@ -50,7 +50,7 @@ class Maintenance:
         leased = await self._restore_lost()
         await self._trim()
         # What is claimed in this moment runs out after a whole lease: looking much later would add to it.
-        lease = self._options.lease
+        lease = min(self._options.lease, self._options.visibility_timeout)
         if next_due is None and not leased:
             return max(_SOONEST, min(_IDLE, lease))
         busy = min(_BUSY, lease / 2)
@@ -94,7 +94,7 @@ class Maintenance:
         ours: _Expired = []
         foreign: _Expired = []
         while offset >= 0:
-            args: list[Word] = [LEASE, options.visibility_timeout, TOKEN, offset, _PAGE]
+            args: list[Word] = [self._layout.usual_lease, options.visibility_timeout, TOKEN, offset, _PAGE]
             total, offset, own, others = await self._link.script(EXPIRED, [self._layout.index], args)
             ours += zip(own[::2], own[1::2], strict=True)
             foreign += zip(others[::2], others[1::2], strict=True)

@@ -24,14 +24,18 @@ __all__ = ["Desk", "Pool", "patiently", "pauses"]
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
+_SHORT_PAUSES = 10
 
 
 def pauses() -> Iterator[float]:
-    """Seconds between tries for a lock: from a tenth of a millisecond to five, at random so that nobody starves."""
-    longest = 0.0002
+    """Seconds between tries for a lock: about five milliseconds of short ones, for most locks are held for one or two,
+    then longer ones up to five milliseconds; at random, so that nobody starves."""
+    for _ in range(_SHORT_PAUSES):
+        yield 0.0005 * (0.5 + random.random())
+    longest = 0.002
     while True:
         yield longest * (0.5 + random.random())
-        longest = min(0.005, longest * 1.5)
+        longest = min(0.005, longest * 1.2)
 
 
 def patiently(run: Callable[[Work[T]], T], work: Work[T], *, path: str, timeout: float) -> T:

@@ -91,9 +91,10 @@ SELECT lease.claim, lease.id, message.queue, message.envelope
 FROM lease JOIN message ON message.id = lease.id WHERE lease.owner = ? ORDER BY lease.id;
 
 -- :expired  boot, uptime, limit: leases past their time or of an earlier boot, with how many their owner holds
-SELECT lease.claim, lease.id, message.queue, message.step, message.envelope,
-       (SELECT count(*) FROM lease AS other WHERE other.owner = lease.owner) AS held
-FROM lease JOIN message ON message.id = lease.id
+SELECT lease.claim, lease.id, message.queue, message.step, message.envelope, owners.held
+FROM lease
+JOIN message ON message.id = lease.id
+JOIN (SELECT owner, count(*) AS held FROM lease GROUP BY owner) AS owners ON owners.owner = lease.owner
 WHERE lease.boot != ?1 OR lease.until <= ?2 ORDER BY lease.id LIMIT ?3;
 
 -- :next_expiry

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from datetime import UTC
 
 import pytest
 
 from celeriac.brokers.sqlite import queues, upkeep
 from celeriac.brokers.sqlite.queues import Claim
-from celeriac.model.message import Marks
 
 
 def claim(number: int = 1) -> Claim:
@@ -89,6 +89,30 @@ def test_leases_of_an_earlier_boot_are_over(tables: sqlite3.Connection) -> None:
     taken(tables)
     assert upkeep.restore(tables, boot=7, uptime=99.0, zone=UTC) == []
     assert upkeep.restore(tables, boot=8, uptime=1.0, zone=UTC) == ["q"]
+
+
+def test_many_leases_are_restored_in_time(tables: sqlite3.Connection) -> None:
+    tables.execute("BEGIN")
+    fill(tables, *(f"{number}" for number in range(5000)))
+    for number in range(500):
+        queues.take(tables, ["q"], 10, Claim(number=number, owner=f"w{number % 7}", until=100.0, boot=7), 10.0)
+    start = time.perf_counter()
+    assert len(upkeep.restore(tables, boot=7, uptime=101.0, zone=UTC)) == upkeep.RESTORE_CHUNK
+    assert time.perf_counter() - start < 0.5
+
+
+def test_free_pages_are_given_back(tables: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "_SPARE_PAGES", 10)
+    monkeypatch.setattr(upkeep, "_SHRINK_PAGES", 50)
+    fill(tables, *("x" * 4000 for _ in range(200)))
+    upkeep.purge(tables, "q")
+
+    def pages() -> int:
+        return int(tables.execute("PRAGMA page_count").fetchone()[0])
+
+    before = pages()
+    upkeep.shrink(tables)
+    assert before - 60 <= pages() <= before - 50
 
 
 def test_purge_goes_in_chunks(tables: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:

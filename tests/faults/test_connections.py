@@ -1,0 +1,170 @@
+"""Redis dies and comes back, connections break or fall silent: nothing is lost, and work goes on at once."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from celeriac.exceptions import OperationalError
+from tests.faults.fleet import Fleet
+from tests.faults.place import Place
+from tests.proxy import Proxy
+from tests.servers import HOST, RedisServer, wait_until
+
+
+@pytest.fixture(scope="module")
+def durable(make_redis: Callable[..., RedisServer]) -> RedisServer:
+    return make_redis(appendonly=True, config={"appendfsync": "always"})
+
+
+@pytest.fixture
+def durable_place(durable: RedisServer, tmp_path: object) -> Iterator[Place]:
+    """A Redis that keeps its data, emptied."""
+    durable.start()
+    durable.command("FLUSHALL")
+    yield Place(durable.url(), tmp_path, durable)  # type: ignore[arg-type]
+
+
+def _until_run(fleet: Fleet, place: Place, numbers: dict[str, int], seconds: float = 10.0) -> float:
+    """Send one task and wait for its end; returns the seconds it took."""
+    began = time.monotonic()
+    probe = place.send("work", -1, 1)
+    numbers[probe] = -1
+    wait_until(lambda: fleet.journal.ended([probe]), seconds, lambda: f"a task runs again\n{fleet.logs()}")
+    return time.monotonic() - began
+
+
+def test_a_hundred_cut_connections(durable_place: Place, rng: random.Random, fault_scale: float) -> None:
+    """Workers and producers lose their connections, sometimes in the middle of an answer."""
+    assert durable_place.server is not None
+    numbers: dict[str, int] = {}
+    gaps: list[float] = []
+    errors = unknown = 0
+    cuts = round(100 * fault_scale)
+    with Proxy(HOST, durable_place.server.port) as proxy:
+        url = durable_place.server.url(port=proxy.port)
+        sender = Place(url, durable_place.folder)
+        with durable_place.fleet(broker_url=url, result_backend=url) as fleet:
+            node = fleet.start("-c", "2")
+            below = sorted(node.below())
+            for number in range(cuts):
+                part = [(number * 10 + index, rng.uniform(1, 20)) for index in range(10)]
+                numbers.update(zip(durable_place.send_many("work", part), (each for each, _ in part), strict=True))
+                (proxy.cut_reply if rng.random() < 0.3 else proxy.cut)()
+                try:
+                    numbers[sender.send("work", number, 1)] = number
+                except OperationalError as error:
+                    errors += 1
+                    unknown += error.uncertain
+                gaps.append(_until_run(fleet, durable_place, numbers))
+            durable_place.wait_all(fleet, list(numbers), 20.0)
+            durable_place.judge(fleet, numbers, cuts=cuts, gap_max=max(gaps), errors=errors, uncertain=unknown)
+            assert max(gaps) < 2.0
+            assert errors == unknown, "what surely was not sent can be sent again"
+            assert fleet.journal.doubled(list(numbers)) <= 2 * cuts
+            assert sorted(node.below()) == below, f"a process ended\n{node.log()}"
+            assert node.stop() == 0
+
+
+def test_redis_is_killed_and_restarted(durable_place: Place, rng: random.Random, fault_scale: float) -> None:
+    server = durable_place.server
+    assert server is not None
+    numbers: dict[str, int] = {}
+    gaps: list[float] = []
+    refused = unknown = 0
+    with durable_place.fleet() as fleet:
+        node = fleet.start("-c", "2")
+        below = sorted(node.below())
+        for turn in range(round(4 * fault_scale)):
+            part = [(turn * 200 + index, rng.uniform(1, 20)) for index in range(200)]
+            numbers.update(zip(durable_place.send_many("work", part), (each for each, _ in part), strict=True))
+            countdown = rng.uniform(0.5, 2.0)
+            numbers[durable_place.send("work", turn, 1, countdown=countdown)] = turn
+            wait_until(lambda: fleet.journal.ended(list(numbers)) >= 20 + 200 * turn, 10.0, fleet.logs)  # noqa: B023
+            server.kill()
+            try:
+                durable_place.send("work", 0, 1)
+            except OperationalError as error:
+                refused += 1
+                unknown += error.uncertain
+            wait_until(lambda: "refused" in node.text() or "Cannot" in node.text(), 5.0)
+            server.start()
+            gaps.append(_until_run(fleet, durable_place, numbers))
+        durable_place.wait_all(fleet, list(numbers), 20.0)
+        durable_place.judge(fleet, numbers, restarts=len(gaps), refused=refused, uncertain=unknown, gap_max=max(gaps))
+        assert refused == len(gaps)
+        assert max(gaps) < 2.0
+        assert sorted(node.below()) == below, f"a process ended\n{node.log()}"
+        assert node.stop() == 0
+
+
+@pytest.mark.parametrize("fault", ["blackhole", "half open"])
+def test_a_silent_server_is_found(redis_place: Place, fault: str) -> None:
+    """Connections that stay open and bring nothing: found within 10 s, what ran meanwhile is kept."""
+    server = redis_place.server
+    assert server is not None
+    with Proxy(HOST, server.port) as proxy:
+        url = server.url(port=proxy.port)
+        with redis_place.fleet(broker_url=url, result_backend=url, worker_lease=30) as fleet:
+            node = fleet.start("-c", "1")
+            below = sorted(node.below())
+            ids = redis_place.send_many("work", [(number, 20) for number in range(100)])
+            wait_until(lambda: fleet.journal.ended(ids) >= 5, 10.0, fleet.logs)
+            began = time.time()
+            if fault == "blackhole":
+                proxy.blackhole()
+                threading.Timer(3.0, proxy.blackhole, (False,)).start()
+            else:
+                proxy.half_open()
+            redis_place.wait_all(fleet, ids, 25.0)
+            took = time.time() - began
+            redis_place.judge(fleet, {each: number for number, each in enumerate(ids)}, fault=fault, took=took)
+            assert took < 14.0
+            assert fleet.journal.doubled(ids) <= 1
+            assert sorted(node.below()) == below
+            assert node.stop() == 0
+
+
+def test_all_data_are_gone(make_redis: Callable[..., RedisServer], tmp_path: object) -> None:
+    """Restarted without persistence: what was waiting is lost with the server, what comes afterwards runs."""
+    with make_redis() as server:
+        place = Place(server.url(), tmp_path, server)  # type: ignore[arg-type]
+        with place.fleet() as fleet:
+            node = fleet.start("-c", "2")
+            below = sorted(node.below())
+            ids = place.send_many("work", [(number, 20) for number in range(100)])
+            wait_until(lambda: fleet.journal.ended(ids) >= 10, 10.0, fleet.logs)
+            server.kill()
+            server.start()
+            began = time.time()
+            fresh = place.send_many("work", [(number, 5) for number in range(50)])
+            place.wait_all(fleet, fresh, 10.0)
+            recovery = time.time() - began
+            place.judge(fleet, {each: number for number, each in enumerate(fresh)}, recovery=recovery)
+            assert recovery < 4.0
+            assert sorted(node.below()) == below
+            assert node.stop() == 0
+
+
+def test_a_full_redis_can_be_drained(make_redis: Callable[..., RedisServer], tmp_path: object) -> None:
+    with make_redis(maxmemory="12mb") as server:
+        place = Place(server.url(), tmp_path, server)  # type: ignore[arg-type]
+        numbers: dict[str, int] = {}
+        task = place.app.tasks["faults.work"]
+        with pytest.raises(OperationalError, match="memory") as caught:
+            for number in range(100_000):
+                sent = task.apply_async((number, 0), headers={"ballast": "x" * 20_000}, ignore_result=number % 2 == 0)
+                numbers[str(sent.id)] = number
+        assert not caught.value.uncertain, "it was refused: it has not been sent"
+        with place.fleet() as fleet:
+            node = fleet.start("-c", "2")
+            place.wait_all(fleet, list(numbers), 20.0)
+            kept = {each: number for each, number in numbers.items() if number % 2}
+            place.judge(fleet, kept, sent_in_all=len(numbers))
+            assert place.send("work", 1, 1)
+            assert fleet.journal.doubled(list(numbers)) == 0
+            assert node.stop() == 0
