@@ -1,6 +1,6 @@
 """Remote control and events across the sides.
 
-Real `celery inspect`, `control`, `status` and its `EventReceiver` on our worker; our command line on Celery's worker; the
+Real `celery inspect`, `control`, `status` and its `EventReceiver` on our worker; our command line on Celery's; the
 greetings of starting workers.
 """
 

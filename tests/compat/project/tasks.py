@@ -199,7 +199,7 @@ def errback_new(request: Any, exc: Any, traceback: Any) -> None:
     note("errback_new", request.id, repr(exc))
 
 
-_PLAIN: tuple[Any, ...] = (
+_PLAIN: Any = (
     add,
     side,
     hop,
@@ -213,7 +213,7 @@ _PLAIN: tuple[Any, ...] = (
     errback,
     errback_new,
 )
-_BOUND: tuple[Any, ...] = (about, retry, exhausted, exhausted_plain, later, progress, gated, work, spawn)
+_BOUND: Any = (about, retry, exhausted, exhausted_plain, later, progress, gated, work, spawn)
 
 
 def make_app(**settings: Any) -> Any:

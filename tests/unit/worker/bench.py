@@ -32,7 +32,9 @@ class FakeRunner:
         if name not in KNOWN:
             return None
         is_async, late = KNOWN[name]
-        return SimpleNamespace(tracer=SimpleNamespace(is_async=is_async), options=TaskOptions(name=name, acks_late=late))
+        return SimpleNamespace(
+            tracer=SimpleNamespace(is_async=is_async), options=TaskOptions(name=name, acks_late=late)
+        )
 
     def conclude(self, delivery: Delivery, outcome: o.Outcome) -> Completion:
         self.outcomes.append((delivery.token, outcome))
