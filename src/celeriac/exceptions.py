@@ -64,6 +64,13 @@ def reraise(_tp: type[BaseException], value: BaseException, tb: TracebackType | 
     raise value
 
 
+def _repr(exc: BaseException) -> str:
+    try:
+        return repr(exc)
+    except Exception:  # noqa: BLE001 - a user's __repr__ may raise, and a retry must not fail with it
+        return f"<{type(exc).__name__}: its repr() raises>"
+
+
 class CeleryWarning(UserWarning):
     """Base of all warnings."""
 
@@ -132,7 +139,7 @@ class Retry(TaskPredicate):
         if isinstance(exc, str):
             self.exc, self.excs = None, exc
         else:
-            self.exc, self.excs = exc, repr(exc) if exc is not None else None
+            self.exc, self.excs = exc, _repr(exc) if exc is not None else None
         self.when = when
         self.is_eager = is_eager
         self.sig = sig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import pytest
@@ -30,9 +29,3 @@ def redis_place(redis_server: RedisServer, redis_url: str, tmp_path: Path) -> Pl
 def sqlite_place(sqlite_url: str, tmp_path: Path) -> Place:
     """A SQLite file of this test's own."""
     return Place(sqlite_url, tmp_path)
-
-
-@pytest.fixture(scope="session")
-def numbers() -> itertools.count[int]:
-    """Results that differ in all tests."""
-    return itertools.count(1)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from celeriac import Celery
 from celeriac.client import resolver
+from celeriac.exceptions import OperationalError
 from celeriac.ports import Broker, DeadRecord, Depth
 from tests.faults.fleet import Fleet
 from tests.faults.journal import report
@@ -74,6 +75,19 @@ class Place:
         """All in one round trip; returns the ids."""
         task = self.app.tasks[f"faults.{name}"]
         return [str(result.id) for result in self.app.send_many(task.s(*args) for args in arguments)]
+
+    def fill(self, numbers: dict[str, int], ballast: int) -> OperationalError:
+        """Send tasks that carry so many bytes until the server has no room; every other one ignores its result."""
+        task: Any = self.app.tasks["faults.work"]
+        for number in range(100_000):
+            try:
+                result = task.apply_async(
+                    (number, 0), headers={"ballast": "x" * ballast}, ignore_result=number % 2 == 0
+                )
+            except OperationalError as error:
+                return error
+            numbers[str(result.id)] = number
+        raise AssertionError("it never got full")
 
     def records(self, ids: Sequence[str]) -> list[dict[str, Any] | None]:
         """The result records as they are stored."""

@@ -107,8 +107,8 @@ def make_app(conf: Mapping[str, Any]) -> Celery:
     """The app with these settings."""
     app = Celery("faults", set_as_current=False, **conf)
     for body in (work, gated, die, hold, again, step, waits):
-        app.task(body, bind=True, name=f"faults.{body.__name__}")
-    app.task(work, bind=True, name="faults.once", acks_late=False)
+        app.task(bind=True, name=f"faults.{body.__name__}")(body)
+    app.task(bind=True, name="faults.once", acks_late=False)(work)
     return app
 
 

@@ -15,14 +15,18 @@ from tests.faults.place import LEASE, Place
 from tests.servers import wait_until
 
 
+def _until(moment: float) -> None:
+    wait_until(lambda: time.monotonic() >= moment, 5.0)
+
+
 def _load(place: Place, killers: list[str], seconds: float) -> dict[str, tuple[int, float]]:
     """Good tasks of 5 ms at a steady 50 a second, the killers among them; id → number, moment of sending."""
     sent: dict[str, tuple[int, float]] = {}
     began = time.monotonic()
     waiting = list(killers)
     for number in range(int(50 * seconds)):
-        wait_until(lambda due=began + number / 50: time.monotonic() >= due, 5.0)
-        if waiting and number % 7 == 3:
+        _until(began + number / 50)
+        if waiting and number % 50 == 10:  # one after the other
             place.send("die", waiting.pop(), task_id=f"killer-{len(waiting)}")
         at = time.time()
         sent[place.send("work", number, 5)] = (number, at)
@@ -46,7 +50,7 @@ def test_a_task_that_kills_its_process_disturbs_no_other(place: Place, fault_sca
         place.judge(
             fleet,
             {each: number for each, (number, _) in sent.items()},
-            crashes=str(starts),
+            crashes=sum(starts),
             delay_max=max(delays),
         )
         assert starts == [3, 3, 3]

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.fleet import Fleet
 from tests.faults.journal import report
 from tests.faults.place import LEASE, Place
 from tests.servers import wait_until
+
+
+def _until_ended(fleet: Fleet, count: int) -> None:
+    wait_until(lambda: fleet.journal.read().ends.total() == count, 10.0, fleet.logs)
 
 
 @pytest.mark.parametrize("zombie_first", [False, True])
@@ -29,13 +34,13 @@ def test_a_frozen_node_cannot_write(place: Place, zombie_first: bool) -> None:
         recovery = time.monotonic() - began
         heirs = {run.pid for run in fleet.journal.runs} - zombies
         groups = (zombies, heirs) if zombie_first else (heirs, zombies)
-        for turn, group in enumerate(groups):
+        for turn, group in enumerate(groups, 1):
             for pid in group:
                 Path(folder, str(pid)).touch()
             if group is zombies:
                 frozen.signal_tree(signal.SIGCONT)
                 wait_until(lambda: len(frozen.lines("lost its lease")) == 2, 10.0, fleet.logs)
-            wait_until(lambda ends=2 * (turn + 1): fleet.journal.read().ends.total() == ends, 10.0, fleet.logs)
+            _until_ended(fleet, 2 * turn)
             if zombie_first and group is zombies:
                 assert place.records(ids) == [None, None], "the zombie has stored a result"
         place.wait_empty()

@@ -62,7 +62,7 @@ def test_a_file_that_is_somebody_elses(sqlite_place: Place) -> None:
 
 
 def test_a_file_locked_for_long(sqlite_place: Place) -> None:
-    place = sqlite_place
+    place = sqlite_place.through(broker_publish_timeout=2)
     with place.fleet() as fleet:
         node = fleet.start("-c", "2")
         ids = place.send_many("work", [(number, 10) for number in range(100)])
@@ -76,7 +76,7 @@ def test_a_file_locked_for_long(sqlite_place: Place) -> None:
             file.execute("ROLLBACK")
         place.wait_all(fleet, ids, 15.0)
         place.judge(fleet, {each: number for number, each in enumerate(ids)}, delay_failed_after=took)
-        assert took < 5.5
+        assert 1.5 < took < 2.5
         assert node.stop() == 0
 
 
@@ -85,7 +85,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 6 MB; skipped where nobody may mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", folder], capture_output=True)
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", folder], check=False, capture_output=True)
     if mount.returncode:
         pytest.skip("mounting a tmpfs is not permitted here")
     yield folder
@@ -95,19 +95,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     """Producers are told; the worker waits, and drains when there is room again; nothing is corrupt."""
     place = Place(f"sqlite:///{small_disk / 'celeriac.db'}", tmp_path)
-    task = place.app.tasks["faults.work"]
     numbers: dict[str, int] = {}
-    with pytest.raises(OperationalError, match="full"):
-        for number in range(10_000):
-            sent = task.apply_async((number, 0), headers={"ballast": "x" * 10_000})
-            numbers[str(sent.id)] = number
+    assert "full" in str(place.fill(numbers, 10_000))
     with place.fleet() as fleet:
         node = fleet.start("-c", "2", wait=False)
         node.logged("full")
         subprocess.run(["mount", "-o", "remount,size=40m", small_disk], check=True, capture_output=True)
         began = time.monotonic()
         place.wait_all(fleet, list(numbers), 30.0)
-        place.judge(fleet, numbers, seconds=time.monotonic() - began)
+        kept = {each: number for each, number in numbers.items() if number % 2}
+        place.judge(fleet, kept, sent_in_all=len(numbers), seconds=time.monotonic() - began)
         assert node.stop() == 0
     assert _sound(place.path)
 

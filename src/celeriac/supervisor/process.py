@@ -12,10 +12,11 @@ import secrets
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from celeriac import signals
+from celeriac.clock import SystemClock
 from celeriac.worker.adapters import broker_of, store_of
 from celeriac.worker.agent import Agent
 from celeriac.worker.child import Child
@@ -26,6 +27,7 @@ from celeriac.worker.remote import remote_services
 from celeriac.worker.report import Report
 from celeriac.worker.runner import Runner
 from celeriac.worker.slot import CONNECTING, READY, STARTING, Slot
+from celeriac.worker.standin import StandIn
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -48,8 +50,8 @@ EX_START_FAILED = 70
 def fork(main: Callable[[], int]) -> int:
     """Fork a process that runs ``main`` and leaves with its value; returns the pid.
 
-    The process dies with its parent (PDEATHSIG), takes no signal handler with it, and never returns from here. Raises ``OSError``
-    when the system has no room for another process.
+    The process dies with its parent (PDEATHSIG), takes no signal handler with it, and never returns from here.
+    Raises ``OSError`` when the system has no room for another process.
     """
     parent = os.getpid()
     sys.stdout.flush()
@@ -136,14 +138,14 @@ async def _stop_on_signal(child: Child, wake_read: int) -> None:
     child.stop()
 
 
-def run_agent(app: Celery, options: NodeOptions, owner: str, link: str, notices: int) -> int:
-    """The agent's life; ``notices`` is the reading end of the supervisor's pipe."""
+def run_agent(app: Celery, options: NodeOptions, owner: str, link: str, notices: int, slots: Sequence[Slot]) -> int:
+    """The agent's life; ``notices`` is the reading end of the supervisor's pipe, ``slots`` are the children's."""
     gc.freeze()
-    asyncio.run(_agent(app, options, owner, link, notices))
+    asyncio.run(_agent(app, options, owner, link, notices, slots))
     return 0
 
 
-async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notices: int) -> None:
+async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notices: int, slots: Sequence[Slot]) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -168,7 +170,8 @@ async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notic
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(server.serve())]
             if await connected(broker, store, options.queues, stop):
-                services = (*agent.services(), *remote_services(agent))
+                stand_in = StandIn(broker, slots, SystemClock(), lease=options.lease)
+                services = (*agent.services(), *remote_services(agent), stand_in.run)
                 tasks += [group.create_task(service()) for service in services]
                 burials = group.create_task(agent.notices(reader))
                 tasks.append(burials)

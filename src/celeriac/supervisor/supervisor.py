@@ -120,10 +120,11 @@ class Supervisor:
         agent.owner = secrets.token_hex(6)
         agent.began = time.monotonic()
         owner = agent.owner
+        slots = [child.slot for child in self._children if child.slot is not None]
 
         def main() -> int:
             enter_process(agent.name)
-            return run_agent(app, options, owner, link, notices)
+            return run_agent(app, options, owner, link, notices, slots)
 
         agent.pid = fork(main)
 

@@ -388,6 +388,14 @@ class Fetcher:
         message = delivery.message
         return Completion(settlement=Accept(delivery), publish=() if isinstance(message, Malformed) else (message,))
 
+    def drop_unheld(self) -> None:
+        """Take those that are no longer held away from the executors, before they start."""
+        for executor in (self._sync, self._async):
+            if executor is not None:
+                kept = [delivery for delivery in executor.recall() if delivery.token in self.held]
+                if kept:
+                    executor.feed(kept)
+
     def recall_all(self) -> None:
         """Give back everything that has not started."""
         for executor in (self._sync, self._async):

@@ -61,7 +61,8 @@ class Leases:
         held = list(self._held.values())
         async with asyncio.timeout(self._lease / 2):
             lost = await self._broker.extend(held)
+        if lost:
+            # First of all: what has not started yet must not start under the new time.
+            self._lost(lost)
         # Counted from before the call: the server's clock started later.
         self._valid(before + self._lease)
-        if lost:
-            self._lost(lost)

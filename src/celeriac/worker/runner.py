@@ -145,12 +145,17 @@ class Runner:
             hard = self._hard_limit(message, options)
             slot.begin(delivery.token, message.id, started, started + hard if hard else 0.0, hard or 0.0)
         limit = message.soft_time_limit or options.soft_time_limit or self.options.soft_time_limit
-        if limit is None or soft is None:
-            outcome = entry.tracer.run(request)
-        else:
-            soft.arm(limit, started)
-            outcome = entry.tracer.run(request)
-            soft.disarm()
+        try:
+            if limit is None or soft is None:
+                outcome = entry.tracer.run(request)
+            else:
+                soft.arm(limit, started)
+                outcome = entry.tracer.run(request)
+                soft.disarm()
+        except Exception as error:  # noqa: BLE001 - add-ons wrap tracers, and exceptions of users raise when looked at
+            if soft is not None:
+                soft.disarm()
+            outcome = o.Failure(error, format_traceback(error))
         completion = self.conclude(delivery, outcome, entry, embed, request, time.monotonic() - started)
         if slot is not None:
             slot.end()
@@ -158,6 +163,8 @@ class Runner:
 
     def limited(self, delivery: Delivery, exc: BaseException) -> Completion:
         """The end of a task whose soft limit was raised outside its body."""
+        if self._slot is not None:
+            self._slot.end()
         return self.conclude(delivery, o.Failure(exc, format_traceback(exc)))
 
     async def arun(self, delivery: Delivery) -> Completion | Delivery:
@@ -179,7 +186,7 @@ class Runner:
                 outcome = await run_timed(entry.tracer.arun, request, soft=soft, hard=hard)
             else:
                 outcome = await entry.tracer.arun(request)
-        except asyncio.CancelledError as error:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as above
             outcome = o.Failure(error, format_traceback(error))
         if self.terminated and delivery.token in self.terminated:
             self.terminated.discard(delivery.token)

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from celeriac import Celery
+from celeriac.app import trace
 from celeriac.codec.body import decode_body
-from celeriac.exceptions import Ignore, Reject
+from celeriac.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Accept, Completion, DeadLetter, DeadReason, Release
 from celeriac.worker.runner import Runner
@@ -113,7 +114,6 @@ def test_ignore_and_reject(app: Celery, runner: Runner) -> None:
     completion = ran(runner, rejected)
     assert isinstance(completion.settlement, DeadLetter)
     assert completion.settlement.reason is DeadReason.REJECTED
-    assert completion.result is None
 
 
 def test_retry_is_a_follow_up_and_a_record_that_is_not_the_end(app: Celery, runner: Runner) -> None:
@@ -270,14 +270,44 @@ def test_exceptions_that_cannot_be_shown(app: Celery, make_runner: Make) -> None
             raise self.retry(exc=Hostile(), countdown=1)
         raise Hostile
 
+    @app.task(name="auto", autoretry_for=(Hostile,))
+    def auto() -> None:
+        raise Hostile
+
     runner, heard = make_runner(), []
     runner.report.events, runner.report.emit = True, lambda kind, fields: heard.append((kind, fields))
     assert record(ran(runner, delivery("fail", False)))["status"] == "FAILURE"
     assert record(ran(runner, delivery("fail", True)))["status"] == "RETRY"
+    assert record(ran(runner, delivery("auto")))["status"] == "RETRY"
     assert [kind for kind, _ in heard if kind not in ("task-received", "task-started")] == [
         "task-failed",
         "task-retried",
+        "task-retried",
     ]
+
+
+def test_a_tracer_that_raises_fails_one_task(app: Celery, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An add-on's, around ours; the executors rely on it that ``run`` does not raise."""
+    soft = Soft()
+
+    def raising(*args: Any, **kwargs: Any) -> Any:
+        return lambda task_id, args, kwargs, request: 1 / 0
+
+    monkeypatch.setattr(trace, "build_tracer", raising)
+    app.task(name="wrapped", soft_time_limit=5.0)(lambda: None)
+    completion = runner.run(delivery("wrapped"), soft)
+    assert isinstance(completion, Completion)
+    assert record(completion)["result"]["exc_type"] == "ZeroDivisionError"
+    assert soft.calls == [5.0, "off"]
+
+
+def test_a_soft_limit_outside_the_body(app: Celery, make_runner: Make, add: Any) -> None:
+    slot = Slot(mmap.mmap(-1, SLOT_SIZE), 0)
+    one = delivery("add", 1, 2)
+    slot.begin(one.token, one.message.id, 1.0, 2.0, 1.0)
+    completion = make_runner(slot=slot).limited(one, SoftTimeLimitExceeded(1.0))
+    assert record(completion)["result"]["exc_type"] == "SoftTimeLimitExceeded"
+    assert slot.running() is None
 
 
 def test_arguments_that_cannot_be_stored_beside_the_result(app: Celery, make_runner: Make) -> None:
@@ -312,14 +342,14 @@ class Soft:
 
 
 @pytest.mark.parametrize(
-    ("own", "task", "node", "limit"),
+    ("own", "task", "all_tasks", "limit"),
     [(None, None, None, None), (None, None, 9.0, 9.0), (None, 5.0, 9.0, 5.0), (2.0, 5.0, 9.0, 2.0)],
 )
 def test_soft_limits(
-    app: Celery, make_runner: Make, own: float | None, task: float | None, node: float | None, limit: float | None
+    app: Celery, make_runner: Make, own: float | None, task: float | None, all_tasks: float | None, limit: float | None
 ) -> None:
     app.task(name="quick", soft_time_limit=task)(lambda: None)
-    runner, soft = make_runner(soft_time_limit=node), Soft()
+    runner, soft = make_runner(soft_time_limit=all_tasks), Soft()
     one = delivery("quick", soft_time_limit=own)
     runner.run(one, soft)
     assert soft.calls == ([] if limit is None else [limit, "off"])
@@ -334,17 +364,17 @@ def test_a_failing_task_disarms_too(app: Celery, runner: Runner) -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "task", "node", "limit"),
+    ("own", "task", "all_tasks", "limit"),
     [(None, None, None, 0.0), (None, None, 9.0, 9.0), (None, 5.0, 9.0, 5.0), (2.0, 5.0, 9.0, 2.0)],
 )
 def test_the_slot_names_what_runs_and_its_hard_limit(
-    app: Celery, make_runner: Make, own: float | None, task: float | None, node: float | None, limit: float
+    app: Celery, make_runner: Make, own: float | None, task: float | None, all_tasks: float | None, limit: float
 ) -> None:
     slot = Slot(mmap.mmap(-1, SLOT_SIZE), 0)
     seen: list[Running | None] = []
     app.task(name="look", time_limit=task)(lambda: seen.append(slot.running()))
     one = delivery("look", time_limit=own)
-    ran(make_runner(slot=slot, time_limit=node), one)
+    ran(make_runner(slot=slot, time_limit=all_tasks), one)
     (running,) = seen
     assert running is not None
     assert (running.token, running.id, running.limit) == (one.token, one.message.id, limit)

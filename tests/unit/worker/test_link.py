@@ -1,0 +1,243 @@
+"""Questions and orders between an agent and its children; streams here, sockets in the integration tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from celeriac.model.message import Delivery
+from celeriac.worker import inside
+from celeriac.worker.inside import answer
+from celeriac.worker.link import LinkServer, LocalLink, _line
+from celeriac.worker.options import NodeOptions
+from tests.unit.worker.fakes import delivery, malformed
+
+
+class FakeChild:
+    """All that ``inside`` looks at; ``cancellable`` are tokens that ``cancel`` can end."""
+
+    def __init__(self) -> None:
+        self.options = NodeOptions(hostname="w@h", queues=("celery",))
+        self.revoked: dict[str, None] = {}
+        self.active: list[tuple[Delivery, float]] = []
+        self.requeued = 0
+        self.cancellable: set[str] = set()
+        self.graces: list[Any] = []
+        self.runner = SimpleNamespace(totals={"t": 3}, count=3, terminated=set())
+        self.completer = SimpleNamespace(early=set())
+        self.report = SimpleNamespace(events=False)
+        self.fetcher = SimpleNamespace(held={}, queues=["celery"], connected=True, requeued=self._requeued)
+
+    def _requeued(self) -> None:
+        self.requeued += 1
+
+    def running(self) -> list[tuple[Delivery, float]]:
+        return self.active
+
+    def cancel(self, token: str) -> bool:
+        assert token in self.runner.terminated  # else its coroutine would not know why it ends
+        return token in self.cancellable
+
+    def stop(self, *, grace: float | None = None) -> None:
+        self.graces.append(grace)
+
+    def runs(self, *deliveries: Delivery) -> None:
+        self.active += [(each, time.monotonic()) for each in deliveries]
+        self.holds(*deliveries)
+
+    def holds(self, *deliveries: Delivery) -> None:
+        self.fetcher.held.update({each.token: each for each in deliveries})
+
+
+@pytest.fixture
+def child() -> FakeChild:
+    return FakeChild()
+
+
+def ask(child: FakeChild, method: str, **arguments: Any) -> Any:
+    return json.loads(_line(answer(child, method, arguments)))  # type: ignore[arg-type]
+
+
+def test_active_and_reserved(child: FakeChild) -> None:
+    one = delivery(id="a", headers={"argsrepr": "(1,)", "kwargsrepr": "{}"}, priority=3, redelivered=True)
+    two = delivery(id="b", routing_key="key")
+    child.runs(one)
+    child.holds(two)
+    child.completer.early.add(one.token)
+    (active,), (reserved,) = ask(child, "active"), ask(child, "reserved")
+    assert (active["id"], active["args"], active["acknowledged"], active["hostname"]) == ("a", "(1,)", True, "w@h")
+    assert active["time_start"] == pytest.approx(time.time(), abs=5)
+    assert active["delivery_info"]["redelivered"] is True
+    assert (reserved["id"], reserved["time_start"], reserved["acknowledged"]) == ("b", None, False)
+    assert reserved["delivery_info"]["routing_key"] == "key"
+
+
+def test_malformed_ones_are_shown_too(child: FakeChild) -> None:
+    child.holds(malformed(id="x", task="t"))
+    assert ask(child, "reserved") == [{"id": "x", "name": "t"}]
+
+
+def test_stats(child: FakeChild) -> None:
+    child.holds(delivery())
+    stats = ask(child, "stats")
+    assert (stats["total"], stats["count"], stats["held"], stats["connected"]) == ({"t": 3}, 3, 1, True)
+
+
+def test_revoke_only_refuses(child: FakeChild) -> None:
+    one = delivery(id="a")
+    child.runs(one)
+    assert ask(child, "revoke", ids=["a", "b"], terminate=False) == [one.token]
+    assert list(child.revoked) == ["a", "b"]
+    assert child.runner.terminated == set()
+
+
+def test_terminate_cancels_what_can_be_cancelled_and_names_the_rest(child: FakeChild) -> None:
+    coroutine, stuck, other = delivery(id="a"), delivery(id="b"), delivery(id="c")
+    child.runs(coroutine, stuck, other)
+    child.cancellable = {coroutine.token, other.token}
+    assert ask(child, "revoke", ids=["a", "b"], terminate=True) == [stuck.token]
+    assert child.runner.terminated == {coroutine.token}
+
+
+def test_a_child_remembers_no_more_than_its_agent(child: FakeChild, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inside, "REVOKES_MAX", 3)
+    ask(child, "revoke", ids=["a", "b"])
+    ask(child, "revoke", ids=["c", "d"])
+    assert list(child.revoked) == ["b", "c", "d"]
+
+
+def test_queues(child: FakeChild) -> None:
+    mine = child.fetcher.queues
+    ask(child, "queues", queues=["celery"])
+    assert child.requeued == 0
+    ask(child, "queues", queues=["a", "celery"])
+    assert (mine, child.requeued) == (["a", "celery"], 1)
+    ask(child, "queues", queues=["celery", "a"])
+    assert (mine, child.requeued) == (["a", "celery"], 1)  # its order is the fetcher's affair
+    ask(child, "queues", queues=[])
+    assert (mine, child.requeued) == ([], 2)
+
+
+def test_events_and_stop(child: FakeChild) -> None:
+    assert ask(child, "events", on=True) is False
+    assert ask(child, "events", on=True) is True
+    assert child.report.events is True
+    ask(child, "stop", grace=1.5)
+    ask(child, "stop")
+    assert child.graces == [1.5, None]
+
+
+def test_in_one_process(child: FakeChild) -> None:
+    link = LocalLink(child)  # type: ignore[arg-type]
+    assert asyncio.run(link.ask("stats", {}))[0]["count"] == 3
+
+
+# -- over a stream -------------------------------------------------------------------------------------------------
+
+
+class Peer:
+    """A child at the other end of a stream: reads what the agent writes, says what it is told."""
+
+    def __init__(self, server: LinkServer) -> None:
+        self.reader = asyncio.StreamReader()
+        self.lines: list[dict[str, Any]] = []
+        self.closed = False
+        self.reply: Callable[[dict[str, Any]], bytes | None] = lambda request: None
+        self.met = asyncio.create_task(server._meet(self.reader, self))  # type: ignore[arg-type]
+
+    def write(self, line: bytes) -> None:
+        request = json.loads(line)
+        self.lines.append(request)
+        said = self.reply(request)
+        if said is not None:
+            self.reader.feed_data(said)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def answers(self, value: Any) -> Peer:
+        self.reply = lambda request: _line({"n": request["n"], "answer": value})
+        return self
+
+
+def serve(body: Callable[[LinkServer], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await body(LinkServer("unused"))
+
+    asyncio.run(main())
+
+
+async def peers(server: LinkServer, count: int) -> list[Peer]:
+    made = [Peer(server) for _ in range(count)]
+    await asyncio.sleep(0)
+    return made
+
+
+def test_all_children_answer() -> None:
+    async def body(server: LinkServer) -> None:
+        assert await server.ask("stats", {}) == []
+        for number, peer in enumerate(await peers(server, 3)):
+            peer.answers(number)
+        assert sorted(await server.ask("stats", {"x": 1}, timeout=5)) == [0, 1, 2]
+        assert server._waiting == {}
+
+    serve(body)
+
+
+def test_who_is_silent_is_not_waited_for() -> None:
+    async def body(server: LinkServer) -> None:
+        loud, _ = await peers(server, 2)
+        loud.answers("here")
+        assert await server.ask("stats", {}, timeout=0.01) == ["here"]
+        assert server._waiting == {}
+
+    serve(body)
+
+
+def test_late_and_foreign_answers_are_dropped() -> None:
+    async def body(server: LinkServer) -> None:
+        (peer,) = await peers(server, 1)
+        peer.reply = lambda request: _line({"n": 77, "answer": "foreign"}) + _line({"n": request["n"], "answer": 1})
+        assert await server.ask("stats", {}, timeout=5) == [1]
+        peer.reader.feed_data(_line({"n": 1, "answer": "late"}))
+        await asyncio.sleep(0)
+        assert not peer.met.done()
+
+    serve(body)
+
+
+def test_orders_are_repeated_to_children_of_later() -> None:
+    async def body(server: LinkServer) -> None:
+        server.keep("events", {"on": True})
+        server.keep("revoke", {"ids": ["a"]})
+        server.keep("events", {"on": False})
+        (peer,) = await peers(server, 1)
+        assert peer.lines == [
+            {"n": 0, "method": "events", "arguments": {"on": False}},
+            {"n": 0, "method": "revoke", "arguments": {"ids": ["a"]}},
+        ]
+
+    serve(body)
+
+
+@pytest.mark.parametrize("last", [b"", b"{rubbish\n"])
+def test_a_child_that_died_is_forgotten(last: bytes) -> None:
+    async def body(server: LinkServer) -> None:
+        (peer,) = await peers(server, 1)
+        peer.reader.feed_data(last)
+        peer.reader.feed_eof()
+        await peer.met
+        assert peer.closed
+        assert await server.ask("stats", {}) == []
+
+    serve(body)
+
+
+def test_what_json_does_not_know_is_shown() -> None:
+    assert json.loads(_line({"a": {1, 2}})) == {"a": "{1, 2}"}

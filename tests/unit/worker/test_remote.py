@@ -1,0 +1,394 @@
+"""Requests off the bus: only ours, only in time, and whatever they hold costs at most themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from celeriac import Celery
+from celeriac.codec.json import dumps
+from celeriac.exceptions import OperationalError
+from celeriac.worker import commands
+from celeriac.worker.agent import Agent
+from celeriac.worker.commands import Panel, control_command, inspect_command
+from celeriac.worker.options import NodeOptions
+from celeriac.worker.remote import Remote, remote_services
+from celeriac.worker.runner import Runner
+from tests.unit.worker.fakes import FakeBroker
+
+Make = Callable[..., Runner]
+
+
+class FakeBus(FakeBroker):
+    """A broker that is a bus, too; it encodes what it sends, as all do."""
+
+    async def emit(self, exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any]) -> None:
+        self.faults.meet("emit")
+        dumps(payload), dumps(dict(headers))
+        self.log.append(("emit", (routing_key, payload)))
+
+    async def reply(self, exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any]) -> None:
+        self.faults.meet("reply")
+        dumps(payload), dumps(dict(headers))
+        self.log.append(("reply", (exchange, routing_key, payload, dict(headers))))
+
+    async def listen(self, exchange: str) -> AsyncIterator[tuple[Any, Mapping[str, Any]]]:
+        self.log.append(("listen", exchange))
+        self.faults.meet("listen")
+        yield {"method": "ping", "reply_to": REPLY_TO}, {}
+
+
+class FakeLink:
+    """Answers by ``answers[method]``; keeps what was asked, and the orders for later children."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self.kept: dict[str, Any] = {}
+        self.answers: dict[str, list[Any]] = {}
+
+    async def ask(self, method: str, arguments: Mapping[str, Any], *, timeout: float = 0.8) -> list[Any]:
+        self.asked.append((method, arguments))
+        return self.answers.get(method, [])
+
+    def keep(self, method: str, arguments: Mapping[str, Any]) -> None:
+        self.kept[method] = arguments
+
+
+REPLY_TO = {"exchange": "reply.celery.pidbox", "routing_key": "oid-1"}
+
+
+class Bench:
+    def __init__(self, app: Celery, runner: Runner) -> None:
+        self.bus, self.link, self.stopped = FakeBus(), FakeLink(), list[bool]()
+        self.agent = Agent(
+            app,
+            NodeOptions(hostname="w@h", queues=("celery",)),
+            runner,
+            broker=self.bus,  # type: ignore[arg-type]
+            store=None,
+            link=self.link,
+            stop_node=lambda: self.stopped.append(True),
+        )
+        self.remote = Remote(self.agent)
+
+    def ask(self, method: Any, arguments: Any = None, *, headers: Mapping[str, Any] | None = None, **more: Any) -> Any:
+        """What the node answers; None for no answer."""
+        request = {"method": method, "arguments": arguments, "ticket": "t1", "reply_to": REPLY_TO, **more}
+        return self.handle(request, headers or {})
+
+    def handle(self, request: Any, headers: Mapping[str, Any]) -> Any:
+        before = len(self.bus.log)
+        asyncio.run(self.remote.handle(request, headers))
+        replies = [what for name, what in self.bus.log[before:] if name == "reply"]
+        assert len(replies) <= 1
+        if not replies:
+            return None
+        exchange, key, payload, sent = replies[0]
+        assert (exchange, key, sent["ticket"]) == ("reply.celery.pidbox", "oid-1", request.get("ticket"))
+        assert list(payload) == ["w@h"]
+        return payload["w@h"]
+
+
+@pytest.fixture
+def bench(app: Celery, runner: Runner) -> Bench:
+    return Bench(app, runner)
+
+
+@pytest.fixture
+def panel() -> Iterator[None]:
+    """Commands of a test end with it."""
+    data, writes = dict(Panel.data), set(Panel.writes)
+    yield
+    Panel.data.clear()
+    Panel.data.update(data)
+    Panel.writes.clear()
+    Panel.writes.update(writes)
+
+
+PONG = {"ok": "pong"}
+
+
+def test_ping(bench: Bench) -> None:
+    assert bench.ask("ping") == PONG
+    assert bench.ask("ping", {}, destination=[], pattern=None) == PONG
+
+
+@pytest.mark.parametrize(
+    ("fields", "mine"),
+    [
+        ({"destination": ["w@h"]}, True),
+        ({"destination": ["x@h", "w@h"]}, True),
+        ({"destination": ["x@h"]}, False),
+        ({"destination": "w@h"}, False),
+        ({"destination": 5}, False),
+        ({"destination": [["w@h"], {}, None]}, False),
+        ({"pattern": "w@*", "matcher": "glob"}, True),
+        ({"pattern": "w@*"}, True),
+        ({"pattern": "x@*", "matcher": "glob"}, False),
+        ({"pattern": "W@H"}, False),
+        ({"pattern": "[", "matcher": "glob"}, False),
+        ({"pattern": r"\w@h$", "matcher": "pcre"}, True),
+        ({"pattern": r"x|y", "matcher": "pcre"}, False),
+        ({"pattern": "(", "matcher": "pcre"}, False),
+        ({"pattern": "a{99999999999999}", "matcher": "pcre"}, False),
+        ({"pattern": "(" * 5_000 + ")" * 5_000, "matcher": "pcre"}, False),
+        ({"pattern": "x@*", "destination": ["w@h"]}, False),
+    ],
+)
+def test_for_whom(bench: Bench, fields: dict[str, Any], mine: bool) -> None:
+    assert bench.ask("ping", **fields) == (PONG if mine else None)
+
+
+@pytest.mark.parametrize(
+    ("expires", "answer"),
+    [(time.time() + 60, PONG), (time.time() - 60, None), (None, PONG), ("soon", PONG), (0, None)],
+)
+def test_too_late(bench: Bench, expires: Any, answer: Any) -> None:
+    assert bench.ask("ping", headers={"expires": expires}) == answer
+
+
+@pytest.mark.parametrize(
+    "request_", [None, 5, "ping", [], ["ping"], {}, {"method": None}, {"method": 5}, {"method": ["ping"]}]
+)
+def test_what_is_no_request(bench: Bench, request_: Any) -> None:
+    assert bench.handle(request_, {}) is None if isinstance(request_, dict) else True
+    asyncio.run(bench.remote.handle(request_, {}))
+    assert bench.bus.log == []
+
+
+@pytest.mark.parametrize("arguments", [5, "x", [1], None, {}])
+def test_arguments_that_are_no_mapping_are_none(bench: Bench, arguments: Any) -> None:
+    assert bench.ask("ping", arguments) == PONG
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("revoke", {"task_id": 5}),
+        ("revoke", {"task_id": None}),
+        ("revoke", {"task_id": "x", "terminate": True, "signal": "NONSENSE"}),
+        ("revoke", {"task_id": "x", "terminate": True, "signal": {"a": 1}}),
+        ("ping", {"state": 1}),
+        ("add_consumer", {}),
+        ("add_consumer", {"queue": 5}),
+        ("add_consumer", {"queue": ""}),
+        ("add_consumer", {"queue": ["a"]}),
+        ("query_task", {"ids": [[1]]}),
+        ("query_task", {"ids": 5}),
+        ("registered", {"taskinfoitems": 5}),
+        ("registered", {"taskinfoitems": [None]}),
+    ],
+)
+def test_arguments_that_do_not_fit(bench: Bench, method: str, arguments: Any) -> None:
+    bench.agent.app.task(name="some.task")(lambda: None)
+    assert list(bench.ask(method, arguments)) == ["error"]
+    assert bench.agent.queues == ["celery"]
+    assert bench.ask("ping") == PONG
+
+
+def test_an_unknown_method_answers_as_celery_does(bench: Bench) -> None:
+    assert bench.ask("nonsense") == {"error": "KeyError('nonsense')"}
+
+
+# -- where the answer goes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reply_to",
+    [
+        None,
+        5,
+        {},
+        {"exchange": "celery", "routing_key": "oid"},
+        {"exchange": "", "routing_key": "celery"},
+        {"exchange": "reply.celery.pidbox"},
+        {"exchange": "reply.celery.pidbox", "routing_key": 5},
+        {"exchange": "reply.celery.pidbox", "routing_key": ""},
+        {"exchange": "reply.celery.pidbox", "routing_key": "a b"},
+        {"exchange": "reply.celery.pidbox", "routing_key": "a\x06\x16b"},
+        {"exchange": "reply.celery.pidbox", "routing_key": "oid\n"},
+        {"exchange": "reply.celery.pidbox", "routing_key": "x" * 129},
+    ],
+)
+def test_unusual_addresses_are_not_answered(bench: Bench, reply_to: Any) -> None:
+    asyncio.run(bench.remote.handle({"method": "ping", "reply_to": reply_to}, {}))
+    assert bench.bus.log == []
+
+
+def test_an_outage_costs_the_answer(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.bus.faults.away("reply")
+    assert bench.ask("ping") is None
+    assert "Cannot answer a remote command: away" in caplog.text
+
+
+# -- commands of users ---------------------------------------------------------------------------------------------
+
+
+def test_commands_of_users(bench: Bench, panel: None) -> None:
+    @control_command
+    def plain(state: Any, x: int, **kwargs: Any) -> dict[str, Any]:
+        return {"x": x, "app": state.app.main, "hostname": state.options.hostname}
+
+    @inspect_command(name="named", alias="other", args=[("x", int)], signature="[X]")
+    async def coroutine(state: Any, **kwargs: Any) -> str:
+        await asyncio.sleep(0)
+        return "later"
+
+    assert bench.ask("plain", {"x": 5}) == {"x": 5, "app": "proj", "hostname": "w@h"}
+    assert bench.ask("named") == bench.ask("other") == "later"
+    assert bench.ask("coroutine") == {"error": "KeyError('coroutine')"}
+    assert ("plain" in Panel.writes, "named" in Panel.writes) == (True, False)
+
+
+@pytest.mark.parametrize("how", ["raises", "answers oddly", "answers nothing"])
+def test_commands_that_fail(bench: Bench, panel: None, how: str) -> None:
+    @inspect_command()
+    def odd(state: Any) -> Any:
+        if how == "raises":
+            raise ZeroDivisionError
+        return object() if how == "answers oddly" else None
+
+    answer = bench.ask("odd")
+    if how == "answers nothing":
+        assert answer is None
+    else:
+        assert list(answer) == ["error"]
+
+
+# -- the listener --------------------------------------------------------------------------------------------------
+
+
+def test_the_listener_comes_back_after_outages(bench: Bench) -> None:
+    bench.bus.faults.plan("listen", OperationalError("away"), None, OperationalError("away"))
+
+    async def main() -> None:
+        running = asyncio.create_task(bench.remote.run())
+        while sum(name == "reply" for name, _ in bench.bus.log) < 2:
+            await asyncio.sleep(0)
+        assert not running.done()
+        running.cancel()
+
+    asyncio.run(main())
+
+
+def test_no_listener_without_a_bus_or_when_switched_off(bench: Bench, app: Celery, runner: Runner) -> None:
+    assert len(remote_services(bench.agent)) == 1
+    off = SimpleNamespace(broker=bench.bus, options=NodeOptions(hostname="w@h", queues=(), remote_control=False))
+    mute = SimpleNamespace(broker=FakeBroker(), options=bench.agent.options)
+    assert remote_services(off) == remote_services(mute) == []  # type: ignore[arg-type]
+
+
+# -- what commands do ----------------------------------------------------------------------------------------------
+
+
+def test_revoke(bench: Bench) -> None:
+    assert bench.ask("revoke", {"task_id": "a"}) == {"ok": "tasks {'a'} flagged as revoked"}
+    assert bench.ask("revoke", {"task_id": ["b", 5]})["ok"].startswith("tasks {")
+    assert bench.ask("revoked") == ["a", "b", "5"] or set(bench.ask("revoked")) == {"a", "b", "5"}
+    assert set(bench.link.kept["revoke"]["ids"]) == {"a", "b", "5"}
+    assert bench.link.kept["revoke"]["terminate"] is False
+    assert not any(method == "active" for method, _ in bench.link.asked)
+
+
+def test_revokes_are_bounded_and_expire(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "REVOKES_MAX", 3)
+    bench.ask("revoke", {"task_id": ["a"]})
+    for each in "bcde":
+        bench.ask("revoke", {"task_id": each})
+    assert list(bench.agent.revoked) == ["c", "d", "e"]
+    bench.agent.revoked["c"] -= commands.REVOKE_EXPIRES + 1
+    bench.ask("revoke", {"task_id": "f"})
+    assert list(bench.agent.revoked) == ["d", "e", "f"]
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    kills: list[tuple[int, int]] = []
+    monkeypatch.setattr(commands.os, "kill", lambda pid, number: kills.append((pid, number)))
+    return kills
+
+
+def running(task_id: str, token: str, pid: int = 4_000_000) -> dict[str, Any]:
+    return {"id": task_id, "token": token, "worker_pid": pid}
+
+
+@pytest.mark.parametrize(
+    ("name", "recorded", "sent"),
+    [
+        (None, signal.SIGTERM, signal.SIGKILL),
+        ("SIGTERM", signal.SIGTERM, signal.SIGKILL),
+        ("KILL", signal.SIGKILL, signal.SIGKILL),
+        ("sigusr2", signal.SIGUSR2, signal.SIGUSR2),
+        (12, 12, 12),
+    ],
+)
+def test_terminate(bench: Bench, killed: list[tuple[int, int]], name: Any, recorded: int, sent: int) -> None:
+    bench.link.answers = {"revoke": [["o:1"], []], "active": [[running("a", "o:1")], [running("b", "o:2")]]}
+    bench.ask("revoke", {"task_id": "a", "terminate": True, "signal": name})
+    assert killed == [(4_000_000, sent)]
+    assert bench.agent.terminating == {"o:1": recorded}
+
+
+def test_what_its_child_cancelled_costs_no_process(bench: Bench, killed: list[tuple[int, int]]) -> None:
+    """A coroutine that still cleans up is still active; its process runs other tasks."""
+    bench.link.answers = {"revoke": [[]], "active": [[running("a", "o:1")]]}
+    bench.ask("terminate", {"task_id": "a"})
+    assert (killed, bench.agent.terminating) == ([], {})
+
+
+def test_an_agent_does_not_kill_itself(bench: Bench, killed: list[tuple[int, int]]) -> None:
+    bench.link.answers = {"revoke": [["o:1"]], "active": [[running("a", "o:1", commands.os.getpid())]]}
+    bench.ask("terminate", {"task_id": "a"})
+    assert killed == []
+
+
+def test_ends_that_never_come_are_forgotten(
+    bench: Bench, killed: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "TERMINATING_MAX", 2)
+    for number in range(4):
+        bench.link.answers = {"revoke": [[f"o:{number}"]], "active": [[running("a", f"o:{number}")]]}
+        bench.ask("revoke", {"task_id": "a", "terminate": True, "signal": "USR2"})
+    assert list(bench.agent.terminating) == ["o:2", "o:3"]
+
+
+def test_events_are_switched_everywhere(bench: Bench) -> None:
+    assert bench.ask("enable_events") == {"ok": "task events enabled"}
+    assert bench.ask("enable_events") == {"ok": "task events already enabled"}
+    assert bench.link.kept["events"] == {"on": True}
+    assert bench.agent.events
+    assert bench.ask("disable_events") == {"ok": "task events disabled"}
+    assert bench.link.asked == [("events", {"on": on}) for on in (True, True, False)]
+
+
+def test_queues_come_and_go(bench: Bench) -> None:
+    assert bench.ask("add_consumer", {"queue": "extra", "exchange": "x"}) == {"ok": "add consumer extra"}
+    assert bench.ask("add_consumer", {"queue": "extra"}) == {"ok": "already consuming from 'extra'"}
+    assert [each["name"] for each in bench.ask("active_queues")] == ["celery", "extra"]
+    assert bench.link.kept["queues"] == {"queues": ["celery", "extra"]}
+    assert bench.ask("cancel_consumer", {"queue": "celery"}) == {"ok": "no longer consuming from celery"}
+    assert bench.link.asked[-1] == ("queues", {"queues": ["extra"]})
+
+
+def test_a_queue_that_cannot_be_declared_is_not_taken(bench: Bench) -> None:
+    bench.bus.faults.away("declare")
+    assert list(bench.ask("add_consumer", {"queue": "extra"})) == ["error"]
+    assert bench.agent.queues == ["celery"]
+    assert (bench.link.kept, bench.link.asked) == ({}, [])
+
+
+def test_shutdown_does_not_answer(bench: Bench) -> None:
+    assert bench.ask("shutdown") is None
+    assert bench.stopped == [True]
+
+
+def test_tasks_are_shown_without_their_tokens(bench: Bench) -> None:
+    bench.link.answers = {"active": [[running("a", "o:1")]], "reserved": [[running("b", "o:2")], []]}
+    assert bench.ask("active") == [{"id": "a", "worker_pid": 4_000_000}]
+    assert bench.ask("query_task", {"ids": ["b", "c"]}) == {"b": ["reserved", {"id": "b", "worker_pid": 4_000_000}]}
