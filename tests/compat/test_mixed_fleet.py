@@ -160,7 +160,6 @@ def test_callbacks_and_errbacks(fleet: Fleet, way: str) -> None:
     wait_until(lambda: all(line in fleet.journal("callback") for line in expected), 10, fleet.logs)
 
 
-@pytest.mark.xfail(reason="errbacks of the newer signature are not called in the worker yet", strict=True)
 def test_an_errback_of_the_newer_signature(fleet: Fleet) -> None:
     code = "outcome(send('fail', (1,), queue='ours', link_error=t['compat.errback_new'].s().set(queue='ours')))"
     found = fleet.console.run(code)

@@ -25,7 +25,7 @@ from tests.faults.journal import Journal
 from tests.faults.project import CONF, JOURNAL
 from tests.servers import wait_until
 
-__all__ = ["Fleet", "Node", "alive", "descendants"]
+__all__ = ["ROOT", "Fleet", "Node", "alive", "descendants"]
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 20.0

@@ -66,9 +66,10 @@ class Journal:
         return [run for run in self.runs if run.id == name and run.kind == "end"]
 
     def doubled(self, ids: Collection[str]) -> int:
-        """Starts beyond the first of each."""
-        self.read()
-        return sum(self.starts[each] - 1 for each in ids if self.starts[each] > 1)
+        """Starts beyond the first of each attempt."""
+        wanted = set(ids)
+        starts = [(run.id, run.retries) for run in self.read().runs if run.kind == "start" and run.id in wanted]
+        return len(starts) - len(set(starts))
 
     def last(self) -> float:
         """The moment of the newest line."""

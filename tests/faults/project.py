@@ -89,6 +89,7 @@ def again(self: Any, number: int) -> int:
 def step(self: Any, number: int) -> int:
     """A part of a chain: one more than before."""
     note("start", self.request)
+    time.sleep(0.02)
     note("end", self.request)
     return number + 1
 

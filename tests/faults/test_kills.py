@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
-from tests.faults.fleet import Fleet
+from tests.faults.fleet import ROOT, Fleet
 from tests.faults.journal import report
 from tests.faults.place import Place, in_steps
+from tests.faults.project import CONF
 from tests.servers import wait_until
 
 TASKS = 2000
@@ -59,22 +64,45 @@ def test_kills_every_second_lose_nothing(place: Place, rng: random.Random, fault
 
 @pytest.mark.slow
 def test_retries_chains_and_coroutines_under_kills(place: Place, rng: random.Random, fault_scale: float) -> None:
-    count = round(60 * fault_scale)
     numbers: dict[str, int] = {}
+    kills = {"child": 0, "node": 0}
     with place.fleet() as fleet:
         for _ in range(2):
-            fleet.start("-c", "2", wait=False)
-        for number in range(count):
+            fleet.start("-c", "2")
+        for number in range(round(100 * fault_scale)):
             numbers[place.send("again", number)] = number
             numbers[place.send("waits", number, rng.uniform(5, 300))] = number
             first = place.app.tasks["faults.step"]
             chain = first.s(number) | first.s() | first.s()
             numbers[str(chain.apply_async().id)] = number + 3
-        kills = {"child": 0, "node": 0}
-        while not _pace(fleet, list(numbers), rng.uniform(0.5, 1.0)) and sum(kills.values()) < 6 * fault_scale:
-            kills[_hurt(fleet, rng)] += 1
+            if number % 15 == 14:
+                kills[_hurt(fleet, rng)] += 1
+                _pace(fleet, list(numbers), 0.3)
         place.wait_all(fleet, list(numbers), 30.0)
         place.judge(fleet, numbers, **kills)
+
+
+def test_a_producer_killed_in_the_middle_sends_all_or_nothing(place: Place, rng: random.Random) -> None:
+    size = 500
+    script = (
+        "import os, sys; from tests.faults.project import app; task = app.tasks['faults.work']\n"
+        "while True: app.send_many((task.s(1, 1) for _ in range(int(sys.argv[1]))), chunk=int(sys.argv[1]))"
+    )
+    environment = {CONF: json.dumps(place.conf), "PYTHONPATH": str(ROOT / "src")}
+    batches = []
+    for _ in range(4):
+        before = place.depth().ready
+        command = [sys.executable, "-c", script, str(size)]
+        producer = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment})
+        wait_until(lambda was=before: place.depth().ready > was, 10.0)  # type: ignore[misc]
+        try:
+            producer.wait(rng.uniform(0, 0.2))
+        except subprocess.TimeoutExpired:
+            producer.kill()
+        producer.wait(10)
+        batches.append(place.depth().ready)
+    report(place=place.kind, ready=batches[-1], torn=sum(ready % size != 0 for ready in batches))
+    assert all(ready % size == 0 for ready in batches), batches
 
 
 def test_early_acknowledged_tasks_never_start_twice(place: Place, rng: random.Random, fault_scale: float) -> None:

@@ -31,6 +31,7 @@ from celeriac.worker.completer import Completer
 from celeriac.worker.events import send
 from celeriac.worker.link import Link
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.revoked import Revoked
 from celeriac.worker.runner import Runner
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Agent:
         self.events = options.events
         #: token → signal, of tasks ended on request.
         self.terminating: dict[str, int] = {}
-        self.revoked: dict[str, float] = {}
+        self.revoked = Revoked()
         #: Tasks run by children that are gone.
         self.buried = 0
         self.completer = Completer(broker, store, lambda deliveries: None, rand=random.random)

@@ -38,6 +38,7 @@ from celeriac.worker.leases import Leases
 from celeriac.worker.loop import run
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.report import Report
+from celeriac.worker.revoked import Revoked
 from celeriac.worker.runner import Runner
 from celeriac.worker.slot import Slot
 
@@ -79,8 +80,7 @@ class Child:
         self.app = app
         self.options = options
         self.slot = slot
-        #: Ids that were revoked, the oldest first.
-        self.revoked: dict[str, None] = {}
+        self.revoked = Revoked()
         self.report = Report(log_arguments=options.log_arguments, log_results=options.log_results)
         self.report.events = options.events
         self.report.emit = self._emit
@@ -173,6 +173,9 @@ class Child:
 
     def _emit(self, kind: str, fields: dict[str, Any]) -> None:
         self._events.append({**fields, "type": kind, "timestamp": time.time()})
+        if kind == "task-retried":
+            # At once: monitors should hear of it before another child tells that the next attempt runs.
+            self._call_loop(self._flush_events)
         # Not the length, which another thread may have changed meanwhile: then nobody would ever flush.
         if not self._flushing:
             self._flushing = True
@@ -218,9 +221,11 @@ class Child:
         except BaseException as error:  # noqa: BLE001 - handed to the serving thread, which raises it
             self._failed = error
         finally:
+            # Looked at before the executor is told: what tells its threads is in its inbox.
+            busy = self._busy()
             self.stopped.set()
             self.sync.stop()
-            if self._abandon is not None and self._busy():
+            if self._abandon is not None and busy:
                 self._abandon()
 
     async def _main(self) -> None:
@@ -310,9 +315,15 @@ class Child:
 
     async def _tick(self) -> None:
         """Limits, stalls, and the pulse in the slot."""
-        pulse, fetcher = self.slot, self.fetcher
+        pulse, fetcher, loop = self.slot, self.fetcher, asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(_TICK if fetcher.held else _IDLE_TICK)
+            if not fetcher.held:
+                fetcher.admitted.clear()
+                idle = loop.call_later(_IDLE_TICK, fetcher.admitted.set)
+                await fetcher.admitted.wait()
+                idle.cancel()
+            if fetcher.held:
+                await asyncio.sleep(_TICK)
             now = time.monotonic()
             if pulse is not None:
                 pulse.pulse(now, self.runner.count)

@@ -23,10 +23,7 @@ __all__ = ["Panel", "control_command", "execute", "inspect_command"]
 
 logger = logging.getLogger("celery.worker.control")
 
-#: Ids that ``revoked`` remembers at most, and for how long, in seconds (Celery's REVOKES_MAX, REVOKE_EXPIRES).
-REVOKES_MAX = 50_000
-REVOKE_EXPIRES = 10_800.0
-#: Ends that were asked for and not seen yet; a process may ignore its signal.
+#: Tokens of tasks that are being ended, remembered at most.
 TERMINATING_MAX = 1_000
 
 Command = Callable[..., Any]
@@ -256,19 +253,10 @@ async def terminate(state: Agent, signal: Any = "SIGTERM", task_id: Any = (), **
 
 async def _revoke(state: Agent, ids: set[str], *, terminate: bool) -> set[str]:
     """Tokens of those that run on."""
-    _remember(state, ids)
+    state.revoked.add(ids)
     state.tell("revoke", {"ids": list(state.revoked), "terminate": False})
     answers = await state.link.ask("revoke", {"ids": list(ids), "terminate": terminate})
     return {token for answer in answers for token in answer}
-
-
-def _remember(state: Agent, ids: set[str]) -> None:
-    now = time.time()
-    state.revoked.update(dict.fromkeys(ids, now))
-    for old in [each for each, at in state.revoked.items() if now - at > REVOKE_EXPIRES]:
-        del state.revoked[old]
-    while len(state.revoked) > REVOKES_MAX:
-        del state.revoked[next(iter(state.revoked))]
 
 
 async def _terminate(state: Agent, tokens: set[str], number: int) -> None:

@@ -82,6 +82,8 @@ class Fetcher:
         self._early = early
         self._revoked = revoked
         self._backoff = Backoff(rand=rand)
+        #: Set whenever something was claimed.
+        self.admitted = asyncio.Event()
         self._changed = asyncio.Event()
         self._stopping = False
         self._alone = False
@@ -227,6 +229,7 @@ class Fetcher:
         alone = len(deliveries) == 1 and not self.held
         for delivery in deliveries:
             self.held[delivery.token] = delivery
+        self.admitted.set()
         deliveries = self._one_suspect(deliveries, alone)
         if self._stopping:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in deliveries])
@@ -378,9 +381,7 @@ class Fetcher:
         if not deliveries:
             return
         early, conclude = self._early, self._runner.conclude
-        self._conclude(
-            [self._again(d) if d.token in early else conclude(d, o.Unstarted()) for d in deliveries]
-        )
+        self._conclude([self._again(d) if d.token in early else conclude(d, o.Unstarted()) for d in deliveries])
 
     @staticmethod
     def _again(delivery: Delivery) -> Completion:

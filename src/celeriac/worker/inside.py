@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celeriac.model.message import Delivery, Malformed
-from celeriac.worker.commands import REVOKES_MAX
 
 if TYPE_CHECKING:
     from celeriac.worker.child import Child
@@ -75,10 +74,7 @@ def _revoke(child: Child, arguments: Mapping[str, Any]) -> list[str]:
     Returns the tokens of running ones that were not cancelled: only the end of their process ends them.
     """
     ids = dict.fromkeys(arguments["ids"])
-    revoked = child.revoked
-    revoked.update(ids)
-    while len(revoked) > REVOKES_MAX:
-        del revoked[next(iter(revoked))]
+    child.revoked.add(ids)
     found = [delivery.token for delivery, _ in child.running() if delivery.message.id in ids]
     return [token for token in found if not (arguments.get("terminate") and _cancel(child, token))]
 

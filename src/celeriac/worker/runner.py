@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from celeriac import states
 from celeriac.app import trace
-from celeriac.client.current import request_var
+from celeriac.app.request import Request
 from celeriac.codec.body import decode_body
 from celeriac.codec.failures import format_traceback
 from celeriac.exceptions import (
@@ -34,6 +35,7 @@ from celeriac.model.options import TaskOptions
 from celeriac.model.outcome import Embed
 from celeriac.model.plan import Plan, Send, plan
 from celeriac.model.settle import Completion, StoredResult
+from celeriac.worker.follow_ups import FollowUps
 from celeriac.worker.records import Recorder
 from celeriac.worker.report import Report
 
@@ -57,17 +59,6 @@ class Entry(Struct, frozen=True):
     tracer: Any
     options: TaskOptions
     request: Any
-
-
-class _Collector:
-    """The producer that follow-ups are sent through: it keeps them for the completion."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def collect(self, message: Message) -> None:
-        """Take a message instead of publishing it."""
-        self.messages.append(message)
 
 
 class Runner:
@@ -97,6 +88,7 @@ class Runner:
         self._accept = frozenset(conf.accept_content)
         self._max_bytes: int = conf.max_message_bytes
         self._hostname = options.hostname
+        self._follow_ups = FollowUps(app)
         self._recorder = Recorder(options.hostname, conf.result_serializer)
 
     # -- lookup ------------------------------------------------------------------------------------------------
@@ -235,13 +227,14 @@ class Runner:
         now = time.time()
         decided = plan(delivery, outcome, options, now, random.random(), embed, self._hostname, self.options.park)
         try:
-            messages = self._messages(decided.sends, request, trail=type(outcome) is o.Success)
+            messages = self._messages(delivery, outcome, decided, request)
             record = self._record(message, decided, options, request, now)
         except Exception as error:  # noqa: BLE001 - user code in routers and apply_async; values that cannot be encoded
             outcome = o.Failure(error, format_traceback(error))
-            decided = plan(delivery, outcome, options, now, 0.0, None, self._hostname, self.options.park)
+            decided = plan(delivery, outcome, options, now, 0.0, embed, self._hostname, self.options.park)
+            messages = self._messages(delivery, outcome, decided, None)
             # Without the request: its arguments (``result_extended``) may be what cannot be encoded.
-            messages, record = (), self._record(message, decided, options, None, now)
+            record = self._record(message, decided, options, None, now)
         if request is not None:
             self._count(message.task, runtime)
         self.report.concluded(delivery, outcome, decided, runtime)
@@ -256,25 +249,22 @@ class Runner:
         if self.after is not None:
             self.after()
 
-    def _messages(self, sends: Sequence[Send], request: Any, *, trail: bool) -> Sequence[Message]:
-        """The messages of what is to be sent; ``request.sends`` are retries of ``self.retry(throw=False)``.
-
-        With ``trail`` they count among the children of the task, as if it had sent them itself.
-        """
+    def _messages(self, delivery: Delivery, outcome: o.Outcome, decided: Plan, request: Any) -> Sequence[Message]:
+        """The messages of what is to be sent; ``request.sends`` are retries of ``self.retry(throw=False)``."""
+        sends = decided.sends
         asked = request.__dict__.get("sends") if request is not None else None
         if not (sends or asked):
             return ()
-        collector = _Collector()
-        before = request_var.get()
-        if trail:
-            request_var.set(request)
-        try:
-            for send in (*sends, *map(Send, asked or ())):
-                signature = self.app.signature(send.signature)
-                signature.apply_async(send.args or None, producer=collector, **send.options)
-        finally:
-            request_var.set(before)
-        return collector.messages
+        follow_ups = self._follow_ups
+        if decided.state == states.FAILURE or decided.event == "failed":
+            if request is None:
+                request = Request.from_message(delivery.message, (), {}, hostname=self._hostname)  # type: ignore[arg-type]
+            messages = follow_ups.of_failure(sends, request, decided.value, decided.traceback or "")
+        elif type(outcome) is o.Success:
+            messages = follow_ups.of_success(sends, request)
+        else:
+            messages = follow_ups.of_any(sends)
+        return [*messages, *follow_ups.of_any(list(map(Send, asked)))] if asked else messages
 
     def _record(
         self, message: Any, decided: Plan, options: TaskOptions, request: Any, now: float

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from celeriac.model.message import Delivery
-from celeriac.worker import inside
+from celeriac.worker import revoked
 from celeriac.worker.inside import answer
 from celeriac.worker.link import LinkServer, LocalLink, _line
 from celeriac.worker.options import NodeOptions
@@ -24,7 +24,7 @@ class FakeChild:
 
     def __init__(self) -> None:
         self.options = NodeOptions(hostname="w@h", queues=("celery",))
-        self.revoked: dict[str, None] = {}
+        self.revoked = revoked.Revoked()
         self.active: list[tuple[Delivery, float]] = []
         self.requeued = 0
         self.cancellable: set[str] = set()
@@ -106,7 +106,7 @@ def test_terminate_cancels_what_can_be_cancelled_and_names_the_rest(child: FakeC
 
 
 def test_a_child_remembers_no_more_than_its_agent(child: FakeChild, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inside, "REVOKES_MAX", 3)
+    monkeypatch.setattr(revoked, "REVOKES_MAX", 3)
     ask(child, "revoke", ids=["a", "b"])
     ask(child, "revoke", ids=["c", "d"])
     assert list(child.revoked) == ["b", "c", "d"]

@@ -14,7 +14,7 @@ import pytest
 from celeriac import Celery
 from celeriac.codec.json import dumps
 from celeriac.exceptions import OperationalError
-from celeriac.worker import commands
+from celeriac.worker import commands, revoked
 from celeriac.worker.agent import Agent
 from celeriac.worker.commands import Panel, control_command, inspect_command
 from celeriac.worker.options import NodeOptions
@@ -297,12 +297,12 @@ def test_revoke(bench: Bench) -> None:
 
 
 def test_revokes_are_bounded_and_expire(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "REVOKES_MAX", 3)
+    monkeypatch.setattr(revoked, "REVOKES_MAX", 3)
     bench.ask("revoke", {"task_id": ["a"]})
     for each in "bcde":
         bench.ask("revoke", {"task_id": each})
     assert list(bench.agent.revoked) == ["c", "d", "e"]
-    bench.agent.revoked["c"] -= commands.REVOKE_EXPIRES + 1
+    bench.agent.revoked["c"] -= revoked.REVOKE_EXPIRES + 1
     bench.ask("revoke", {"task_id": "f"})
     assert list(bench.agent.revoked) == ["d", "e", "f"]
 

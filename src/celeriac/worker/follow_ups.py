@@ -1,0 +1,95 @@
+"""What a plan wants sent becomes messages: through ``Signature.apply_async`` with a producer that collects.
+
+So routers, overridden ``apply_async`` and ``before_task_publish`` receivers run as they do for any call. On the task's
+thread; publishes nothing. Errbacks that take ``(request, exc, traceback)`` are called here instead, as Celery does.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from celeriac.client.current import request_var
+from celeriac.model.message import Message
+from celeriac.model.plan import Send
+
+if TYPE_CHECKING:
+    from celeriac.app.base import Celery
+
+__all__ = ["FollowUps"]
+
+logger = logging.getLogger("celery.app.trace")
+
+_POSITIONAL = frozenset({inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD})
+
+
+class _Collector:
+    """The producer that follow-ups are sent through."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def collect(self, message: Message) -> None:
+        """Take a message instead of publishing it."""
+        self.messages.append(message)
+
+
+class FollowUps:
+    """Makes the messages of one app's plans."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._takes_error: dict[str, bool] = {}
+
+    def of_success(self, sends: Sequence[Send], request: Any) -> Sequence[Message]:
+        """Callbacks and the next step of a chain; they count among the children of the task, as if it had sent them.
+
+        Raises what routers, ``apply_async`` and receivers raise.
+        """
+        before = request_var.get()
+        request_var.set(request)
+        try:
+            return self.of_any(sends)
+        finally:
+            request_var.set(before)
+
+    def of_any(self, sends: Sequence[Send]) -> Sequence[Message]:
+        """Messages of signatures, in order. Raises as ``of_success``."""
+        collector = _Collector()
+        for send in sends:
+            self._app.signature(send.signature).apply_async(send.args or None, producer=collector, **send.options)
+        return collector.messages
+
+    def of_failure(self, sends: Sequence[Send], request: Any, exc: BaseException, traceback: str) -> Sequence[Message]:
+        """Errbacks. One that raises is logged: it must hide neither the failure nor the other errbacks."""
+        messages: list[Message] = []
+        for send in sends:
+            try:
+                signature = self._app.signature(send.signature)
+                if self._is_new_style(signature):
+                    signature(request, exc, traceback)
+                else:
+                    messages += self.of_any((send,))
+            except Exception as error:
+                logger.error("Errback %s raised: %r", send.signature.get("task"), error, exc_info=error)
+        return messages
+
+    def _is_new_style(self, signature: Any) -> bool:
+        """It takes more than one positional argument, so it wants request, exception and traceback (Celery 4)."""
+        name: str = signature["task"]
+        known = self._takes_error.get(name)
+        if known is None:
+            task = self._app.tasks.get(name)
+            known = self._takes_error[name] = task is not None and _takes_several(task.run)
+        return known
+
+
+def _takes_several(run: Any) -> bool:
+    try:
+        parameters = inspect.signature(run).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    count = sum(parameter.kind in _POSITIONAL for parameter in parameters)
+    return count > 1 or any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)

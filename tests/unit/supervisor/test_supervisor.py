@@ -1,0 +1,387 @@
+"""What the supervisor makes of deaths, limits and signals. Nothing is forked here, and nobody is killed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from celeriac.supervisor import supervisor as module
+from celeriac.supervisor.supervisor import Supervisor
+from celeriac.worker.agent import NO_MORE, Died
+from celeriac.worker.options import NodeOptions
+from celeriac.worker.slot import CONNECTING, READY, STARTING
+
+KILLED = signal.SIGKILL
+EXIT_1 = 1 << 8
+
+
+class Bench:
+    """A supervisor whose forks are numbers and whose kills are kept; ``now`` is the time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+        self.now = 1_000.0
+        self.kills: list[tuple[str, int]] = []
+        self.started: list[str] = []
+        self.dead: dict[int, int] = {}
+        self._pids = iter(range(4_000_000, 5_000_000))
+        self.made: Supervisor
+        monkeypatch.setattr(module, "fork", self._fork)
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        real = {name: getattr(os, name) for name in ("write", "read", "pipe", "set_blocking", "getpid")}
+        fake = SimpleNamespace(
+            **real,
+            kill=self._kill,
+            waitpid=self._waitpid,
+            waitstatus_to_exitcode=os.waitstatus_to_exitcode,
+            WNOHANG=os.WNOHANG,
+        )
+        monkeypatch.setattr(module, "os", fake)
+        monkeypatch.setattr(module, "say", lambda **said: None)
+        node = NodeOptions(**{"hostname": "w@h", "queues": ("celery",), "concurrency": 2, **options})
+        self.made = Supervisor(None, node)  # type: ignore[arg-type]
+        os.set_blocking(self.made._notices_read, False)
+        self.made._replace()
+        self.agent, (self.first, *self.others) = self.made._agent, self.made._children
+
+    def _fork(self, main: Callable[[], int]) -> int:
+        pid = next(self._pids)
+        self.started.append(str(pid))
+        return pid
+
+    def _kill(self, pid: int, number: int) -> None:
+        if pid in self.dead:
+            raise ProcessLookupError
+        places = (self.made._agent, *self.made._children)
+        self.kills.append((next(place.name for place in places if place.pid == pid), number))
+
+    def _waitpid(self, pid: int, options: int) -> tuple[int, int]:
+        return (pid, self.dead[pid]) if pid in self.dead else (0, 0)
+
+    def dies(self, place: Any, status: int) -> None:
+        """The process ends, and the supervisor looks."""
+        self.dead[place.pid] = status
+        self.made._reap()
+
+    def told(self) -> list[Died]:
+        """Notices since the last time; the last line may be the empty one."""
+        try:
+            raw = os.read(self.made._notices_read, 65536)
+        except BlockingIOError:
+            return []
+        return [msgspec.json.decode(line, type=Died) for line in raw.splitlines() if line]
+
+    def close(self) -> None:
+        made = self.made
+        for each in (made._notices_read, made._notices_write, made._wake_read, made._wake_write):
+            os.close(each)
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
+    benches: list[Bench] = []
+
+    def make(**options: Any) -> Bench:
+        benches.append(Bench(monkeypatch, **options))
+        return benches[-1]
+
+    yield make
+    for each in benches:
+        each.close()
+
+
+@pytest.fixture
+def bench(make: Callable[..., Bench]) -> Bench:
+    return make()
+
+
+# -- deaths --------------------------------------------------------------------------------------------------------
+
+
+def test_the_slot_names_the_culprit(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    owner = bench.first.owner
+    bench.first.slot.begin("o:7", "id-7", 1.0, 0.0, 0.0)
+    bench.first.slot.pulse(1.0, 42)
+    bench.now += 10
+    bench.dies(bench.first, KILLED)
+    assert bench.told() == [Died(owner=owner, how="signal 9 (SIGKILL)", token="o:7", id="id-7", tasks=42)]
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "died by signal 9 (SIGKILL) while it ran task id-7" in record.getMessage()
+    assert bench.first.pid == 0
+
+
+def test_between_tasks_there_is_none(bench: Bench) -> None:
+    bench.first.slot.begin("o:7", "id-7", 1.0, 0.0, 0.0)
+    bench.first.slot.end()
+    bench.now += 10
+    bench.dies(bench.first, EXIT_1)
+    (died,) = bench.told()
+    assert (died.how, died.token, died.id, died.many) == ("exit code 1", "", "", False)
+
+
+@pytest.mark.parametrize(
+    ("status", "how"),
+    [
+        (signal.SIGSEGV, "signal 11 (SIGSEGV)"),
+        (signal.SIGABRT | 0x80, "signal 6 (SIGABRT)"),
+        (40, "signal 40 (real-time)"),
+        (0, "exit code 0"),
+        (70 << 8, "exit code 70"),
+    ],
+)
+def test_whatever_it_died_of(bench: Bench, status: int, how: str) -> None:
+    bench.dies(bench.first, status)
+    assert [died.how for died in bench.told()] == [how]
+
+
+def test_of_many_threads_none_is_named(make: Callable[..., Bench]) -> None:
+    bench = make(pool="threads")
+    assert bench.others == []
+    bench.first.slot.begin("o:7", "id-7", 1.0, 0.0, 0.0)
+    bench.dies(bench.first, KILLED)
+    (died,) = bench.told()
+    assert (died.token, died.many) == ("", True)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_whom_the_shutdown_killed_ran_no_culprit(make: Callable[..., Bench], pool: str) -> None:
+    bench = make(pool=pool)
+    bench.first.slot.begin("o:7", "id-7", 1.0, 0.0, 0.0)
+    bench.made._on_stop(signal.SIGQUIT, None)
+    bench.made._press()
+    bench.dies(bench.first, KILLED)
+    (died,) = bench.told()
+    assert (died.token, died.many) == ("", False)
+
+
+def test_an_end_of_its_own_during_a_shutdown_has_its_culprit(bench: Bench) -> None:
+    bench.first.slot.begin("o:7", "id-7", 1.0, 0.0, 0.0)
+    bench.made._on_stop(signal.SIGTERM, None)
+    bench.made._press()
+    bench.dies(bench.first, signal.SIGSEGV)
+    assert [died.token for died in bench.told()] == ["o:7"]
+
+
+def test_the_agents_death_is_told_to_nobody(bench: Bench) -> None:
+    bench.dies(bench.agent, KILLED)
+    assert bench.told() == []
+    bench.now += 1
+    bench.made._replace()
+    assert bench.agent.pid
+
+
+def test_only_the_dead_are_buried(bench: Bench) -> None:
+    bench.made._reap()
+    assert bench.told() == []
+    assert all(place.pid for place in (bench.agent, bench.first, *bench.others))
+
+
+# -- starting again ------------------------------------------------------------------------------------------------
+
+
+def test_a_crash_loop_slows_down_and_a_long_life_ends_it(bench: Bench) -> None:
+    delays = []
+    for _ in range(12):
+        bench.dies(bench.first, EXIT_1)
+        delays.append(round(bench.first.not_before - bench.now, 3))
+        bench.now = bench.first.not_before
+        bench.made._replace()
+        assert bench.first.pid
+    assert delays == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0, 30.0]
+    bench.now += 5
+    bench.dies(bench.first, EXIT_1)
+    assert (bench.first.failures, bench.first.not_before) == (0, bench.now)
+
+
+def test_nobody_is_started_before_its_time(bench: Bench) -> None:
+    bench.dies(bench.first, EXIT_1)
+    bench.made._replace()
+    assert bench.first.pid == 0
+    assert bench.others[0].pid
+    bench.now = bench.first.not_before
+    bench.made._replace()
+    assert bench.first.pid
+
+
+def test_a_task_that_kills_its_child_does_not_keep_the_others_waiting(bench: Bench) -> None:
+    for _ in range(5):
+        bench.first.slot.begin("o:7", "id-7", 1.0, 0.0, 0.0)
+        bench.dies(bench.first, KILLED)
+        assert bench.first.not_before == bench.now
+        bench.made._replace()
+
+
+def test_a_child_that_leaves_by_itself_is_replaced_at_once(bench: Bench) -> None:
+    bench.dies(bench.first, 0)
+    assert bench.first.not_before == bench.now
+
+
+def test_a_new_child_is_another_owner_with_a_blank_slot(bench: Bench) -> None:
+    before = bench.first.owner
+    bench.first.slot.begin("o:7", "id-7", 1.0, 5.0, 4.0)
+    bench.first.slot.live(1, READY)
+    bench.first.over_limit, bench.first.over_token = 4.0, "o:7"
+    bench.now += 10
+    bench.dies(bench.first, KILLED)
+    bench.made._replace()
+    assert bench.first.owner not in ("", before)
+    assert (bench.first.slot.running(), bench.first.slot.state) == (None, 0)
+    assert (bench.first.over_limit, bench.first.over_token, bench.first.ended) == (0.0, "", False)
+
+
+# -- limits --------------------------------------------------------------------------------------------------------
+
+
+def test_the_hard_limit(bench: Bench) -> None:
+    bench.first.slot.begin("o:7", "id-7", bench.now, bench.now + 5.0, 5.0)
+    bench.others[0].slot.begin("o:8", "id-8", bench.now, 0.0, 0.0)
+    bench.now += 5.0
+    bench.made._enforce()
+    assert bench.kills == []
+    bench.now += 0.1
+    bench.made._enforce()
+    assert bench.kills == [("child-1", signal.SIGKILL)]
+    bench.dies(bench.first, KILLED)
+    (died,) = bench.told()
+    assert (died.token, died.limit) == ("o:7", 5.0)
+
+
+def test_a_task_that_began_while_the_kill_was_under_way_is_no_culprit(bench: Bench) -> None:
+    bench.first.slot.begin("o:7", "id-7", bench.now, bench.now + 5.0, 5.0)
+    bench.now += 6
+    bench.made._enforce()
+    bench.first.slot.end()
+    bench.first.slot.begin("o:8", "id-8", bench.now, 0.0, 0.0)
+    bench.dies(bench.first, KILLED)
+    (died,) = bench.told()
+    assert (died.token, died.id) == ("", "")
+
+
+def test_one_that_does_not_come_up_is_replaced(bench: Bench) -> None:
+    bench.first.slot.live(1, STARTING)
+    bench.others[0].slot.live(2, CONNECTING)  # that may take as long as the broker is away
+    bench.now += 61
+    bench.made._enforce()
+    assert bench.kills == [("child-1", signal.SIGKILL)]
+
+
+def test_who_died_meanwhile_is_not_killed(bench: Bench) -> None:
+    bench.first.slot.begin("o:7", "id-7", bench.now, bench.now + 5.0, 5.0)
+    bench.now += 6
+    bench.dead[bench.first.pid] = KILLED
+    bench.made._enforce()
+    bench.made._reap()
+    bench.made._enforce()
+    assert bench.kills == []
+
+
+# -- stopping ------------------------------------------------------------------------------------------------------
+
+
+def test_warm(bench: Bench) -> None:
+    made = bench.made
+    made._on_stop(signal.SIGTERM, None)
+    made._press()
+    made._press()
+    assert bench.kills == [("child-1", signal.SIGTERM), ("child-2", signal.SIGTERM)]
+    for child in (bench.first, *bench.others):
+        bench.dies(child, 0)
+    assert not made._finished()
+    bench.told()
+    made._press()
+    made._press()
+    assert bench.kills[2:] == [("agent", signal.SIGTERM)]
+    assert os.read(made._notices_read, 100) == NO_MORE
+    bench.dies(bench.agent, 0)
+    assert made._finished()
+    assert not made._cold
+
+
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGQUIT,), (signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)]
+)
+def test_cold(bench: Bench, numbers: tuple[int, ...]) -> None:
+    for number in numbers:
+        bench.made._on_stop(number, None)
+    bench.made._press()
+    assert bench.made._cold
+    assert [kill for kill in bench.kills if kill[1] == signal.SIGKILL] == [
+        ("child-1", signal.SIGKILL),
+        ("child-2", signal.SIGKILL),
+    ]
+
+
+def test_overdue(make: Callable[..., Bench]) -> None:
+    bench = make(grace=3.0)
+    bench.made._on_stop(signal.SIGTERM, None)
+    bench.now += 10.9
+    bench.made._press()
+    assert (signal.SIGKILL not in {number for _, number in bench.kills}) is True
+    bench.now += 0.2
+    bench.made._press()
+    assert bench.kills[-2:] == [("child-1", signal.SIGKILL), ("child-2", signal.SIGKILL)]
+    assert not bench.made._cold
+
+
+def test_an_agent_that_does_not_leave_is_killed(bench: Bench) -> None:
+    bench.made._on_stop(signal.SIGTERM, None)
+    for child in (bench.first, *bench.others):
+        bench.dies(child, 0)
+    bench.made._press()
+    bench.now += 9
+    bench.made._press()
+    assert bench.kills[-1] == ("agent", signal.SIGKILL)
+
+
+def test_nobody_is_started_while_stopping(bench: Bench) -> None:
+    bench.dies(bench.first, 0)
+    bench.made._on_stop(signal.SIGTERM, None)
+    before = len(bench.started)
+    bench.made._replace()
+    assert len(bench.started) == before
+
+
+def test_a_child_that_was_just_being_forked_is_told_too(bench: Bench) -> None:
+    """The signal came inside the fork, before its pid was known."""
+    pid, bench.first.pid = bench.first.pid, 0
+    bench.made._on_stop(signal.SIGTERM, None)
+    bench.first.pid = pid
+    bench.made._press()
+    assert ("child-1", signal.SIGTERM) in bench.kills
+
+
+def test_ready_is_said_once_when_all_are(bench: Bench) -> None:
+    said: list[bool] = []
+    bench.made._ready = lambda: said.append(True)
+    bench.first.slot.live(1, READY)
+    bench.made._announce()
+    assert said == []
+    bench.others[0].slot.live(2, READY)
+    bench.made._announce()
+    bench.made._announce()
+    assert said == [True]
+
+
+def test_threads_of_the_app_are_warned_of(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    import threading
+
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait, name="of-the-app", daemon=True)
+    thread.start()
+    bench.made._warn_about_threads()
+    stop.set()
+    thread.join()
+    assert "of-the-app" in caplog.text
+
+
+def test_time_is_the_benchs(bench: Bench) -> None:
+    assert bench.first.began == 1_000.0
+    assert time.monotonic() != 1_000.0

@@ -1,0 +1,328 @@
+"""A child on a memory broker, from its first claim to its last word. Tasks wait for the test, never for the clock."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from celeriac import Celery
+from celeriac.brokers.memory import server
+from celeriac.model.settle import StoredResult
+from celeriac.worker.child import Child
+from celeriac.worker.inprocess import in_process
+from celeriac.worker.options import NodeOptions
+from tests.unit.worker.fakes import delivery, tokens
+
+#: More than any test needs; whoever waits so long has hung.
+LONG = 10.0
+
+
+class Node:
+    """A child in a thread of its own."""
+
+    def __init__(self, app: Celery, **options: Any) -> None:
+        self.app = app
+        self.ready, self.abandoned = threading.Event(), threading.Event()
+        node = NodeOptions(**{"hostname": "w@h", "queues": ("celery",), "heartbeats": False, **options})
+        self.child: Child = in_process(app, node, ready=self.ready.set, abandon=self.abandoned.set)
+        self.thread = threading.Thread(target=self.child.serve, daemon=True)
+
+    def start(self) -> Node:
+        self.thread.start()
+        assert self.ready.wait(LONG)
+        return self
+
+    def join(self) -> None:
+        self.thread.join(LONG)
+        assert not self.thread.is_alive()
+
+    def stop(self, grace: float | None = None) -> None:
+        self.child.stop(grace=grace)
+        self.join()
+
+    def depth(self) -> tuple[int, int]:
+        """Ready and leased."""
+        found = server(self.app.broker_url)
+        with found.lock:
+            depth = found.queues.depth("celery", found.clock.now())
+        return depth.ready, depth.leased
+
+    def until(self, ready: int, leased: int) -> None:
+        """Wait until the broker shows this."""
+        waiting = threading.Event()
+        for _ in range(int(LONG / 0.002)):
+            if self.depth() == (ready, leased):
+                return
+            waiting.wait(0.002)
+        raise AssertionError(f"ready, leased: {self.depth()}")
+
+    def record(self, task_id: str) -> dict[str, Any] | None:
+        found = server(self.app.broker_url)
+        with found.lock:
+            raw = found.results.get(task_id, found.clock.monotonic())
+        return None if raw is None else json.loads(raw)
+
+
+class Gate:
+    """A task's body that waits in the middle: ``entered`` tells, ``open`` lets it go on."""
+
+    def __init__(self) -> None:
+        self.entered, self.open = threading.Semaphore(0), threading.Event()
+
+    def __call__(self) -> str:
+        self.entered.release()
+        assert self.open.wait(LONG)
+        return "through"
+
+    def wait(self, count: int = 1) -> None:
+        for _ in range(count):
+            assert self.entered.acquire(timeout=LONG)
+
+
+@pytest.fixture
+def gate(app: Celery) -> Iterator[Gate]:
+    made = Gate()
+    app.task(name="gate", shared=False)(made.__call__)
+    app.task(name="early", acks_late=False, shared=False)(made.__call__)
+    yield made
+    made.open.set()
+
+
+def send(app: Celery, name: str, count: int = 1) -> list[str]:
+    return [app.tasks[name].delay().id for _ in range(count)]
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_from_the_queue_to_the_record(app: Celery, gate: Gate, pool: str) -> None:
+    ids = send(app, "gate", 20)
+    gate.open.set()
+    node = Node(app, pool=pool, concurrency=2).start()
+    node.until(ready=0, leased=0)
+    node.stop()
+    assert {(node.record(each) or {}).get("result") for each in ids} == {"through"}
+    assert not node.abandoned.is_set()
+
+
+def test_a_coroutine(app: Celery) -> None:
+    @app.task(name="co")
+    async def co() -> int:
+        return 5
+
+    (task_id,) = send(app, "co")
+    node = Node(app).start()
+    node.until(ready=0, leased=0)
+    node.stop()
+    assert (node.record(task_id) or {})["result"] == 5
+
+
+def test_what_runs_is_finished_and_what_waits_goes_back_at_once(app: Celery, gate: Gate) -> None:
+    ids = send(app, "gate", 6)
+    node = Node(app)
+    node.child.runner.runtimes["gate"] = 0.0001  # so that it claims ahead
+    node.start()
+    gate.wait()
+    node.child.stop()
+    node.until(ready=5, leased=1)  # while the one still runs
+    assert node.thread.is_alive()
+    gate.open.set()
+    node.join()
+    assert node.depth() == (5, 0)
+    assert [bool(node.record(each)) for each in ids] == [True] + [False] * 5
+    assert not node.abandoned.is_set()
+
+
+def test_over_the_grace_it_goes_back_and_the_process_is_left(app: Celery, gate: Gate) -> None:
+    (task_id,) = send(app, "gate")
+    node = Node(app).start()
+    gate.wait()
+    node.child.stop(grace=0.02)
+    assert node.abandoned.wait(LONG)
+    assert node.depth() == (1, 0)
+    gate.open.set()
+    node.join()
+    assert node.record(task_id) is None  # its outcome here came too late, another will run it
+    assert node.depth() == (1, 0)
+
+
+def test_a_second_stop_shortens_the_grace_but_none_lengthens_it(app: Celery, gate: Gate) -> None:
+    send(app, "gate")
+    node = Node(app).start()
+    gate.wait()
+    node.child.stop()
+    node.child.stop(grace=0.0)
+    node.child.stop(grace=100.0)
+    assert node.abandoned.wait(LONG)
+    gate.open.set()
+    node.join()
+
+
+def test_acknowledged_early_it_never_goes_back(app: Celery, gate: Gate) -> None:
+    send(app, "early")
+    node = Node(app).start()
+    gate.wait()
+    assert node.depth() == (0, 0)
+    node.child.stop(grace=0.0)
+    assert node.abandoned.wait(LONG)
+    assert node.depth() == (0, 0)
+    gate.open.set()
+    node.join()
+
+
+def test_what_is_just_put_down_is_waited_for(app: Celery, gate: Gate) -> None:
+    """Between the executor and the outbox a finished task is in neither."""
+    (task_id,) = send(app, "gate")
+    node = Node(app)
+    done, putting_down, go_on = node.child.sync._done, threading.Event(), threading.Event()
+
+    def slowly(batch: Any) -> None:
+        putting_down.set()
+        assert go_on.wait(LONG)
+        done(batch)
+
+    node.child.sync._done = slowly
+    gate.open.set()
+    node.start()
+    assert putting_down.wait(LONG)
+    node.child.stop()
+    assert not node.child.stopped.wait(0.05)
+    go_on.set()
+    node.join()
+    assert node.depth() == (0, 0)
+    assert (node.record(task_id) or {})["result"] == "through"
+
+
+def test_a_stop_before_the_start_is_not_forgotten(app: Celery) -> None:
+    node = Node(app)
+    node.child.stop()
+    node.thread.start()
+    node.join()
+
+
+def test_stop_is_idempotent_also_afterwards(app: Celery) -> None:
+    node = Node(app).start()
+    node.child.stop()
+    node.stop()
+    node.child.stop(grace=0.0)
+
+
+def test_an_adapter_that_cannot_be_made_is_the_servers_error(app: Celery, node: NodeOptions) -> None:
+    def broken() -> Any:
+        raise ZeroDivisionError
+
+    child = Child(app, node, open_broker=broken, open_store=lambda: None, abandon=lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        child.serve()
+
+
+def test_it_leaves_after_its_last_task(app: Celery, gate: Gate) -> None:
+    send(app, "gate", 5)
+    gate.open.set()
+    node = Node(app, max_tasks_per_child=3)
+    node.child.runner.runtimes["gate"] = 0.0001
+    node.start()
+    node.join()
+    assert (node.child.runner.count, node.depth()) == (3, (2, 0))
+    assert node.child.exit_reason == "it ran 3 tasks"
+
+
+def test_it_leaves_when_it_has_grown(app: Celery, gate: Gate) -> None:
+    send(app, "gate")
+    gate.open.set()
+    node = Node(app, max_memory_per_child=1).start()
+    node.join()
+    assert node.child.exit_reason.startswith("it uses ")
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------
+
+
+class FakeLoop:
+    def __init__(self) -> None:
+        self.called: list[str] = []
+
+    def call_soon_threadsafe(self, callback: Any) -> None:
+        self.called.append(callback.__name__)
+
+    def is_closed(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def idle(app: Celery, node: NodeOptions) -> Child:
+    child = Child(app, node, open_broker=lambda: None, open_store=lambda: None)  # type: ignore[arg-type,return-value]
+    child.loop = FakeLoop()  # type: ignore[assignment]
+    return child
+
+
+def test_the_loop_is_woken_once_a_batch(idle: Child) -> None:
+    idle._done([1])
+    idle._done([2, 3])
+    assert (idle.loop.called, idle._outbox) == (["_drain"], [1, 2, 3])  # type: ignore[union-attr]
+
+
+def test_started_records_come_in_order_with_results(idle: Child) -> None:
+    started = StoredResult("x", b"", False)
+    idle._record_started(started)
+    idle._done(["result"])
+    assert idle._outbox == [started, "result"]
+
+
+def test_events_of_two_threads_at_once_are_sent(idle: Child) -> None:
+    class Hurried(list[Any]):
+        """Whenever one thread appends, so does another before the first goes on."""
+
+        def append(self, event: Any) -> None:
+            super().append(event)
+            super().append({"of": "another thread"})
+
+    idle._events = Hurried()
+    idle._emit("task-started", {})
+    assert idle.loop.called == ["_flush_events_soon"]  # type: ignore[union-attr]
+    idle._emit("task-started", {})
+    assert idle.loop.called == ["_flush_events_soon"]  # type: ignore[union-attr]
+    idle.loop = None
+    idle._flush_events()
+    idle.loop = FakeLoop()  # type: ignore[assignment]
+    idle._emit("task-started", {})
+    assert idle.loop.called == ["_flush_events_soon"]
+
+
+class Held:
+    """Of a fetcher and a completer no more than this."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Any] = {}
+        self.early: set[str] = set()
+        self.changes = 0
+
+    def changed(self) -> None:
+        self.changes += 1
+
+    def drop_unheld(self) -> None:
+        """What waits and is lost does not start."""
+
+
+def test_lost_leases(idle: Child, caplog: pytest.LogCaptureFixture) -> None:
+    fake = Held()
+    idle.fetcher = idle.completer = fake  # type: ignore[assignment]
+    running, early, over = delivery(id="gone"), delivery(), delivery()
+    fake.held = {each.token: each for each in (running, early)}
+    fake.early = {early.token}
+    idle._lost([running, early, over])
+    assert list(fake.held) == tokens([early])
+    assert [record.getMessage() for record in caplog.records] == ["The lease of task t[gone] is gone"]
+    assert fake.changes == 1
+
+
+def test_settled_ones_are_held_no_more(idle: Child) -> None:
+    fake = Held()
+    idle.fetcher = idle.completer = fake  # type: ignore[assignment]
+    one, two = delivery(), delivery()
+    fake.held = {each.token: each for each in (one, two)}
+    fake.early = {one.token, two.token}
+    idle._settled([one, delivery()])
+    assert (list(fake.held), fake.early, fake.changes) == ([two.token], {two.token}, 1)
