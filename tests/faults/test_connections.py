@@ -91,7 +91,7 @@ def test_redis_is_killed_and_restarted(durable_place: Place, rng: random.Random,
         node = fleet.start("-c", "2")
         below = sorted(node.below())
         for turn in range(round(4 * fault_scale)):
-            part = [(turn * 200 + index, rng.uniform(1, 20)) for index in range(200)]
+            part = [(turn * 120 + index, rng.uniform(1, 20)) for index in range(120)]
             numbers.update(zip(durable_place.send_many("work", part), (each for each, _ in part), strict=True))
             countdown = rng.uniform(0.5, 2.0)
             numbers[durable_place.send("work", turn, 1, countdown=countdown)] = turn

@@ -86,9 +86,9 @@ def test_a_task_that_holds_the_interpreter_keeps_its_lease(place: Place) -> None
     """No thread of the child can renew while C code runs; the child is alive all the same."""
     with place.fleet() as fleet:
         nodes = [fleet.start("-c", "1") for _ in range(2)]
-        task = place.send("hold", 7, 2.5 * LEASE)
+        task = place.send("hold", 7, 1.6 * LEASE)
         wait_until(lambda: fleet.journal.started(task), 10.0, fleet.logs)
-        place.wait_state(task, "SUCCESS", 2.5 * LEASE + 10.0)
+        place.wait_state(task, "SUCCESS", 1.6 * LEASE + 10.0)
         report(place=place.kind, lost=0, doubled=fleet.journal.doubled([task]))
         assert fleet.journal.doubled([task]) == 0, fleet.logs()
         assert [node.stop() for node in nodes] == [0, 0]

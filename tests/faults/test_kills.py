@@ -130,7 +130,7 @@ def test_scheduled_tasks_survive_kills_and_are_never_early(
         for _ in range(2):
             fleet.start("-c", "2")
         for number in range(round(200 * fault_scale)):
-            countdown = rng.uniform(0.2, 5.0 * fault_scale)
+            countdown = rng.uniform(0.2, 4.0 * fault_scale)
             sent = time.time()
             dues[place.send("work", number, 1, countdown=countdown)] = sent + countdown
         kills = {"child": 0, "node": 0}

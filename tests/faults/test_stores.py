@@ -31,7 +31,7 @@ def test_the_result_store_goes_away(
         with place.fleet() as fleet:
             node = fleet.start("-c", "2")
             below = sorted(node.below())
-            ids = place.send_many("work", [(number, rng.uniform(5, 50)) for number in range(300)])
+            ids = place.send_many("work", [(number, rng.uniform(5, 50)) for number in range(200)])
             wait_until(lambda: fleet.journal.ended(ids) >= 30, 10.0, fleet.logs)
             results.kill()
             gone = time.monotonic()

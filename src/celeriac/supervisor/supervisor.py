@@ -188,6 +188,8 @@ class Supervisor:
         place.pid = 0
         if place.slot is not None:
             self._tell(place, how, running)
+            # Nobody runs there: the agent must not keep the lease of its task alive.
+            place.slot.reset()
 
     def _tell(self, child: _Process, how: str, running: Running | None) -> None:
         """The agent settles what the dead child held."""

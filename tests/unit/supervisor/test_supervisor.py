@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -49,7 +48,9 @@ class Bench:
         self.made = Supervisor(None, node)  # type: ignore[arg-type]
         os.set_blocking(self.made._notices_read, False)
         self.made._replace()
-        self.agent, (self.first, *self.others) = self.made._agent, self.made._children
+        self.agent: Any = self.made._agent
+        self.first: Any = self.made._children[0]
+        self.others: list[Any] = [*self.made._children[1:]]
 
     def _fork(self, main: Callable[[], int]) -> int:
         pid = next(self._pids)
@@ -116,6 +117,7 @@ def test_the_slot_names_the_culprit(bench: Bench, caplog: pytest.LogCaptureFixtu
     assert record.levelno == logging.ERROR
     assert "died by signal 9 (SIGKILL) while it ran task id-7" in record.getMessage()
     assert bench.first.pid == 0
+    assert bench.first.slot.running() is None
 
 
 def test_between_tasks_there_is_none(bench: Bench) -> None:
@@ -380,8 +382,3 @@ def test_threads_of_the_app_are_warned_of(bench: Bench, caplog: pytest.LogCaptur
     stop.set()
     thread.join()
     assert "of-the-app" in caplog.text
-
-
-def test_time_is_the_benchs(bench: Bench) -> None:
-    assert bench.first.began == 1_000.0
-    assert time.monotonic() != 1_000.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -44,6 +45,15 @@ def malformed(**fields: Any) -> Delivery:
 
 def tokens(deliveries: Sequence[Delivery]) -> list[str]:
     return [each.token for each in deliveries]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop turn until it is so; an error when it never is."""
+    for _ in range(20_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("that never happened")
 
 
 def done(each: Delivery, *, publish: Sequence[Message] = (), result: bytes | None = None) -> Completion:

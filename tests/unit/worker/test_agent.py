@@ -12,7 +12,7 @@ from celeriac.model.message import Delivery, Marks
 from celeriac.model.settle import Accept, Completion, DeadLetter, DeadReason, Release, Settlement
 from celeriac.worker.agent import NO_MORE, Agent, Died, notice
 from celeriac.worker.runner import Runner
-from tests.unit.worker.fakes import delivery
+from tests.unit.worker.fakes import delivery, until
 from tests.unit.worker.test_remote import Bench
 
 
@@ -139,8 +139,7 @@ def test_heartbeats(bench: Bench) -> None:
 
     async def main() -> None:
         beating = asyncio.create_task(bench.agent.heartbeat())
-        while not bench.bus.log:
-            await asyncio.sleep(0)
+        await until(lambda: bench.bus.log)
         beating.cancel()
         await asyncio.wait({beating})
 
@@ -162,8 +161,7 @@ def test_what_the_agent_concludes_is_an_event_too(bench: Bench) -> None:
 
     async def main() -> None:
         await bench.agent.bury(died(culprit))
-        while bench.agent._sending:
-            await asyncio.sleep(0)
+        await until(lambda: not bench.agent._sending)
 
     asyncio.run(main())
     key, events = next(what for name, what in bench.bus.log if name == "emit")

@@ -12,7 +12,7 @@ import pytest
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Completion, StoredResult, Verdict
 from celeriac.worker.completer import Completer
-from tests.unit.worker.fakes import FakeBroker, FakeStore, UnifiedBroker, delivery, done, message, tokens
+from tests.unit.worker.fakes import FakeBroker, FakeStore, UnifiedBroker, delivery, done, message, tokens, until
 
 
 class Bench:
@@ -133,8 +133,7 @@ def test_a_lease_lost_during_an_outage_forbids_the_rest() -> None:
         bench.store.faults.away("put")
         running = asyncio.create_task(bench.completer.run())
         bench.completer.put([done(one, result=b"r")])
-        while not bench.of("extend"):
-            await asyncio.sleep(0)
+        await until(lambda: bench.of("extend"))
         bench.broker.gone.add(one.token)
         await bench.completer.drain()
         running.cancel()
@@ -150,8 +149,7 @@ def test_nothing_is_reordered_by_an_outage() -> None:
         bench.broker.faults.away("settle")
         running = asyncio.create_task(bench.completer.run())
         bench.completer.put([done(first)])
-        while not bench.of("extend"):
-            await asyncio.sleep(0)
+        await until(lambda: bench.of("extend"))
         bench.completer.put([done(second)])
         bench.completer.put([done(third)])
         await bench.completer.drain()
@@ -174,11 +172,9 @@ def test_started_records_come_before_results() -> None:
 def test_back_pressure_and_drain() -> None:
     async def body(bench: Bench) -> None:
         bench.completer.put([done(delivery()), done(delivery())])
-        assert len(bench.completer) == 2
-        assert not bench.completer.idle
+        assert (len(bench.completer), bench.completer.idle) == (2, False)
         await bench.write([])
-        assert len(bench.completer) == 0
-        assert bench.completer.idle
+        assert (len(bench.completer), bench.completer.idle) == (0, True)
         await asyncio.wait_for(bench.completer.drain(), 1)
 
     assert len(on_bench(body).settled) == 2
@@ -189,8 +185,7 @@ def test_drain_waits_for_what_is_being_written() -> None:
         bench.broker.faults.away("extend")
         running = asyncio.create_task(bench.completer.run())
         bench.completer.put([done(delivery())])
-        while len(bench.completer):
-            await asyncio.sleep(0)
+        await until(lambda: not len(bench.completer))
         assert not bench.completer.idle
         assert bench.settled == []
         await bench.completer.drain()

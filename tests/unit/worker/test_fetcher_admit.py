@@ -214,7 +214,7 @@ def test_stopping_does_not_wait_for_a_broker_that_is_away() -> None:
     bench, early, late = FetcherBench(), delivery("early"), delivery()
 
     async def main() -> None:
-        bench.broker.faults.away("settle", 1_000_000)
+        bench.broker.faults.away("settle", 10_000)
         admitting = asyncio.create_task(bench.fetcher.admit([early, late]))
         await asyncio.sleep(0)
         bench.fetcher.stop()

@@ -11,7 +11,7 @@ import pytest
 
 from celeriac.model.message import Delivery
 from tests.unit.worker.bench import FetcherBench
-from tests.unit.worker.fakes import delivery
+from tests.unit.worker.fakes import delivery, until
 
 
 async def for_ever(limit: int, wait: float) -> Sequence[Delivery]:
@@ -156,7 +156,7 @@ def test_an_outage_is_told_and_its_end(caplog: pytest.LogCaptureFixture) -> None
 def test_an_outage_shows_as_not_connected() -> None:
     bench = FetcherBench()
     bench.broker.faults.plan("claim", None)
-    bench.broker.faults.away("claim", 1_000_000)
+    bench.broker.faults.away("claim", 10_000)
     bench.broker.claim_with = then([])
     loop(nothing, bench)
     assert not bench.fetcher.connected
@@ -218,11 +218,9 @@ def test_it_sleeps_until_something_ends() -> None:
 
     async def body(bench: FetcherBench, running: asyncio.Task[None]) -> None:
         await turns()
-        while claims(bench) < 1:
-            await asyncio.sleep(0)
+        await until(lambda: claims(bench) >= 1)
         assert claims(bench) == 1
         bench.settled([one])
-        while claims(bench) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: claims(bench) >= 2)
 
     loop(body, bench)

@@ -11,7 +11,7 @@ import pytest
 from celeriac.model.message import Delivery
 from celeriac.testing.clock import VirtualClock
 from celeriac.worker.leases import Leases
-from tests.unit.worker.fakes import FakeBroker, delivery, tokens
+from tests.unit.worker.fakes import FakeBroker, delivery, tokens, until
 
 
 class SlowBroker(FakeBroker):
@@ -111,8 +111,7 @@ def test_no_answer_is_given_up_and_tried_again(caplog: pytest.LogCaptureFixture)
             await bench.leases.renew()
         running = asyncio.create_task(bench.leases.run())
         await bench.clock.advance(0.01)
-        while not caplog.records:
-            await asyncio.sleep(0)
+        await until(lambda: caplog.records)
         assert not running.done()
         running.cancel()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from celeriac.worker.commands import Panel, control_command, inspect_command
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.remote import Remote, remote_services
 from celeriac.worker.runner import Runner
-from tests.unit.worker.fakes import FakeBroker
+from tests.unit.worker.fakes import FakeBroker, until
 
 Make = Callable[..., Runner]
 
@@ -269,8 +270,7 @@ def test_the_listener_comes_back_after_outages(bench: Bench) -> None:
 
     async def main() -> None:
         running = asyncio.create_task(bench.remote.run())
-        while sum(name == "reply" for name, _ in bench.bus.log) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: sum(name == "reply" for name, _ in bench.bus.log) >= 2)
         assert not running.done()
         running.cancel()
 
@@ -310,7 +310,7 @@ def test_revokes_are_bounded_and_expire(bench: Bench, monkeypatch: pytest.Monkey
 @pytest.fixture
 def killed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     kills: list[tuple[int, int]] = []
-    monkeypatch.setattr(commands.os, "kill", lambda pid, number: kills.append((pid, number)))
+    monkeypatch.setattr(os, "kill", lambda pid, number: kills.append((pid, number)))
     return kills
 
 
@@ -343,7 +343,7 @@ def test_what_its_child_cancelled_costs_no_process(bench: Bench, killed: list[tu
 
 
 def test_an_agent_does_not_kill_itself(bench: Bench, killed: list[tuple[int, int]]) -> None:
-    bench.link.answers = {"revoke": [["o:1"]], "active": [[running("a", "o:1", commands.os.getpid())]]}
+    bench.link.answers = {"revoke": [["o:1"]], "active": [[running("a", "o:1", os.getpid())]]}
     bench.ask("terminate", {"task_id": "a"})
     assert killed == []
 

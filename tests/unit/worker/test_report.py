@@ -133,11 +133,10 @@ def test_nothing_in_a_message_makes_a_line(caplog: pytest.LogCaptureFixture, out
 
 def test_neither_arguments_nor_results_unless_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     each = delivery(id="x", headers={"argsrepr": "('secret',)", "kwargsrepr": "{'a': 1}"})
-    for options in ({}, {"log_arguments": True, "log_results": True}):
-        ear = Ear(caplog, **options)
+    for ear in (Ear(caplog), Ear(caplog, log_arguments=True, log_results=True)):
         ear.report.received(each.message, None)  # type: ignore[arg-type]
         ear.conclude(each, o.Success("answer" * 1_000))
-    silent, quiet, told, shown = [text for _, _, text in ear.lines]
+    silent, quiet, told, shown = [record.getMessage() for record in caplog.records]
     assert (silent, quiet) == ("Task t[x] received", "Task t[x] succeeded in 0.5s")
     assert told == "Task t[x] received args=('secret',) kwargs={'a': 1}"
     assert shown.startswith("Task t[x] succeeded in 0.5s: 'answeranswer")

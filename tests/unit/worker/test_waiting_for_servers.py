@@ -78,7 +78,7 @@ def test_connected_in_time() -> None:
 
 def test_stop_wins_over_servers_that_are_away() -> None:
     broker, store = bench()
-    broker.faults.away("open", 1_000_000)
+    broker.faults.away("open", 10_000)
 
     async def main() -> None:
         stop = asyncio.Event()

@@ -125,9 +125,10 @@ class Bells:
         name = f"{topic}.{os.getpid()}-{os.urandom(6).hex()}"
         hidden = f".{name}"
         try:
-            # Under its name only once it is open: whoever rings takes a FIFO without a reader for a dead one's.
+            # Under its name only once it is open: whoever rings takes a FIFO without a reader for a dead one's. Its own
+            # writer as well: when the last writer leaves, a FIFO hangs up, and who waits for it would never sleep again.
             os.mkfifo(hidden, 0o600, dir_fd=folder)
-            fd = os.open(hidden, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            fd = os.open(hidden, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
             try:
                 os.fchmod(fd, stat.S_IMODE(os.stat(self._file).st_mode))
                 os.rename(hidden, name, src_dir_fd=folder, dst_dir_fd=folder)
