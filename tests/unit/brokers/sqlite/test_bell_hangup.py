@@ -12,7 +12,9 @@ from celeriac.brokers.sqlite.bells import Bells
 
 def test_a_waiter_sleeps_again_after_the_last_ringer_left(tmp_path: Path) -> None:
     path = str(tmp_path / "queue.db")
-    bell = Bells(path).hang("topic")
+    Path(path).touch()
+    bells = Bells(path)
+    bell = bells.hang("topic")
     ring = "import sys; from celeriac.brokers.sqlite.bells import Bells; Bells(sys.argv[1]).ring(('topic',))"
     subprocess.run([sys.executable, "-c", ring, path], check=True)
     assert bell.wait(5.0), "it rang"
@@ -21,3 +23,4 @@ def test_a_waiter_sleeps_again_after_the_last_ringer_left(tmp_path: Path) -> Non
     poll.register(bell.fd, select.POLLIN)
     assert poll.poll(0) == [], "nothing is left to wake up for: neither a byte nor a hang-up"
     bell.close()
+    bells.close()
