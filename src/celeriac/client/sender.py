@@ -8,7 +8,6 @@ Knows neither tasks nor apps; called by ``Task.apply_async`` and ``Celery.send_t
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, tzinfo
@@ -288,7 +287,7 @@ class Sender:
 
     def _enter_process(self) -> None:
         self._pid = pid = os.getpid()
-        self._origin = f"gen{pid}@{socket.gethostname()}"
+        self._origin = f"gen{pid}@{os.uname().nodename}"
         self.router.queues.addresses.clear()
 
     # ------------------------------------------------------------ sending

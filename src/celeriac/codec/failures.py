@@ -8,7 +8,6 @@ one of ours, or was registered here; nothing is imported and no foreign construc
 from __future__ import annotations
 
 import builtins
-import traceback
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, TypeVar
@@ -130,6 +129,8 @@ _PACKAGE = __name__.partition(".")[0] + "."
 
 def format_traceback(exc: BaseException) -> str:
     """The traceback as text, without our own frames above the task's."""
+    import traceback  # brings linecache, tokenize and textwrap, which no producer needs
+
     return "".join(traceback.format_exception(type(exc), exc, _below_ours(exc.__traceback__)))
 
 

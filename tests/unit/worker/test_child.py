@@ -12,6 +12,7 @@ import pytest
 from celeriac import Celery
 from celeriac.brokers.memory import server
 from celeriac.model.settle import StoredResult
+from celeriac.worker import fetcher
 from celeriac.worker.child import Child
 from celeriac.worker.inprocess import in_process
 from celeriac.worker.options import NodeOptions
@@ -119,12 +120,16 @@ def test_a_coroutine(app: Celery) -> None:
     assert (node.record(task_id) or {})["result"] == 5
 
 
-def test_what_runs_is_finished_and_what_waits_goes_back_at_once(app: Celery, gate: Gate) -> None:
+def test_what_runs_is_finished_and_what_waits_goes_back_at_once(
+    app: Celery, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher, "STALL", LONG)  # it goes back for the shutdown's sake alone
     ids = send(app, "gate", 6)
     node = Node(app)
     node.child.runner.runtimes["gate"] = 0.0001  # so that it claims ahead
     node.start()
     gate.wait()
+    node.until(ready=0, leased=6)
     node.child.stop()
     node.until(ready=5, leased=1)  # while the one still runs
     assert node.thread.is_alive()
