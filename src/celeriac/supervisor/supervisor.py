@@ -178,11 +178,12 @@ class Supervisor:
         now = time.monotonic()
         running = place.slot.running() if place.slot is not None else None
         # One that died of a task had started well: that task is counted, and must not keep the others waiting.
-        short = now - place.began < _SHORT_LIFE and code != 0 and running is None
+        worked = place.slot.tasks > 0 if place.slot is not None else code == 0
+        short = now - place.began < _SHORT_LIFE and running is None and not worked
         place.failures = place.failures + 1 if short else 0
         delay = min(_SLOWEST, 0.1 * 2**place.failures) if short else 0.0
         place.not_before = now + delay
-        if code and not self._stopping:
+        if (code or short) and not self._stopping:
             again = f", next start in {delay:.1f} s" if delay else ""
             logger.error("Process %s (pid %d) died by %s%s%s", place.name, place.pid, how, _with(running), again)
         place.pid = 0

@@ -29,6 +29,7 @@ from celeriac.executors.inline import InlineExecutor
 from celeriac.executors.limits import SoftLimit, block_in_this_thread
 from celeriac.executors.threads import ThreadsExecutor
 from celeriac.model.message import Delivery
+from celeriac.model.outcome import TimedOut
 from celeriac.model.settle import Completion, Release, StoredResult
 from celeriac.ports import Broker, ResultStore
 from celeriac.worker.completer import Completer
@@ -109,8 +110,11 @@ class Child:
         self._grace = options.grace
         self._failed: BaseException | None = None
         results = app.backend_url is not None
-        self.runner = Runner(app, options, slot=slot, report=self.report, results=results)
+        # Threads would write over each other in the one slot; their limits are enforced here (``_end_overdue``).
+        own = slot if options.pool != "threads" else None
+        self.runner = Runner(app, options, slot=own, report=self.report, results=results)
         self.runner.started = self._record_started
+        self.runner.leave = self.stop
         self.runner.after = self._after_task
         self._memory_checked = 0.0
         self.soft = SoftLimit()
@@ -249,7 +253,7 @@ class Child:
             revoked=self.revoked,
             rand=rand,
         )
-        leases = Leases(
+        self._leases = leases = Leases(
             self.broker,
             self.fetcher.held,
             SystemClock(),
@@ -295,6 +299,8 @@ class Child:
             self.completer.put([Completion(settlement=Release(delivery)) for delivery in rest])
             await self._within(self.completer.drain(), 5.0)
         self._flush_events()
+        if self.slot is not None:
+            self.slot.pulse(time.monotonic(), self.runner.count)
 
     def _busy(self) -> bool:
         executors: list[Executor] = [self.sync, *([self._coroutines] if self._coroutines else [])]
@@ -330,6 +336,18 @@ class Child:
             if fetcher.held:
                 self.sync.tick(now)
                 fetcher.relieve(now)
+                if self.options.pool == "threads":
+                    self._end_overdue(now)
+
+    def _end_overdue(self, now: float) -> None:
+        """Hard limits of tasks in threads, which nothing can end but the end of their process: the overdue one has
+        failed, the others go back uncounted, and the child is replaced."""
+        for delivery, started in self.sync.active():
+            limit = self.runner.hard_limit(delivery)
+            if limit is not None and now > started + limit and delivery.token in self.fetcher.held:
+                self.exit_reason = f"a task ran longer than its time limit of {limit:g} s"
+                self.completer.put([self.runner.conclude(delivery, TimedOut(limit))])
+                self.stop(grace=0.0)
 
     def _start_coroutines(self) -> Executor:
         if self._coroutines is None:
@@ -344,6 +362,7 @@ class Child:
         stale = [item for item in batch if isinstance(item, Delivery)]
         if stale:
             self.fetcher.give_back(stale)
+            self._leases.hurry()
             batch = [item for item in batch if not isinstance(item, Delivery)]
         if batch:
             self.completer.put(batch)  # type: ignore[arg-type]

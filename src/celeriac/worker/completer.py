@@ -146,7 +146,7 @@ class Completer:
         for completion in fenced:
             message = completion.settlement.delivery.message
             logger.warning(
-                "Task %s[%s] lost its lease before it was finished: its outcome here is dropped, another worker has it",
+                "Task %s[%s] lost its lease, or an earlier try finished it: its outcome here is dropped",
                 message.task,
                 message.id,
             )

@@ -39,12 +39,17 @@ class Leases:
         self._lease = lease
         self._lost = lost
         self._valid = valid
+        self._hurry = asyncio.Event()
+
+    def hurry(self) -> None:
+        """Renew now: what was claimed after an outage waits for it."""
+        self._hurry.set()
 
     async def run(self) -> None:
         """Renew until cancelled."""
         every = self._lease / 3
         while True:
-            await self._clock.sleep(every)
+            await self._pause(every)
             if not self._held:
                 # Nothing to lose: what is claimed later has a fresh lease.
                 self._valid(self._clock.monotonic() + self._lease)
@@ -54,6 +59,16 @@ class Leases:
             except (OperationalError, TimeoutError) as error:
                 cause = str(error) or f"no answer within {self._lease / 2:g} s"
                 logger.warning("Cannot renew %d leases: %s", len(self._held), cause)
+
+    async def _pause(self, seconds: float) -> None:
+        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+        hurried = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait({sleeping, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            hurried.cancel()
+        self._hurry.clear()
 
     async def renew(self) -> None:
         """Renew once. Raises OperationalError, or TimeoutError after half a lease."""

@@ -28,6 +28,8 @@ from celeriac.exceptions import (
     InvalidTaskError,
     MessageTooLarge,
     NotRegistered,
+    WorkerShutdown,
+    WorkerTerminate,
 )
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Malformed, Message
@@ -77,6 +79,8 @@ class Runner:
         self.valid_until = float("inf")
         #: Takes a STARTED record, for tasks that track it; set by the child.
         self.started: Callable[[StoredResult], None] | None = None
+        #: Called when a task raises WorkerShutdown or WorkerTerminate.
+        self.leave: Callable[[], None] | None = None
         #: Called after each task: the limits of the child.
         self.after: Callable[[], None] | None = None
         #: Tokens of coroutines that are cancelled on request.
@@ -117,8 +121,14 @@ class Runner:
         own = entry.options.soft_time_limit if entry else None
         return message.soft_time_limit or own or self.options.soft_time_limit
 
-    def _hard_limit(self, message: Message, options: TaskOptions) -> float | None:
-        return message.time_limit or options.time_limit or self.options.time_limit
+    def hard_limit(self, delivery: Delivery) -> float | None:
+        """Hard limit of a delivery in seconds: the message's, the task's, the node's."""
+        message = delivery.message
+        if isinstance(message, Malformed):
+            return None
+        entry = self.entry(message.task)
+        own = entry.options.time_limit if entry else None
+        return message.time_limit or own or self.options.time_limit
 
     # -- running -----------------------------------------------------------------------------------------------
 
@@ -134,7 +144,7 @@ class Runner:
         message: Message = delivery.message  # type: ignore[assignment]
         options, slot = entry.options, self._slot
         if slot is not None:
-            hard = self._hard_limit(message, options)
+            hard = message.time_limit or options.time_limit or self.options.time_limit
             slot.begin(delivery.token, message.id, started, started + hard if hard else 0.0, hard or 0.0)
         limit = message.soft_time_limit or options.soft_time_limit or self.options.soft_time_limit
         try:
@@ -144,14 +154,21 @@ class Runner:
                 soft.arm(limit, started)
                 outcome = entry.tracer.run(request)
                 soft.disarm()
-        except Exception as error:  # noqa: BLE001 - add-ons wrap tracers, and exceptions of users raise when looked at
+        except (Exception, WorkerShutdown, WorkerTerminate) as error:  # noqa: BLE001 - see _failed
             if soft is not None:
                 soft.disarm()
-            outcome = o.Failure(error, format_traceback(error))
+            outcome = self._failed(error)
         completion = self.conclude(delivery, outcome, entry, embed, request, time.monotonic() - started)
         if slot is not None:
             slot.end()
         return completion
+
+    def _failed(self, error: BaseException) -> o.Failure:
+        """Add-ons wrap tracers, users' exceptions may raise when they are looked at, and a task may end its worker: it
+        has failed then, so that the next worker does not meet the same."""
+        if isinstance(error, (WorkerShutdown, WorkerTerminate)) and self.leave is not None:
+            self.leave()
+        return o.Failure(error, format_traceback(error))
 
     def limited(self, delivery: Delivery, exc: BaseException) -> Completion:
         """The end of a task whose soft limit was raised outside its body."""
@@ -168,9 +185,7 @@ class Runner:
         if isinstance(prepared, Completion):
             return prepared
         entry, request, embed = prepared
-        message: Message = delivery.message  # type: ignore[assignment]
-        hard = self._hard_limit(message, entry.options)
-        soft = self.soft_limit(delivery)
+        hard, soft = self.hard_limit(delivery), self.soft_limit(delivery)
         try:
             if hard or soft:
                 from celeriac.worker.timed import run_timed
@@ -178,8 +193,8 @@ class Runner:
                 outcome = await run_timed(entry.tracer.arun, request, soft=soft, hard=hard)
             else:
                 outcome = await entry.tracer.arun(request)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as above
-            outcome = o.Failure(error, format_traceback(error))
+        except (Exception, asyncio.CancelledError, WorkerShutdown, WorkerTerminate) as error:  # noqa: BLE001
+            outcome = self._failed(error)
         if self.terminated and delivery.token in self.terminated:
             self.terminated.discard(delivery.token)
             outcome = o.Revoked("terminated")

@@ -222,8 +222,14 @@ def test_a_task_that_kills_its_child_does_not_keep_the_others_waiting(bench: Ben
 
 
 def test_a_child_that_leaves_by_itself_is_replaced_at_once(bench: Bench) -> None:
+    bench.first.slot.pulse(1.0, 5)
     bench.dies(bench.first, 0)
     assert bench.first.not_before == bench.now
+
+
+def test_a_child_that_leaves_before_its_first_task_again_and_again_is_slowed_down(bench: Bench) -> None:
+    bench.dies(bench.first, 0)
+    assert bench.first.not_before > bench.now
 
 
 def test_a_new_child_is_another_owner_with_a_blank_slot(bench: Bench) -> None:

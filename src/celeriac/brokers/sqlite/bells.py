@@ -126,7 +126,7 @@ class Bells:
         hidden = f".{name}"
         try:
             # Under its name only once it is open: whoever rings takes a FIFO without a reader for a dead one's. Its own
-            # writer as well: when the last writer leaves, a FIFO hangs up, and who waits for it would never sleep again.
+            # writer as well: when the last writer leaves, a FIFO hangs up, and who waits would never sleep again.
             os.mkfifo(hidden, 0o600, dir_fd=folder)
             fd = os.open(hidden, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
             try:
