@@ -19,7 +19,7 @@ from tests.servers import HOST, RedisServer, wait_until
 
 @pytest.fixture(scope="module")
 def durable(make_redis: Callable[..., RedisServer]) -> RedisServer:
-    return make_redis(appendonly=True, config={"appendfsync": "always"})
+    return make_redis(appendonly=True)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def test_the_result_store_goes_away(
     rng: random.Random,
     kind: str,
 ) -> None:
-    with make_redis(appendonly=True, config={"appendfsync": "always"}) as results:
+    with make_redis(appendonly=True) as results:
         broker = redis_url if kind == "redis" else sqlite_url
         server = redis_server if kind == "redis" else None
         place = Place(broker, tmp_path, server, result_backend=results.url())

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-__all__ = ["MARK", "Delivery", "Malformed", "Marks", "Message"]
+__all__ = ["MARK", "NO_MARKS", "Delivery", "Malformed", "Marks", "Message"]
 
 #: The one header of our own: what restores have written about earlier deliveries (``Marks``, as a JSON object).
 MARK = "celeriac"

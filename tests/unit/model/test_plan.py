@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from celeriac import states
 from celeriac.exceptions import NotRegistered, TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from celeriac.model import outcome as o
-from celeriac.model.message import Delivery, Malformed, Marks, Message
+from celeriac.model.message import NO_MARKS, Delivery, Malformed, Marks, Message
 from celeriac.model.options import TaskOptions
 from celeriac.model.outcome import Embed
 from celeriac.model.plan import UNKNOWN_TASK_RETRY, Plan, Send, plan
@@ -21,7 +21,7 @@ NOW = 1_000_000.0
 OPTIONS = TaskOptions(name="proj.add")
 
 
-def delivery(marks: Marks = Marks(), **headers: Any) -> Delivery:
+def delivery(marks: Marks = NO_MARKS, **headers: Any) -> Delivery:
     full = {"task": "proj.add", "id": "id-1", "root_id": "root-1", **headers}
     message = Message(id="id-1", task="proj.add", headers=full, body=b"", queue="celery")
     return Delivery(message=message, token="t:1", queue="celery", raw=b"raw", marks=marks)
