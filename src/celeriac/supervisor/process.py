@@ -40,7 +40,7 @@ _PR_SET_PDEATHSIG = 1
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 _libc = ctypes.CDLL(None, use_errno=True)
 #: Seconds after which a thread that wants the interpreter gets it: the I/O thread and the task's hand over often.
-_SWITCH = 0.0001
+_SWITCH = 0.0005
 #: Exit code of a process whose parent was gone before it could bind its life to it.
 EX_LOST_PARENT = 75
 #: Exit code of a child that found no way to start.

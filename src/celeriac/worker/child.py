@@ -36,7 +36,7 @@ from celeriac.worker.completer import Completer
 from celeriac.worker.connect import connected
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.leases import Leases
-from celeriac.worker.loop import run
+from celeriac.worker.loop import new_loop, run
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.report import Report
 from celeriac.worker.revoked import Revoked
@@ -240,7 +240,7 @@ class Child:
         self.broker = self._open_broker()
         self.store = self._open_store()
         rand = random.random
-        self.completer = Completer(self.broker, self.store, self._settled, rand=rand)
+        self.completer = Completer(self.broker, self.store, self._settled, rand=rand, expected=self._held)
         self.fetcher = Fetcher(
             self.broker,
             self.store,
@@ -351,7 +351,8 @@ class Child:
 
     def _start_coroutines(self) -> Executor:
         if self._coroutines is None:
-            self._coroutines = CoroutinesExecutor(self.runner.arun, self._done, self.options.async_concurrency)
+            limit = self.options.async_concurrency
+            self._coroutines = CoroutinesExecutor(self.runner.arun, self._done, limit, new_loop=new_loop())
         return self._coroutines
 
     def _drain(self) -> None:
@@ -367,6 +368,9 @@ class Child:
         if batch:
             self.completer.put(batch)  # type: ignore[arg-type]
             self.fetcher.changed()
+
+    def _held(self) -> int:
+        return len(self.fetcher.held)
 
     def _settled(self, deliveries: Sequence[Delivery]) -> None:
         held, early = self.fetcher.held, self.completer.early

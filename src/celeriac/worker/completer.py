@@ -27,22 +27,33 @@ logger = logging.getLogger("celery.worker")
 
 #: Most completions written in one step.
 _BATCH = 256
+#: So many are written at once without waiting for more, and so long, in seconds, fewer wait for company.
+_ENOUGH = 32
+_GATHER = 0.002
 
 
 class Completer:
     """Takes completions (``put``) and STARTED records (``started``), writes them in order.
 
-    ``settled(deliveries)`` is called with the deliveries that are over. A completion whose delivery is in ``early`` was
-    acknowledged before its run: it has nothing to settle.
+    ``settled(deliveries)`` is called with the deliveries that are over; ``expected()`` says how many are held in all. A
+    completion whose delivery is in ``early`` was acknowledged before its run: it has nothing to settle.
     """
 
     def __init__(
-        self, broker: Broker, store: ResultStore | None, settled: Callable[[Sequence[Delivery]], None], *, rand: Any
+        self,
+        broker: Broker,
+        store: ResultStore | None,
+        settled: Callable[[Sequence[Delivery]], None],
+        *,
+        rand: Any,
+        expected: Callable[[], int] = lambda: 0,
     ) -> None:
         self.early: set[str] = set()
         self._broker = broker
         self._store = store
         self._settled = settled
+        self._expected = expected
+        self._written = 0.0
         self._queue: deque[Completion | StoredResult] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -77,8 +88,20 @@ class Completer:
                 self._idle.set()
                 self._wake.clear()
                 await self._wake.wait()
+            await self._gather()
             batch = [queue.popleft() for _ in range(min(len(queue), _BATCH))]
             await self._write(batch)
+
+    async def _gather(self) -> None:
+        """Let outcomes gather while others are still to come: one write of twenty costs a fifth of twenty writes.
+
+        A lone task's outcome never waits, and none longer than _GATHER after the write before.
+        """
+        loop = asyncio.get_running_loop()
+        pause = self._written + _GATHER - loop.time()
+        if pause > 0 and len(self._queue) < _ENOUGH and self._expected() > len(self._queue):
+            await asyncio.sleep(pause)
+        self._written = loop.time()
 
     async def _write(self, batch: list[Completion | StoredResult]) -> None:
         """Write a batch, again and again while a server is away."""

@@ -106,13 +106,12 @@ class Fetcher:
         if limit <= 0:
             return 0
         average = self._average
-        ahead = int(limit * options.claim_target / average) if average > 0 else 0
-        target = limit + min(ahead, HELD_LIMIT)
+        ahead = min(int(limit * options.claim_target / average) if average > 0 else 0, HELD_LIMIT)
         if options.prefetch_limit is not None:
-            target = min(target, max(limit, options.prefetch_limit))
-        room = min(target - held, CLAIM_LIMIT)
-        # Half a target at a time, but a free slot never waits.
-        if held >= limit and room < min(target // 2, CLAIM_LIMIT):
+            ahead = min(ahead, max(0, options.prefetch_limit - limit))
+        room = min(limit + ahead - held, CLAIM_LIMIT)
+        # Half of what is ahead at a time, but a free slot never waits.
+        if held >= limit and room < min(ahead // 2, CLAIM_LIMIT):
             return 0
         most = options.max_tasks_per_child
         return room if most is None else min(room, most - self._runner.count - held)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -240,3 +241,57 @@ def test_a_soft_limit_on_the_main_thread_raises_below_the_trampoline_only() -> N
         timer.join()
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_what_a_coroutine_puts_into_its_context_stays_with_it() -> None:
+    done, tenant = Sink(), ContextVar("tenant", default="none")
+
+    async def run(lent: Delivery) -> str:
+        before = tenant.get()
+        tenant.set(lent.token)
+        await asyncio.sleep(0)
+        return f"{before} {tenant.get()}"
+
+    executor = coroutines(run, done, limit=1)
+    executor.feed([delivery(number) for number in range(3)])
+    assert done.wait(3) == ["none t:0", "none t:1", "none t:2"]
+    executor.stop()
+
+
+def test_a_cancelled_coroutine_does_not_cancel_the_next() -> None:
+    done, entered = Sink(), threading.Semaphore(0)
+
+    async def run(lent: Delivery) -> str:
+        entered.release()
+        if lent.token == "t:1":
+            async with asyncio.timeout(PATIENCE):  # looks at its asyncio task's requests to cancel
+                await asyncio.sleep(0)
+            return "ran"
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "cancelled"
+        return "never"
+
+    executor = coroutines(run, done, limit=1)
+    executor.feed([delivery(0), delivery(1)])
+    assert entered.acquire(timeout=PATIENCE)
+    assert executor.cancel("t:0")
+    assert done.wait(2) == ["cancelled", "ran"]
+    executor.stop()
+
+
+def test_coroutines_that_never_wait_leave_the_others_their_turn() -> None:
+    done, order = Sink(), []
+
+    async def run(lent: Delivery) -> str:
+        if lent.token == "t:0":
+            await asyncio.sleep(0)
+        order.append(lent.token)
+        return lent.token
+
+    executor = coroutines(run, done, limit=2)
+    executor.feed([delivery(number) for number in range(100)])
+    done.wait(100)
+    assert order.index("t:0") < 10
+    executor.stop()

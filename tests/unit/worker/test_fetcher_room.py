@@ -78,7 +78,7 @@ def test_the_prefetch_limit_is_a_bound_but_never_idles_a_slot() -> None:
     assert bench.fetcher.room() == 4
     hold(bench, 2)
     assert bench.fetcher.room() == 2
-    hold(bench, 1)
+    hold(bench, 2)
     assert bench.fetcher.room() == 0
     assert FetcherBench(prefetch_limit=1, sync=3).fetcher.room() == 3
 
