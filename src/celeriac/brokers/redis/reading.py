@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ _REREAD = 3.0
 _PAUSE_FIRST, _PAUSE_LAST, _GIVE_UP = 0.05, 1.0, 30.0
 #: Longest pause between two looks where nothing can be heard.
 _POLL_LAST = 0.5
+#: What ended a wait is the record as it is now, for so many seconds.
+_FRESH = 0.05
 #: Most idle connections kept for waiters.
 _STOCK = 8
 _FINAL = (b"SUCCESS", b"FAILURE", b"REVOKED")
@@ -51,11 +54,18 @@ class RedisReader:
         self._pool = Pool(self._address, options.pool_limit)
         self._ears: deque[_Ear] = deque(maxlen=_STOCK)
         self._pid = os.getpid()
+        #: A thread's ``record``: id and record that ended its last wait, and when.
+        self._heard = threading.local()
         #: The server speaks no RESP3 (a proxy, as a rule).
         self._deaf = False
 
     def get(self, ids: Sequence[str], *, timeout: float) -> Sequence[bytes | None]:
         """See ``Reader.get``."""
+        if len(ids) == 1:
+            # What `wait` of this thread has just heard needs no second round trip.
+            heard: tuple[str, bytes, float] | None = self._heard.__dict__.pop("record", None)
+            if heard is not None and heard[0] == ids[0] and monotonic() - heard[2] < _FRESH:
+                return [heard[1]]
         found: list[bytes | None] = []
         deadline = monotonic() + timeout
         for at in range(0, len(ids), _BATCH):
@@ -75,8 +85,12 @@ class RedisReader:
         pause, down_since = _PAUSE_FIRST, None
         while True:
             try:
-                key = self._listen(tuple(keys), deadline)
-                return None if key is None else keys[key]
+                woken = self._listen(tuple(keys), deadline)
+                if woken is None:
+                    return None
+                task_id = keys[woken[0]]
+                self._heard.record = (task_id, woken[1], monotonic())
+                return task_id
             except hiredis.ReplyError as error:
                 problem: OperationalError = refused(self._address, error)
                 if not str(error).startswith(("LOADING", "MASTERDOWN", "BUSY")):
@@ -112,28 +126,28 @@ class RedisReader:
 
     # -- inside
 
-    def _listen(self, keys: tuple[str, ...], deadline: float | None) -> str | None:
+    def _listen(self, keys: tuple[str, ...], deadline: float | None) -> tuple[str, bytes] | None:
         ear = None if self._deaf else self._take_ear(deadline)
         if ear is None:
             self._deaf = True
             return self._poll(keys, deadline)
         try:
-            key = ear.wait(keys, deadline)
+            woken = ear.wait(keys, deadline)
             ear.unsubscribe(keys)
         except BaseException:
             ear.close()
             raise
         self._give_ear(ear)
-        return key
+        return woken
 
-    def _poll(self, keys: tuple[str, ...], deadline: float | None) -> str | None:
+    def _poll(self, keys: tuple[str, ...], deadline: float | None) -> tuple[str, bytes] | None:
         """Without RESP3 a connection cannot listen and ask: look again and again."""
         pause = _PAUSE_FIRST
         ids = [self._layout.result_id(key) for key in keys]
         while True:
             for key, record in zip(keys, self.get(ids, timeout=self._address.connect_timeout), strict=True):
                 if record is not None and _looks_final(record):
-                    return key
+                    return key, record
             left = pause if deadline is None else deadline - monotonic()
             if left <= 0:
                 return None
@@ -187,20 +201,21 @@ class _Ear:
             return False
         return True
 
-    def wait(self, keys: tuple[str, ...], deadline: float | None) -> str | None:
-        """The first key that has a final record, or is written; None at the deadline."""
+    def wait(self, keys: tuple[str, ...], deadline: float | None) -> tuple[str, bytes] | None:
+        """The first key that has a final record, or is written, with the record; None at the deadline."""
         connection = self._connection
-        connection.send(pack(("SUBSCRIBE", *keys)), monotonic() + self._reply_timeout)
+        subscribe = pack(("SUBSCRIBE", *keys))
         while True:
             for at in range(0, len(keys), _BATCH):
                 page = keys[at : at + _BATCH]
-                connection.send(pack(("MGET", *page)), monotonic() + self._reply_timeout)
+                connection.send(subscribe + pack(("MGET", *page)), monotonic() + self._reply_timeout)
+                subscribe = b""
                 pushed, records = self._until_reply()
                 if pushed is not None:
                     return pushed
                 for key, record in zip(page, records, strict=True):
                     if record is not None and _looks_final(record):
-                        return key
+                        return key, record
             now = monotonic()
             if deadline is not None and now >= deadline:
                 return None
@@ -223,7 +238,7 @@ class _Ear:
     def close(self) -> None:
         self._connection.close()
 
-    def _until_reply(self) -> tuple[str | None, Any]:
+    def _until_reply(self) -> tuple[tuple[str, bytes] | None, Any]:
         """Read up to the reply of a command: a key announced before it, and the reply."""
         pushed = None
         while True:
@@ -241,12 +256,12 @@ class _Ear:
         return reply
 
 
-def _announced(reply: Any) -> str | None:
-    """The key that a push says was written."""
+def _announced(reply: Any) -> tuple[str, bytes] | None:
+    """The key that a push says was written, and the record."""
     if isinstance(reply, hiredis.ReplyError):
         raise reply
     if isinstance(reply, PushNotification) and reply[0] == b"message":
-        return bytes(reply[1]).decode("utf-8", "replace")
+        return bytes(reply[1]).decode("utf-8", "replace"), bytes(reply[2])
     return None
 
 
