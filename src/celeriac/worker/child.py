@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from celeriac.app import trace
 from celeriac.clock import SystemClock
+from celeriac.exceptions import OperationalError
 from celeriac.executors import Executor
 from celeriac.executors.coroutines import CoroutinesExecutor
 from celeriac.executors.inline import InlineExecutor
@@ -291,16 +292,23 @@ class Child:
         while (self._busy() or self._on_its_way()) and time.monotonic() - began < self._grace:  # noqa: ASYNC110 - threads
             await asyncio.sleep(0.01)
         self._drain()
-        await self._within(self.completer.drain(), 5.0)
+        left = self._grace - (time.monotonic() - began)
+        await self._within(self.completer.drain(), min(max(left, 1.0), 5.0))
         rest = [delivery for delivery in held.values() if delivery.token not in self.completer.early]
         if rest:
-            still = "%d tasks still run after %.0f s of grace: they go back to their queues"
+            still = "%d tasks are not finished after %.0f s of grace: they go back to their queues"
             logger.warning(still, len(rest), self._grace)
-            self.completer.put([Completion(settlement=Release(delivery)) for delivery in rest])
-            await self._within(self.completer.drain(), 5.0)
+            # Not through the completer, which may be waiting for a result store that is away.
+            await self._within(self._release(rest), 2.0)
         self._flush_events()
         if self.slot is not None:
             self.slot.pulse(time.monotonic(), self.runner.count)
+
+    async def _release(self, deliveries: Sequence[Delivery]) -> None:
+        try:
+            await self.broker.settle([Release(delivery) for delivery in deliveries])
+        except OperationalError as error:
+            logger.warning("Cannot give back %d tasks, their leases will: %s", len(deliveries), error)
 
     def _busy(self) -> bool:
         executors: list[Executor] = [self.sync, *([self._coroutines] if self._coroutines else [])]
