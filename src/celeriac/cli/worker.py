@@ -103,6 +103,8 @@ def worker(context: Context, /, **options: Any) -> int:
     once; tasks that have not ended go back to their queues.
     """
     app = context.app
+    from msgspec.structs import replace
+
     from celeriac.app.nodenames import node_name
     from celeriac.supervisor.pidfile import PidFile
     from celeriac.supervisor.privileges import drop_privileges
@@ -124,6 +126,7 @@ def worker(context: Context, /, **options: Any) -> int:
             from celeriac.cli.banner import banner
 
             click.echo(banner(node, context.app_name, tasks=options["loglevel"] <= _INFO), color=False)
+        node.options = replace(node.options, quiet=context.quiet)
         return launch(node, ready=lambda: _ready(node))
 
 

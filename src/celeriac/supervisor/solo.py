@@ -48,7 +48,8 @@ def run_solo(app: Celery, options: NodeOptions, *, ready: Callable[[], None] | N
     def stop(signum: int, frame: object) -> None:
         stops.count += 1
         stops.cold = stops.cold or stops.count > 1 or means_cold(signum)
-        say(cold=stops.cold, signum=signum)
+        if not options.quiet:
+            say(cold=stops.cold, signum=signum)
         if stops.count == 1:
             how, name = "Cold" if stops.cold else "Warm", signal.Signals(signum).name
             code = 1 if stops.cold else 0

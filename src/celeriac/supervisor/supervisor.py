@@ -237,7 +237,8 @@ class Supervisor:
         self._interrupts += 1
         if means_cold(signum) or self._interrupts > 1:
             self._cold = True
-        say(cold=self._cold, signum=signum)
+        if not self.options.quiet:
+            say(cold=self._cold, signum=signum)
         if not self._stopping:
             self._stopping = time.monotonic()
 

@@ -38,5 +38,7 @@ class NodeOptions(Struct, frozen=True, kw_only=True):
     log_arguments: bool = False
     log_results: bool = False
     purge: bool = False
+    #: Nothing but log lines (``--quiet``).
+    quiet: bool = False
     pidfile: str | None = None
     statedb: str | None = None
