@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import gc
 import logging
 import os
@@ -32,11 +33,13 @@ from celeriac.worker.standin import StandIn
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
 
-__all__ = ["EX_LOST_PARENT", "fork", "run_agent", "run_child"]
+__all__ = ["END_OF_AGENT", "EX_LOST_PARENT", "fork", "run_agent", "run_child"]
 
 logger = logging.getLogger("celery.worker")
 
 _PR_SET_PDEATHSIG = 1
+#: What ends the agent, when the children are gone and told.
+END_OF_AGENT = signal.SIGUSR2
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 _libc = ctypes.CDLL(None, use_errno=True)
 #: Seconds after which a thread that wants the interpreter gets it: the I/O thread and the task's hand over often.
@@ -148,7 +151,10 @@ def run_agent(app: Celery, options: NodeOptions, owner: str, link: str, notices:
 async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notices: int, slots: Sequence[Slot]) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(END_OF_AGENT, stop.set)
+    # Whoever stops a node may send SIGTERM to its whole process group: the agent stays until the children are settled.
+    said = functools.cache(functools.partial(_say_shutting_down, options))
+    loop.add_signal_handler(signal.SIGTERM, said)
     server = LinkServer(link)
     broker = broker_of(app, owner)
     store = store_of(app)
@@ -177,7 +183,7 @@ async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notic
                 tasks.append(burials)
                 signals.worker_ready.send(sender=agent)
                 await stop.wait()
-                signals.worker_shutting_down.send(sender=options.hostname, sig="SIGTERM", how="Warm", exitcode=0)
+                said()
                 await _finish(agent, burials)
             for task in tasks:
                 task.cancel()
@@ -186,6 +192,10 @@ async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notic
         await broker.close()
         if store is not None:
             await store.close()
+
+
+def _say_shutting_down(options: NodeOptions) -> None:
+    signals.worker_shutting_down.send(sender=options.hostname, sig="SIGTERM", how="Warm", exitcode=0)
 
 
 async def _finish(agent: Agent, burials: asyncio.Task[None]) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from celeriac.app.log import enter_process
-from celeriac.supervisor.process import fork, run_agent, run_child
+from celeriac.supervisor.process import END_OF_AGENT, fork, run_agent, run_child
 from celeriac.supervisor.stop import means_cold, say
 from celeriac.worker.agent import NO_MORE, Died, notice
 from celeriac.worker.options import NodeOptions
@@ -246,11 +246,11 @@ class Supervisor:
         """Cold or overdue: kill the children; the agent goes last, when it has settled what they held."""
         overdue = time.monotonic() - self._stopping > self.options.grace + _MARGIN
         living = [child for child in self._children if child.pid]
-        for child in living:
+        for place in (self._agent, *living):
             # Here and not in the signal handler: a child that is being forked in that moment would never be told.
-            if not child.told:
-                child.told = True
-                self._kill(child, signal.SIGTERM)
+            if not place.told:
+                place.told = True
+                self._kill(place, signal.SIGTERM)
         if self._cold or overdue:
             for child in living:
                 child.ended = True
@@ -258,7 +258,7 @@ class Supervisor:
         if not living and self._agent.pid and not self._agent.over_limit:
             self._agent.over_limit = time.monotonic()
             os.write(self._notices_write, NO_MORE)
-            self._kill(self._agent, signal.SIGTERM)
+            self._kill(self._agent, END_OF_AGENT)
         elif self._agent.over_limit and time.monotonic() - self._agent.over_limit > _MARGIN:
             self._kill(self._agent, signal.SIGKILL)
 

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from celeriac.supervisor import supervisor as module
+from celeriac.supervisor.process import END_OF_AGENT
 from celeriac.supervisor.supervisor import Supervisor
 from celeriac.worker.agent import NO_MORE, Died
 from celeriac.worker.options import NodeOptions
@@ -299,14 +300,15 @@ def test_warm(bench: Bench) -> None:
     made._on_stop(signal.SIGTERM, None)
     made._press()
     made._press()
-    assert bench.kills == [("child-1", signal.SIGTERM), ("child-2", signal.SIGTERM)]
+    told = ("agent", "child-1", "child-2")
+    assert bench.kills == [(name, signal.SIGTERM) for name in told], "each hears of it once"
     for child in (bench.first, *bench.others):
         bench.dies(child, 0)
     assert not made._finished()
     bench.told()
     made._press()
     made._press()
-    assert bench.kills[2:] == [("agent", signal.SIGTERM)]
+    assert bench.kills[3:] == [("agent", END_OF_AGENT)]
     assert os.read(made._notices_read, 100) == NO_MORE
     bench.dies(bench.agent, 0)
     assert made._finished()
