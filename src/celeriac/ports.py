@@ -12,10 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from celeriac.model.chord import Closing, Gathered, NewChord, Part
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Completion, Settlement, StoredResult, Verdict
 
 __all__ = [
+    "CHORD_DONE",
+    "CHORD_LOOK",
     "AdapterOptions",
     "Broker",
     "Bus",
@@ -64,6 +67,8 @@ class AdapterOptions(Struct, frozen=True, kw_only=True):
     #: Most connections a blocking adapter keeps.
     pool_limit: int = 10
     max_message_bytes: int = 32 * 1024 * 1024
+    #: How long the one who completes a chord has to send its body before another may.
+    chord_token: float = 10.0
     #: ``broker_transport_options`` or ``result_backend_transport_options`` as given.
     transport: Mapping[str, Any] = {}
     #: Time zone name for naive times in messages.
@@ -194,8 +199,16 @@ class Unified(Protocol):
     """Broker and result store on one server: finish plans atomically, many at a time."""
 
     async def finish(self, completions: Sequence[Completion]) -> Sequence[Verdict]:
-        """Per completion: nothing when the token is gone (FENCED); else publish, store and settle in one atomic step.
-        Verdicts come in the order of the completions; one that cannot be written does not disturb the others."""
+        """Per completion: nothing when the delivery's token or that of the chord to close is gone (FENCED); else open
+        chords, publish, store, join, close and settle in one atomic step. Verdicts come in the order of the
+        completions; one that cannot be written does not disturb the others.
+
+        A completion whose parts make chords complete takes their tokens, as ``ResultStore.join`` does with the
+        delivery's token as ``token``, and is not settled: COMPLETES. Tried again, because the answer was lost, it
+        COMPLETES again, and where answers can be lost its follow-ups are not published a second time. When several
+        completions of one call join the same chord, the last of them completes it. A ``Hold`` without a delivery has no
+        token of its own: its parts complete nothing here, the sweeper finds them (``ResultStore.overdue``).
+        """
         ...
 
 
@@ -224,6 +237,51 @@ class ResultStore(Protocol):
     async def sweep(self) -> int:
         """Drop expired records where the server does not do so itself; returns how many."""
         ...
+
+    # -- chords: model/chord.py has the values
+
+    async def open_chords(self, chords: Sequence[NewChord]) -> None:
+        """Write chords before their members are sent. A chord that is there begins anew: whatever was joined or done
+        under that id is forgotten, but not its members' ``grow``."""
+        ...
+
+    async def join(self, parts: Sequence[Part], *, token: str) -> Sequence[str]:
+        """Add members to their chords, each ``(id, index)`` once: a later value of the same member is dropped. A member
+        that is added makes its chord wait for ``Part.grows`` more. Parts that come before their chord is opened are
+        kept; parts of a chord that is done are dropped, and so are those without a body of a chord that nobody opened.
+        The life time of an opened chord is its own; ``Part.expires`` counts before that.
+
+        Returns the ids of the chords that are complete now, were it by earlier calls, and whose token the caller holds
+        from now on. Another one gets it when the holder's time is over (``AdapterOptions.chord_token`` seconds), or,
+        where deliveries are on the same server, as soon as the delivery of that token is settled or restored. Who
+        holds it already gets it again."""
+        ...
+
+    async def gather(self, chord: str, *, token: str) -> Gathered | None:
+        """The complete chord, when ``token`` holds it; else None. Renews the token's time."""
+        ...
+
+    async def close_chord(self, closing: Closing) -> bool:
+        """Forget the chord's members and remember for ``CHORD_DONE`` seconds that it is done, when the token still
+        holds it; False when it does not, and nothing changes. For stores that are not the broker's server."""
+        ...
+
+    async def grow_chord(self, chord: str, by: int) -> None:
+        """The chord waits for so many members more (``Task.add_to_chord``)."""
+        ...
+
+    async def overdue(self, *, token: str, limit: int = 10) -> Sequence[Gathered]:
+        """Complete chords that nobody is about to close, found without any of their members: takes their tokens, as
+        ``join`` does (``token`` is new, and none of a delivery). Any number of sweepers at once do no harm; cheap when
+        there are none. A chord is looked at for
+        the first time ``AdapterOptions.chord_token`` seconds after it was opened or first joined, then that long after
+        its token was taken, and every ``CHORD_LOOK`` seconds while it is incomplete."""
+        ...
+
+
+#: Seconds between two looks at an incomplete chord, and for which a closed chord refuses late members.
+CHORD_LOOK = 30.0
+CHORD_DONE = 300.0
 
 
 class Publisher(Protocol):
@@ -267,12 +325,32 @@ class Reader(Protocol):
 
     def forget(self, ids: Sequence[str], *, timeout: float) -> None: ...
 
+    def open_chords(self, chords: Sequence[NewChord], *, timeout: float) -> None:
+        """As ``ResultStore.open_chords``."""
+        ...
+
+    def grow_chord(self, chord: str, by: int, *, timeout: float) -> None:
+        """As ``ResultStore.grow_chord``."""
+        ...
+
+    def save_group(self, group: str, body: bytes, *, expires: float | None, timeout: float) -> None:
+        """Keep a group's result tuple (``GroupResult.save``), under Celery's key where the server has Celery's
+        layout; ``expires`` in seconds, None: for ever."""
+        ...
+
+    def load_group(self, group: str, *, timeout: float) -> bytes | None:
+        """What ``save_group`` has kept."""
+        ...
+
+    def drop_group(self, group: str, *, timeout: float) -> None:
+        """Forget what ``save_group`` has kept."""
+        ...
+
     def close(self) -> None:
         """Give the connections back. Idempotent; a later call connects anew."""
         ...
 
 
-@runtime_checkable
 @runtime_checkable
 class Bus(Protocol):
     """Fan-out for events and remote control on Celery's wire: lossy, never durable. Used by workers.

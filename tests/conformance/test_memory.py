@@ -20,6 +20,7 @@ class MemoryHarness(Harness):
     adapter = memory
     between_processes = False
     lease = 30.0
+    leaps = True
     examples = 150
     shrinks = True
     unit = 1.0

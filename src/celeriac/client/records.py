@@ -9,7 +9,7 @@ import builtins
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -53,28 +53,24 @@ def wait(
     conf: Any,
     *,
     timeout: float | None,
-    others: Sequence[str] = (),
     interval: float | None = None,
     on_change: Callable[[str], None] | None = None,
 ) -> Meta:
     """The record of a task once it is terminal.
 
-    ``on_change`` is called with the id when one of the ``others`` or the task itself has changed, and with ``""`` each
-    ``interval`` seconds; what it raises ends the wait. Raises ``TimeoutError`` after ``timeout`` seconds.
+    ``on_change`` is called with the id when the record has changed, and with ``""`` each ``interval`` seconds; what it
+    raises ends the wait. Raises ``TimeoutError`` after ``timeout`` seconds.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    ids = (task_id, *others)
+    ids = (task_id,)
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if interval is not None:
             left = interval if left is None else min(left, interval)
         changed = reader.wait(ids, timeout=left)
-        if changed is None or changed == task_id:
-            meta = fetch(reader, task_id, conf)
-            if meta is not None and meta["status"] in READY_STATES:
-                return meta
-        else:
-            ids = tuple(known for known in ids if known != changed)
+        meta = fetch(reader, task_id, conf)
+        if meta is not None and meta["status"] in READY_STATES:
+            return meta
         if on_change is not None:
             on_change(changed or "")
         if deadline is not None and time.monotonic() >= deadline:

@@ -176,6 +176,10 @@ def _file_of(main: str) -> str | None:
 def adapter_options(conf: Conf, *, owner: str = "") -> AdapterOptions:
     """What a broker adapter is told; ``owner`` names the child that claims."""
     transport = conf.broker_transport_options
+    ordered = conf.result_backend_transport_options.get("result_chord_ordered")
+    if ordered is not None:
+        # Where broker and results are one server the broker's adapter writes both.
+        transport = {**transport, "result_chord_ordered": ordered}
     return AdapterOptions(
         owner=owner,
         lease=float(conf.seconds("worker_lease") or 30.0),

@@ -117,7 +117,7 @@ class Sender:
         if found is not None:
             return found
         given = dict(options)
-        to = router.resolve(given, name, args, kwargs, task)
+        to = router.resolve(given, given.get("route_name") or name, args, kwargs, task)
         queues = (to.queue,) if not to.exchange else router.queues.bound_to(to.exchange, to.routing_key)
         if not queues:
             raise QueueNotFound(

@@ -47,7 +47,9 @@ class RetryAsked(Struct, frozen=True):
 
 
 class Ignored(Struct, frozen=True):
-    """The task raised Ignore."""
+    """The task raised Ignore; ``replaced``: another one goes on in its place."""
+
+    replaced: bool = False
 
 
 class Rejected(Struct, frozen=True):
@@ -88,15 +90,18 @@ class Discarded(Struct, frozen=True):
 
 
 class Repeated(Struct, frozen=True):
-    """A redelivered message whose result record shows that it was already done."""
+    """A redelivered message whose result record shows that it was already done: the record's state and encoded
+    result."""
+
+    state: str | None = None
+    result: Any = None
 
 
 class Unstarted(Struct, frozen=True):
     """Claimed but not run to its end here: it goes back uncounted.
 
     ``orphaned``: its child died, so it may have run all the same, and is shown as redelivered. ``suspect``: nobody
-    knows
-    what its child died of.
+    knows what its child died of.
     """
 
     suspect: bool = False

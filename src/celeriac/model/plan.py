@@ -25,6 +25,7 @@ from celeriac.model.message import Delivery, Malformed, Marks
 from celeriac.model.options import TaskOptions
 from celeriac.model.outcome import Embed
 from celeriac.model.settle import Accept, DeadLetter, DeadReason, Release, Settlement
+from celeriac.model.workflow import Abandoned, Join, abandoned, joins_of
 
 __all__ = ["UNKNOWN_TASK_RETRY", "Plan", "Send", "plan"]
 
@@ -55,6 +56,12 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     traceback: str | None = None
     sends: tuple[Send, ...] = ()
     event: str | None = None
+    #: What chords are told.
+    joins: tuple[Join, ...] = ()
+    #: Tasks that will never run because of this end. They are stored with ``value`` in the state ``ends``, whether or
+    #: not this one stores its own.
+    abandoned: tuple[Abandoned, ...] = ()
+    ends: str = ""
 
 
 def plan(
@@ -88,6 +95,14 @@ class _Context(Struct, frozen=True, kw_only=True):
     worker: str
     park: float
 
+    def ends_workflow(self, state: str, exc: BaseException) -> tuple[tuple[Abandoned, ...], tuple[Join, ...]]:
+        """The steps behind this one, which will never run, and what chords are told."""
+        message, embed = self.delivery.message, self.embed
+        if embed is None and isinstance(message, Malformed):
+            return (), ()
+        behind = abandoned(embed.chain) if embed is not None and embed.chain else ()
+        return behind, joins_of(message, embed, state, exc, behind)
+
     def dead(self, reason: DeadReason, detail: str, exc: BaseException | None = None, tb: str = "") -> DeadLetter:
         return DeadLetter(
             delivery=self.delivery,
@@ -109,6 +124,7 @@ def _succeeded(delivery: Delivery, outcome: o.Success, options: TaskOptions, emb
         value=outcome.value,
         sends=_follow_ups(delivery, outcome.value, embed) if embed is not None else (),
         event="succeeded",
+        joins=joins_of(message, embed, states.SUCCESS, outcome.value) if embed is not None and embed.chord else (),
     )
 
 
@@ -136,14 +152,18 @@ def _failure(context: _Context, exc: BaseException, traceback: str, reason: Dead
     options, delivery = context.options, context.delivery
     expected = bool(options.throws) and isinstance(exc, options.throws) and reason is DeadReason.FAILED
     ignored = options.ignore_result or _ignores(delivery.message)
-    stored = not ignored or options.store_errors_even_if_ignored
+    stored = (not ignored or options.store_errors_even_if_ignored) and not isinstance(delivery.message, Malformed)
+    behind, joins = context.ends_workflow(states.FAILURE, exc)
     return Plan(
         settlement=Accept(delivery) if expected else context.dead(reason, detail, exc, traceback),
-        state=states.FAILURE if stored and not isinstance(delivery.message, Malformed) else None,
+        state=states.FAILURE if stored else None,
         value=exc,
         traceback=traceback or None,
         sends=_errbacks(context),
         event="failed",
+        joins=joins,
+        abandoned=behind,
+        ends=states.FAILURE,
     )
 
 
@@ -168,7 +188,12 @@ def _retried(context: _Context, outcome: o.RetryAsked) -> Plan:
 
 
 def _ignored(context: _Context, outcome: o.Ignored) -> Plan:
-    return Plan(settlement=Accept(context.delivery))
+    """The task stores nothing; who waits for what is behind it, or for the chord it was part of, must hear of it."""
+    if outcome.replaced:
+        return Plan(settlement=Accept(context.delivery))
+    exc = TaskRevokedError("ignored")
+    behind, joins = context.ends_workflow(states.REVOKED, exc)
+    return Plan(settlement=Accept(context.delivery), value=exc, joins=joins, abandoned=behind, ends=states.REVOKED)
 
 
 def _rejected(context: _Context, outcome: o.Rejected) -> Plan:
@@ -176,22 +201,31 @@ def _rejected(context: _Context, outcome: o.Rejected) -> Plan:
         return Plan(settlement=Release(context.delivery, back=True), event="rejected")
     options, exc = context.options, Reject(outcome.reason, False)
     stored = not (options.ignore_result or _ignores(context.delivery.message)) or options.store_errors_even_if_ignored
+    behind, joins = context.ends_workflow(states.FAILURE, exc)
     return Plan(
         settlement=context.dead(DeadReason.REJECTED, f"rejected by the task: {outcome.reason}", exc),
         # It will not run again, so whoever waits for its result must hear of it.
         state=states.FAILURE if stored else None,
         value=exc,
         event="rejected",
+        joins=joins,
+        abandoned=behind,
+        ends=states.FAILURE,
     )
 
 
 def _revoked(context: _Context, outcome: o.Revoked) -> Plan:
     stored = not (context.options.ignore_result or _ignores(context.delivery.message))
+    exc = TaskRevokedError(outcome.reason)
+    behind, joins = context.ends_workflow(states.REVOKED, exc)
     return Plan(
         settlement=Accept(context.delivery),
         state=states.REVOKED if stored else None,
-        value=TaskRevokedError(outcome.reason),
+        value=exc,
         event="revoked",
+        joins=joins,
+        abandoned=behind,
+        ends=states.REVOKED,
     )
 
 
@@ -231,7 +265,13 @@ def _discarded(context: _Context, outcome: o.Discarded) -> Plan:
 
 
 def _repeated(context: _Context, outcome: o.Repeated) -> Plan:
-    return Plan(settlement=Accept(context.delivery))
+    """Done by an earlier delivery, which may have died before it told the chord: told again, it counts once."""
+    delivery = context.delivery
+    if outcome.state is None or outcome.state == states.RETRY:
+        return Plan(settlement=Accept(delivery))
+    behind = abandoned(context.embed.chain) if context.embed and outcome.state != states.SUCCESS else ()
+    joins = joins_of(delivery.message, context.embed, outcome.state, outcome.result, behind)
+    return Plan(settlement=Accept(delivery), joins=joins)
 
 
 def _unstarted(context: _Context, outcome: o.Unstarted) -> Plan:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from celeriac.model.chord import Closing, NewChord, Part
 from celeriac.model.message import Delivery, Marks, Message
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Completion",
     "DeadLetter",
     "DeadReason",
+    "Hold",
     "Release",
     "Settlement",
     "StoredResult",
@@ -38,6 +40,15 @@ class Accept(Struct, frozen=True, gc=False):
     """Done: the message is forgotten."""
 
     delivery: Delivery
+
+
+class Hold(Struct, frozen=True, gc=False):
+    """Not over yet: the delivery stays leased, and only who holds it may write.
+
+    Without a delivery anybody may: the sweeper's word, and that of a task that was acknowledged before it ran.
+    """
+
+    delivery: Delivery | None = None
 
 
 class Release(Struct, frozen=True, gc=False):
@@ -67,6 +78,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     at: float = 0.0
 
 
+#: What ends a delivery; ``Hold`` does not, and is for ``finish`` alone.
 Settlement = Accept | Release | DeadLetter
 
 
@@ -84,19 +96,35 @@ class StoredResult(Struct, frozen=True, gc=False):
 
 
 class Completion(Struct, frozen=True, kw_only=True, gc=False):
-    """Everything one plan wants written, in the order *publish → store → settle*."""
+    """Everything one plan wants written, in the order *open chords → publish → store → join → close → settle*."""
 
-    settlement: Settlement
+    settlement: Settlement | Hold
     #: Follow-ups: encoded messages with frozen ids.
     publish: Sequence[Message] = ()
     result: StoredResult | None = None
+    #: Records of other tasks: those that will never run because of this end.
+    others: Sequence[StoredResult] = ()
+    #: Chords whose members are among ``publish``.
+    opens: Sequence[NewChord] = ()
+    #: Chords that this end counts for.
+    parts: Sequence[Part] = ()
+    #: The chord whose body is among ``publish``; nothing at all is written when its token was lost.
+    closes: Closing | None = None
+
+    @property
+    def ending(self) -> Settlement:
+        """The settlement of a completion that ends a delivery: of any but a ``Hold``."""
+        return self.settlement  # type: ignore[return-value]
 
 
 class Verdict(StrEnum):
     """What became of a completion that was to be written atomically."""
 
     DONE = "done"
-    #: The lease was gone: nothing was written.
+    #: All is written, but the delivery is still leased: its parts completed chords, whose tokens (the delivery's) are
+    #: now held. ``ResultStore.gather`` tells which.
+    COMPLETES = "completes"
+    #: The lease, or the token of the chord to close, was gone: nothing was written.
     FENCED = "fenced"
     #: Nothing was written; it has to be written step by step.
     STEPWISE = "stepwise"

@@ -15,6 +15,7 @@ from celeriac.brokers.memory.results import Watcher
 from celeriac.brokers.memory.shared import Server
 from celeriac.codec.envelope import new_id
 from celeriac.codec.json import dumps, loads
+from celeriac.model.chord import NewChord
 from celeriac.model.message import Message
 from celeriac.model.settle import StoredResult
 from celeriac.ports import AdapterOptions, Depth
@@ -47,10 +48,11 @@ class MemoryPublisher:
 
 
 class MemoryReader:
-    """Results for ``.get()``."""
+    """Results for ``.get()``, and what the senders of groups and chords write."""
 
     def __init__(self, server: Server, options: AdapterOptions) -> None:
         self._server = server
+        self._chord_token = options.chord_token
 
     def get(self, ids: Sequence[str], *, timeout: float) -> Sequence[bytes | None]:
         """See ``Reader.get``."""
@@ -84,8 +86,39 @@ class MemoryReader:
         with self._server.lock:
             self._server.results.forget(ids)
 
+    def open_chords(self, chords: Sequence[NewChord], *, timeout: float) -> None:
+        """See ``Reader.open_chords``."""
+        server = self._server
+        with server.lock:
+            tick = server.clock.monotonic()
+            for chord in chords:
+                server.chords.open(chord, tick, self._chord_token)
+
+    def grow_chord(self, chord: str, by: int, *, timeout: float) -> None:
+        """See ``Reader.grow_chord``."""
+        server = self._server
+        with server.lock:
+            server.chords.grow(chord, by, server.clock.monotonic())
+
+    def save_group(self, group: str, body: bytes, *, expires: float | None, timeout: float) -> None:
+        """See ``Reader.save_group``."""
+        self.put([StoredResult(_saved(group), body, True, expires)], timeout=timeout)
+
+    def load_group(self, group: str, *, timeout: float) -> bytes | None:
+        """See ``Reader.load_group``."""
+        return self.get([_saved(group)], timeout=timeout)[0]
+
+    def drop_group(self, group: str, *, timeout: float) -> None:
+        """See ``Reader.drop_group``."""
+        self.forget([_saved(group)], timeout=timeout)
+
     def close(self) -> None:
         """See ``Reader.close``."""
+
+
+def _saved(group: str) -> str:
+    """Under what a group is kept among the records: no task has such an id."""
+    return f"\0group\0{group}"
 
 
 class MemoryCaller:

@@ -5,7 +5,7 @@ Every step is taken under the server's lock, without waiting; only an empty clai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,7 +18,7 @@ from celeriac.codec.envelope import delivery, encode, remark
 from celeriac.codec.json import dumps
 from celeriac.exceptions import OperationalError
 from celeriac.model.message import Delivery, Message
-from celeriac.model.settle import Accept, Completion, DeadLetter, Release, Settlement, Verdict
+from celeriac.model.settle import Accept, Completion, DeadLetter, Hold, Release, Settlement, Verdict
 from celeriac.ports import AdapterOptions, DeadRecord, Depth
 
 __all__ = ["MemoryBroker", "publish"]
@@ -142,22 +142,62 @@ class MemoryBroker:
     async def finish(self, completions: Sequence[Completion]) -> Sequence[Verdict]:
         """See ``Unified.finish``."""
         encoded = [_encoded_or_none(completion.publish) for completion in completions]
-        verdicts: list[Verdict] = []
+        verdicts = [Verdict.FENCED] * len(completions)
+        #: Those that joined chords end when all have joined; their tokens are good for no other end meanwhile.
+        joining: list[int] = []
+        ending: set[str] = set()
+        front: list[Lease] = []
         with self._locked() as server:
-            front: list[Lease] = []
-            for completion, messages in zip(completions, encoded, strict=True):
-                if completion.settlement.delivery.token not in server.queues.leases:
-                    verdicts.append(Verdict.FENCED)
-                elif messages is None:
-                    verdicts.append(Verdict.STEPWISE)
-                else:
-                    _add(server, messages)
-                    if completion.result is not None:
-                        server.results.put(completion.result, server.clock.monotonic())
-                    self._end(completion.settlement, front)
-                    verdicts.append(Verdict.DONE)
+            for index, (completion, messages) in enumerate(zip(completions, encoded, strict=True)):
+                if self._is_fenced(completion, ending):
+                    continue
+                if messages is None:
+                    verdicts[index] = Verdict.STEPWISE
+                    continue
+                self._write(completion, messages)
+                verdicts[index] = Verdict.DONE
+                settlement = completion.settlement
+                if completion.parts and settlement.delivery is not None:
+                    joining.append(index)
+                    if not isinstance(settlement, Hold):
+                        ending.add(settlement.delivery.token)
+                elif not isinstance(settlement, Hold):
+                    self._end(settlement, front)
+            for index, chords in _last_to_join(completions, joining).items():
+                settlement = completions[index].settlement
+                if settlement.delivery is not None and self._complete(chords, settlement.delivery.token):
+                    verdicts[index] = Verdict.COMPLETES
+                elif not isinstance(settlement, Hold):
+                    self._end(settlement, front)
             server.queues.to_front(front)
         return verdicts
+
+    def _is_fenced(self, completion: Completion, ending: Container[str]) -> bool:
+        server, delivery, closes = self._server, completion.settlement.delivery, completion.closes
+        if delivery is not None and (delivery.token not in server.queues.leases or delivery.token in ending):
+            return True
+        return closes is not None and not server.chords.holds(closes, server.clock.monotonic())
+
+    def _write(self, completion: Completion, messages: Sequence[_Encoded]) -> None:
+        """All that a completion wants, but for its settlement."""
+        server, tick, wait = self._server, self._server.clock.monotonic(), self._options.chord_token
+        for chord in completion.opens:
+            server.chords.open(chord, tick, wait)
+        if messages:
+            _add(server, messages)
+        if completion.result is not None:
+            server.results.put(completion.result, tick)
+        for record in completion.others:
+            server.results.put(record, tick)
+        for part in completion.parts:
+            server.chords.join(part, tick, wait)
+        if completion.closes is not None:
+            server.chords.close(completion.closes, tick)
+
+    def _complete(self, chords: Sequence[str], token: str) -> bool:
+        """Take the tokens of those chords that are complete; whether there was one."""
+        server, tick, wait = self._server, self._server.clock.monotonic(), self._options.chord_token
+        return any([server.chords.take(chord, token, tick, wait) for chord in chords])
 
     def _end(self, settlement: Settlement, front: list[Lease]) -> bool:
         """End one lease; what goes to the front of its queue is collected in ``front``. False when it is not held."""
@@ -256,6 +296,15 @@ def _encoded_or_none(messages: Sequence[Message]) -> list[_Encoded] | None:
         return _encoded(messages) if messages else []
     except (TypeError, ValueError):
         return None  # written step by step, it raises for the one plan that it belongs to
+
+
+def _last_to_join(completions: Sequence[Completion], joining: Sequence[int]) -> dict[int, list[str]]:
+    """The chords that each of ``joining`` was the last to join."""
+    last = {part.chord: index for index in joining for part in completions[index].parts}
+    chords: dict[int, list[str]] = {index: [] for index in joining}
+    for chord, index in last.items():
+        chords[index].append(chord)
+    return chords
 
 
 def _dead_record(settlement: DeadLetter, lease: Lease, key: str, now: float) -> DeadRecord:

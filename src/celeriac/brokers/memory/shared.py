@@ -1,7 +1,7 @@
 """What all users of one ``memory://`` name share, and the table of names.
 
-One lock guards queues, results and topics, so that finishing a plan is one atomic step. No user code and nothing slow
-runs under it. Called by the classes behind the ports; knows nothing of tasks.
+One lock guards queues, results, chords and topics, so that finishing a plan is one atomic step. No user code and
+nothing slow runs under it. Called by the classes behind the ports; knows nothing of tasks.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import threading
 from urllib.parse import urlsplit
 
+from celeriac.brokers.memory.chords import Chords
 from celeriac.brokers.memory.queues import Queues
 from celeriac.brokers.memory.results import Results
 from celeriac.brokers.memory.topics import Topics
@@ -22,7 +23,7 @@ __all__ = ["Server", "drop", "server"]
 class Server:
     """One name: the state, its lock and its clock."""
 
-    __slots__ = ("clock", "lock", "name", "queues", "results", "topics", "traits")
+    __slots__ = ("chords", "clock", "lock", "name", "queues", "results", "topics", "traits")
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.name = name
@@ -30,6 +31,7 @@ class Server:
         self.lock = threading.Lock()
         self.queues = Queues()
         self.results = Results()
+        self.chords = Chords(self.queues.leases)
         self.topics = Topics()
         self.traits = Traits(durable=False, native_delay=True, server=("memory", name))
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from celeriac.brokers.memory.shared import Server
 from celeriac.exceptions import OperationalError
+from celeriac.model.chord import Closing, Gathered, NewChord, Part
 from celeriac.model.settle import StoredResult
 from celeriac.ports import AdapterOptions
 
@@ -14,11 +15,12 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
-    """One worker's view of the result records."""
+    """One worker's view of result records and chords."""
 
     def __init__(self, server: Server, options: AdapterOptions) -> None:
         self.traits = server.traits
         self._server = server
+        self._wait = options.chord_token
         self._is_open = False
 
     async def open(self) -> None:
@@ -57,4 +59,43 @@ class MemoryStore:
     async def sweep(self) -> int:
         """See ``ResultStore.sweep``."""
         with self._locked() as server:
-            return server.results.sweep(server.clock.monotonic())
+            tick = server.clock.monotonic()
+            return server.results.sweep(tick) + server.chords.sweep(tick)
+
+    # -- chords ------------------------------------------------------------------------------------------------------
+
+    async def open_chords(self, chords: Sequence[NewChord]) -> None:
+        """See ``ResultStore.open_chords``."""
+        with self._locked() as server:
+            tick = server.clock.monotonic()
+            for chord in chords:
+                server.chords.open(chord, tick, self._wait)
+
+    async def join(self, parts: Sequence[Part], *, token: str) -> Sequence[str]:
+        """See ``ResultStore.join``."""
+        with self._locked() as server:
+            tick = server.clock.monotonic()
+            for part in parts:
+                server.chords.join(part, tick, self._wait)
+            joined = dict.fromkeys(part.chord for part in parts)
+            return [chord for chord in joined if server.chords.take(chord, token, tick, self._wait)]
+
+    async def gather(self, chord: str, *, token: str) -> Gathered | None:
+        """See ``ResultStore.gather``."""
+        with self._locked() as server:
+            return server.chords.gather(chord, token, server.clock.monotonic(), self._wait)
+
+    async def close_chord(self, closing: Closing) -> bool:
+        """See ``ResultStore.close_chord``."""
+        with self._locked() as server:
+            return server.chords.close(closing, server.clock.monotonic())
+
+    async def grow_chord(self, chord: str, by: int) -> None:
+        """See ``ResultStore.grow_chord``."""
+        with self._locked() as server:
+            server.chords.grow(chord, by, server.clock.monotonic())
+
+    async def overdue(self, *, token: str, limit: int = 10) -> Sequence[Gathered]:
+        """See ``ResultStore.overdue``."""
+        with self._locked() as server:
+            return server.chords.overdue(token, limit, server.clock.monotonic(), self._wait)

@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
+from celeriac.brokers.redis.chords import Concerned, life, member, settings
 from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
 from celeriac.codec.json import encode_hook
 from celeriac.model.message import Delivery, Malformed, Message
-from celeriac.model.settle import Accept, Completion, DeadLetter, Release, Settlement, StoredResult
+from celeriac.model.settle import Accept, Completion, DeadLetter, Hold, Release, Settlement, StoredResult
 from celeriac.ports import DeadRecord
 
 __all__ = ["Endings", "dead_record", "postings", "result_args"]
@@ -26,9 +27,10 @@ class Endings:
     ``settle`` refuses as a whole (``strict``); ``finish`` leaves out what cannot be done.
     """
 
-    def __init__(self, layout: Layout, *, strict: bool) -> None:
+    def __init__(self, layout: Layout, *, strict: bool, chord_token: float = 0.0) -> None:
         self._layout = layout
         self._strict = strict
+        self._chord_token = chord_token
         self._now = time.time()
         self._results: list[str] = []
         self._lists: dict[str, int] = {}
@@ -38,28 +40,66 @@ class Endings:
         #: Where a number of a list or schedule stands, counted within its kind: keys are numbered when all are known.
         self._list_places: list[int] = []
         self._schedule_places: list[int] = []
+        #: None as long as every delivery ends and no chord hears of it.
+        self._concerned: Concerned | None = None
 
     def add(self, completion: Completion) -> None:
         """Add one. Raises ``TypeError`` or ``ValueError``, adding nothing, when it cannot be encoded."""
         settlement = completion.settlement
+        kind = type(settlement)
         texts = [envelope.encode(message) for message in completion.publish] if completion.publish else ()
-        back = b"" if type(settlement) is Accept else _text_back(settlement)
-        args, result = self._args, completion.result
-        actions = len(texts) + (result is not None) + (type(settlement) is not Accept)
-        args += (settlement.delivery.token, actions)
+        back = b"" if kind is Accept else _text_back(settlement)
+        args, result, others = self._args, completion.result, completion.others
+        actions = len(texts) + (result is not None) + len(others) + (kind is not Accept and kind is not Hold)
+        if completion.parts or completion.opens or completion.closes is not None or kind is Hold:
+            before, parts = self._chord_actions(completion)
+            delivery = settlement.delivery
+            args += ("" if delivery is None else delivery.token, actions + (len(before) + len(parts)) // 4)
+            args += before
+        else:
+            parts = None
+            args += (settlement.delivery.token, actions)  # type: ignore[union-attr]  # no Hold
         for message, text in zip(completion.publish, texts, strict=True):
             self._put(message.queue, message, text, "L", message.due)
         if result is not None:
-            self._results.append(self._layout.result(result.id))
-            number = len(self._layout.fixed) + len(self._results)
-            args += ("S" if result.terminal else "s", number, result.body, _life(result.expires))
+            self._store(result)
+        if others:
+            for record in others:
+                self._store(record)
+        if parts is not None:
+            args += parts
         if isinstance(settlement, Release):
-            delivery, way = settlement.delivery, "L" if settlement.back else "R"
-            self._put(delivery.queue, delivery.message, back, way, settlement.due)
+            way = "L" if settlement.back else "R"
+            self._put(settlement.delivery.queue, settlement.delivery.message, back, way, settlement.due)
         elif isinstance(settlement, DeadLetter):
-            member = f"{envelope.new_id()}:{settlement.delivery.queue}"
+            letter = f"{envelope.new_id()}:{settlement.delivery.queue}"
             self._deaths = True
-            args += ("D", _score(settlement.at or self._now), member, back)
+            args += ("D", _score(settlement.at or self._now), letter, back)
+
+    def _chord_actions(self, completion: Completion) -> tuple[list[Any], list[Any]]:
+        """What a completion has to do with chords: what stands in front of its other actions, and its parts."""
+        if self._concerned is None:
+            self._concerned = Concerned(self._layout)
+        number = self._concerned.number
+        stays = type(completion.settlement) is Hold
+        before: list[Any] = ["H", "stay" if stays else "end", "1" if completion.parts else "", ""]
+        if completion.closes is not None:
+            before += ("C", number(completion.closes.chord), completion.closes.token, "")
+        for chord in completion.opens:
+            before += ("O", number(chord.id), chord.size, life(chord.expires))
+            before += ("o", number(chord.id), chord.body, chord.shape)
+        parts: list[Any] = []
+        for part in completion.parts:
+            chord_number = self._concerned.part(part)
+            parts += ("J" if part.body else "j", chord_number, member(part), part.value)
+            if part.grows:
+                parts += ("G", chord_number, part.grows, "")
+        return before, parts
+
+    def _store(self, result: StoredResult) -> None:
+        self._results.append(self._layout.result(result.id))
+        number = len(self._layout.fixed) + len(self._results)
+        self._args += ("S" if result.terminal else "s", number, result.body, life(result.expires))
 
     def _put(self, queue: str, message: Message | Malformed, text: bytes, way: str, due: float | None) -> None:
         args, layout = self._args, self._layout
@@ -85,7 +125,13 @@ class Endings:
             args[at] += first
         keys += map(layout.schedule, self._schedules)
         mode = "strict" if self._strict else "each"
-        return keys, [len(self._lists), len(self._schedules), *self._schedules, mode, int(self._deaths), *args]
+        head: list[Word] = [len(self._lists), len(self._schedules), *self._schedules, mode, int(self._deaths)]
+        concerned = self._concerned
+        if concerned is None:
+            return keys, [*head, "", *args]
+        keys += (layout.chords, *concerned.keys())
+        head += (len(concerned), *settings(layout, self._chord_token), *concerned.heads())
+        return keys, [*head, *args]
 
 
 def postings(layout: Layout, messages: Sequence[Message], *, schedule: bool) -> tuple[list[str], list[Word]]:
@@ -115,7 +161,7 @@ def result_args(layout: Layout, results: Iterable[StoredResult]) -> tuple[list[s
     args: list[Word] = []
     for result in results:
         keys.append(layout.result(result.id))
-        args += (result.body, _life(result.expires), "1" if result.terminal else "0")
+        args += (result.body, life(result.expires), "1" if result.terminal else "0")
     return keys, args
 
 
@@ -129,11 +175,6 @@ def dead_record(key: str, text: bytes) -> DeadRecord:
         return DeadRecord(**{**_BLANK, "key": key, "detail": f"unreadable record: {error}", "raw": text})
 
 
-def _life(seconds: float | None) -> Word:
-    """A life time for SET PX: milliseconds, at least one; "" for ever."""
-    return "" if seconds is None else max(1, round(seconds * 1000))
-
-
 _BLANK: dict[str, Any] = {
     "key": "", "id": "", "task": "", "queue": "", "reason": "", "detail": "", "exception": "", "traceback": "",
     "worker": "", "at": 0.0, "crashes": 0, "raw": b"",
@@ -145,8 +186,10 @@ def _score(due: float) -> str:
     return f"{due:.6f}"
 
 
-def _text_back(settlement: Settlement) -> bytes:
+def _text_back(settlement: Settlement | Hold) -> bytes:
     """What a settlement writes: the message again, or the record of its death."""
+    if isinstance(settlement, Hold):
+        return b""
     if isinstance(settlement, DeadLetter):
         return _record(settlement)
     if isinstance(settlement, Release) and settlement.marks is not None:

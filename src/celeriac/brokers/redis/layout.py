@@ -14,6 +14,13 @@ Pure: no connection. The one place that knows prefix, separator and priority ste
 ``celeriac:dead:records``      hash    the same member → JSON with all an operator needs
 ``celeriac:dead:counts``       hash    queue → how many of its messages are dead
 ``celery-task-meta-<id>``      string  result record; also the channel that announces it (Celery)
+``celery-taskset-meta-<id>``   string  a saved group, or the form of a chord's header (Celery)
+the same + ``.s``, ``.t``      string  members of a chord, and how many more it waits for (Celery)
+the same + ``.j``              zset    values of those that have joined → their places; or a list (Celery)
+the same + ``.d``              set     ``<id>:<place>`` of those that have joined (Celery)
+the same + ``.c``              string  token of the one who is about to send the body, or ``done`` (Celery)
+``celeriac:chord:<id>``        string  the encoded body of a chord
+``celeriac:chords``            zset    chord → epoch seconds of the sweeper's next look
 =============================  ======  ======================================================================
 """
 
@@ -69,6 +76,10 @@ class Layout:
         #: What every script that ends deliveries gets first.
         self.fixed = (self.unacked, self.index, self.dead, self.dead_records, self.dead_counts, self.schedules)
         self._result_prefix = f"{_result_prefix(prefix)}celery-task-meta-"
+        self._group_prefix = f"{_result_prefix(prefix)}celery-taskset-meta-"
+        self.chords = f"{prefix}celeriac:chords"
+        #: Whether members of chords are kept by their places (Celery's default), or as they come.
+        self.chord_ordered = bool(get("result_chord_ordered", True))
         self._fanout = prefix + _fanout_prefix(get("fanout_prefix", True), address.db)
         self._fanout_patterns = bool(get("fanout_patterns", True))
         self._lists: dict[str, tuple[str, ...]] = {}
@@ -107,6 +118,18 @@ class Layout:
     def result_id(self, key: str) -> str:
         """The task of a result key."""
         return key[len(self._result_prefix) :]
+
+    def group(self, group_id: str) -> str:
+        """Key of a saved group."""
+        return self._group_prefix + group_id
+
+    def chord(self, chord_id: str) -> tuple[str, ...]:
+        """The seven keys of a chord, in the order of ``lua/chord.lua``."""
+        group = self._group_prefix + chord_id
+        return (
+            f"{group}.s", f"{group}.t", f"{group}.j", f"{group}.d", f"{group}.c", group,
+            f"{self.prefix}celeriac:chord:{chord_id}",
+        )  # fmt: skip
 
     def bindings(self, exchange: str) -> str:
         """kombu's set of queues bound to an exchange."""

@@ -24,7 +24,7 @@ from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
 from celeriac.exceptions import OperationalError
 from celeriac.model.message import Delivery, Message
-from celeriac.model.settle import Completion, Release, Settlement, Verdict
+from celeriac.model.settle import Completion, Hold, Release, Settlement, Verdict
 from celeriac.ports import AdapterOptions, DeadRecord, Depth, Traits
 
 __all__ = ["RedisBroker"]
@@ -33,6 +33,8 @@ __all__ = ["RedisBroker"]
 _BATCH = 500
 #: Most orphans that are read at once.
 _PAGE = 500
+#: What the finish script answers.
+_VERDICTS = {b"F": Verdict.FENCED, b"W": Verdict.STEPWISE, b"C": Verdict.COMPLETES}
 
 
 class RedisBroker:
@@ -147,7 +149,7 @@ class RedisBroker:
         """See ``Unified.finish``. STEPWISE where a key that it needs has a wrong type."""
         verdicts = [Verdict.DONE] * len(completions)
         for at in _pages([completion.settlement for completion in completions]):
-            endings = Endings(self._layout, strict=False)
+            endings = Endings(self._layout, strict=False, chord_token=self._options.chord_token)
             added: list[int] = []
             for index in range(at, min(at + _BATCH, len(completions))):
                 try:
@@ -157,7 +159,7 @@ class RedisBroker:
                     verdicts[index] = Verdict.STEPWISE  # there the error shows
             answer = await self._link.script(FINISH, *endings.keys_and_args())
             for number, code in zip(answer[::2], answer[1::2], strict=True):
-                verdicts[added[number - 1]] = Verdict.FENCED if code == b"F" else Verdict.STEPWISE
+                verdicts[added[number - 1]] = _VERDICTS[code]
         return verdicts
 
     # -- Bus
@@ -186,7 +188,7 @@ class RedisBroker:
             reply = await (self._link.call(*keys) if script is None else self._link.script(script, keys, args))
 
 
-def _pages(settlements: Sequence[Settlement]) -> Sequence[int]:
+def _pages(settlements: Sequence[Settlement | Hold]) -> Sequence[int]:
     """Where the pages of one script each start; backwards when many go to the front, for they keep their order."""
     starts = range(0, len(settlements), _BATCH)
     if len(starts) > 1 and any(type(each) is Release and not each.back for each in settlements):

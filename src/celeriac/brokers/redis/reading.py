@@ -19,18 +19,22 @@ from hiredis import PushNotification
 
 from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.blocking import Connection, Pool, monotonic
+from celeriac.brokers.redis.chords import grow_keys, life, open_args
 from celeriac.brokers.redis.endings import result_args
 from celeriac.brokers.redis.errors import lost, refused
 from celeriac.brokers.redis.layout import Layout
-from celeriac.brokers.redis.scripts import STORE
+from celeriac.brokers.redis.scripts import CHORD_GROW, CHORD_OPEN, STORE
 from celeriac.brokers.redis.sockets import pack
 from celeriac.exceptions import OperationalError
+from celeriac.model.chord import NewChord
 from celeriac.model.settle import StoredResult
 from celeriac.ports import AdapterOptions
 
 __all__ = ["RedisReader"]
 
 _BATCH = 500
+#: Most chords that one script opens.
+_CHORDS = 100
 #: A waiter reads its records again after so many seconds of silence: messages of pub/sub may be lost.
 _REREAD = 3.0
 #: Seconds between attempts to reconnect, first and last; and how long to try when the caller gave no time.
@@ -52,6 +56,7 @@ class RedisReader:
         self._address = parse(url, options)
         self._layout = Layout(self._address, options)
         self._pool = Pool(self._address, options.pool_limit)
+        self._token_time = options.chord_token
         self._ears: deque[_Ear] = deque(maxlen=_STOCK)
         self._pid = os.getpid()
         #: A thread's ``record``: id and record that ended its last wait, and when.
@@ -117,6 +122,31 @@ class RedisReader:
         for at in range(0, len(ids), _BATCH):
             keys = map(self._layout.result, ids[at : at + _BATCH])
             self._pool.call(("UNLINK", *keys), max(deadline - monotonic(), 0.001), repeat=True)
+
+    def open_chords(self, chords: Sequence[NewChord], *, timeout: float) -> None:
+        """See ``ResultStore.open_chords``."""
+        deadline = monotonic() + timeout
+        for at in range(0, len(chords), _CHORDS):
+            keys, args = open_args(self._layout, chords[at : at + _CHORDS], self._token_time)
+            self._pool.script(CHORD_OPEN, keys, args, max(deadline - monotonic(), 0.001), repeat=True)
+
+    def grow_chord(self, chord: str, by: int, *, timeout: float) -> None:
+        """See ``ResultStore.grow_chord``."""
+        self._pool.script(CHORD_GROW, grow_keys(self._layout, chord), [by], timeout)
+
+    def save_group(self, group: str, body: bytes, *, expires: float | None, timeout: float) -> None:
+        """See ``Reader.save_group``."""
+        key, kept = self._layout.group(group), life(expires)
+        self._pool.call(("SET", key, body, "PX", kept) if kept else ("SET", key, body), timeout, repeat=True)
+
+    def load_group(self, group: str, *, timeout: float) -> bytes | None:
+        """See ``Reader.load_group``."""
+        body: bytes | None = self._pool.call(("GET", self._layout.group(group)), timeout, repeat=True)
+        return body
+
+    def drop_group(self, group: str, *, timeout: float) -> None:
+        """See ``Reader.drop_group``."""
+        self._pool.call(("UNLINK", self._layout.group(group)), timeout, repeat=True)
 
     def close(self) -> None:
         """Close all idle connections; a later call opens new ones."""

@@ -7,21 +7,27 @@ from functools import cached_property
 from importlib.resources import files
 
 __all__ = [
-    "CLAIM", "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LEASED", "PUBLISH", "PURGE", "RECLAIM", "RESTORE", "STORE",
-    "TRIM", "UNLOCK", "Script",
+    "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
+    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LEASED", "PUBLISH", "PURGE", "RECLAIM", "RESTORE", "STORE", "TRIM",
+    "UNLOCK", "Script",
 ]  # fmt: skip
 
 
 class Script:
-    """One script in two spellings: servers from 7.0 on are told that it may run when memory is full."""
+    """One script in two spellings: servers from 7.0 on are told that it may run when memory is full.
 
-    def __init__(self, name: str, *, drains: bool = False) -> None:
+    ``after`` names the file of functions that stands in front of it.
+    """
+
+    def __init__(self, name: str, *, after: str = "", drains: bool = False) -> None:
         self.name = name
+        self._names = (after, name) if after else (name,)
         self._drains = drains
 
     @cached_property
     def _plain(self) -> tuple[str, bytes]:
-        text = (files(__package__) / "lua" / f"{self.name}.lua").read_bytes()
+        folder = files(__package__) / "lua"
+        text = b"".join((folder / f"{name}.lua").read_bytes() for name in self._names)
         return hashlib.sha1(text, usedforsecurity=False).hexdigest(), text
 
     @cached_property
@@ -36,7 +42,7 @@ class Script:
 
 CLAIM = Script("claim", drains=True)
 RECLAIM = Script("reclaim", drains=True)
-FINISH = Script("finish", drains=True)
+FINISH = Script("finish", after="chord", drains=True)
 EXTEND = Script("extend", drains=True)
 DUE = Script("due", drains=True)
 EXPIRED = Script("expired")
@@ -48,3 +54,10 @@ PUBLISH = Script("publish")
 STORE = Script("store", drains=True)
 DEPTH = Script("depth")
 LEASED = Script("leased")
+CHORD_OPEN = Script("chord_open", after="chord")
+CHORD_JOIN = Script("chord_join", after="chord", drains=True)
+CHORD_GATHER = Script("chord_gather", after="chord", drains=True)
+CHORD_CLOSE = Script("chord_close", after="chord", drains=True)
+CHORD_GROW = Script("chord_grow")
+CHORD_LOOK = Script("chord_look", drains=True)
+CHORD_SWEEP = Script("chord_sweep", after="chord", drains=True)

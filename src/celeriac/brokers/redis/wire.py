@@ -145,7 +145,9 @@ class Wire(asyncio.Protocol):
         if type(reply) is hiredis.PushNotification:
             return True
         # Without RESP3 only connections that subscribe get pushes, and those look like replies.
-        return not self.resp3 and type(reply) is list and bool(reply) and reply[0] in _SUBSCRIBER_WORDS
+        if self.resp3 or type(reply) is not list or not reply:
+            return False
+        return type(reply[0]) is bytes and reply[0] in _SUBSCRIBER_WORDS
 
     # -- life
 

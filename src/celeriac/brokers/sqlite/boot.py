@@ -10,7 +10,18 @@ import sys
 import time
 import zlib
 
-__all__ = ["BOOT", "uptime"]
+from msgspec import Struct
+
+__all__ = ["BOOT", "Moment", "moment", "uptime"]
+
+
+class Moment(Struct, frozen=True, kw_only=True):
+    """When a transaction happens: ``now`` since the epoch, ``uptime`` of this ``boot``; how long a token holds."""
+
+    now: float
+    uptime: float
+    boot: int
+    wait: float
 
 
 def _boot_id() -> int:
@@ -30,3 +41,8 @@ def uptime() -> float:
     if sys.platform == "linux" and BOOT:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.time()
+
+
+def moment(wait: float) -> Moment:
+    """This moment, for chords whose tokens hold for ``wait`` seconds."""
+    return Moment(now=time.time(), uptime=uptime(), boot=BOOT, wait=wait)

@@ -15,12 +15,12 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from celeriac.brokers.sqlite import finishing, upkeep
 from celeriac.brokers.sqlite import queues as tables
-from celeriac.brokers.sqlite import records, upkeep
 from celeriac.brokers.sqlite.address import Address
 from celeriac.brokers.sqlite.bells import ANY_RESULT, Bells, result_topic
 from celeriac.brokers.sqlite.blocking import Desk
-from celeriac.brokers.sqlite.boot import BOOT, uptime
+from celeriac.brokers.sqlite.boot import BOOT, moment, uptime
 from celeriac.brokers.sqlite.bus import SQLiteBus
 from celeriac.brokers.sqlite.session import Session
 from celeriac.codec import envelope
@@ -122,32 +122,25 @@ class SQLiteBroker:
         return [settlement for settlement, held in zip(settlements, done, strict=True) if not held]
 
     async def finish(self, completions: Sequence[Completion]) -> Sequence[Verdict]:
-        """Settle, store and publish in one transaction, each completion only when its token is held."""
+        """Write completions in one transaction, each only when its tokens are held."""
         if not completions:
             return ()
         rows = [_follow_ups(each) if each.publish else () for each in completions]
-        todo = [index for index, each in enumerate(rows) if each is not None]
-        settlements = [completions[index].settlement for index in todo]
+        if finishing.are_plain(completions):
 
-        def work(sqlite: sqlite3.Connection) -> tuple[list[bool], list[tables.Row], list[StoredResult]]:
-            now = time.time()
-            done = tables.settle(sqlite, settlements, now)
-            kept = [index for index, held in zip(todo, done, strict=True) if held]
-            added = [row for index in kept for row in rows[index] or ()]
-            results = [result for index in kept if (result := completions[index].result) is not None]
-            if added:
-                tables.add(sqlite, added, now)
-            if results:
-                records.put(sqlite, results, now)
-            return done, added, results
+            def work(sqlite: sqlite3.Connection) -> finishing.Written:
+                return finishing.finish(sqlite, completions, rows, time.time())
 
-        done, added, results = await self._session.write(work, rows=2 * len(todo))
-        self._session.bells.ring_queues(_ringing(added) | _released(settlements))
-        ring_results(self._session.bells, results)
-        verdicts = [Verdict.STEPWISE] * len(completions)
-        for index, held in zip(todo, done, strict=True):
-            verdicts[index] = Verdict.DONE if held else Verdict.FENCED
-        return verdicts
+            written = await self._session.write(work, rows=2 * len(completions))
+        else:
+
+            def work(sqlite: sqlite3.Connection) -> finishing.Written:
+                return finishing.finish_in_turn(sqlite, completions, rows, moment(self._options.chord_token))
+
+            written = await self._session.write(work, rows=4 * len(completions))
+        self._session.bells.ring_queues(_ringing(written.rows) | _released(written.settlements))
+        ring_results(self._session.bells, written.results)
+        return written.verdicts
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Renew leases; returns the lost ones."""

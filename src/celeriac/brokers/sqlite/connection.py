@@ -23,7 +23,7 @@ __all__ = ["Connection"]
 T = TypeVar("T")
 
 _APPLICATION = 0x43656C72  # "Celr"
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = statements("schema.sql")
 #: Pages of the log after which a commit copies them into the file. Workers do it earlier and aside (upkeep.py).
 _CHECKPOINT_PAGES = 8000
@@ -140,7 +140,8 @@ class Connection:
             raise cannot_open(self.path) from error
 
     def _known(self, sqlite: sqlite3.Connection) -> bool:
-        """True for a file with our tables, False for an empty one; raises for the files of others."""
+        """True for a file with our tables, False for an empty one and for one that lacks those of later versions;
+        raises for the files of others."""
         # One statement, so one moment: another process may be creating the tables.
         application, version, tables = sqlite.execute(
             "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"
@@ -152,6 +153,8 @@ class Connection:
             raise OperationalError(
                 f"SQLite file {self.path}: a newer Celeriac wrote it (format {version}, here {_VERSION}); upgrade"
             )
+        if application == _APPLICATION and version > 0:
+            return False
         if tables or application or version:
             raise OperationalError(
                 f"SQLite file {self.path}: it holds tables of another program; give Celeriac a file of its own"
@@ -159,7 +162,7 @@ class Connection:
         return False
 
     def _prepare(self, sqlite: sqlite3.Connection) -> None:
-        """Create the tables, unless another process does it first."""
+        """Create the tables that are missing, unless another process does it first."""
         sqlite.execute(_SCHEMA["auto_vacuum"])
         mode = sqlite.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":

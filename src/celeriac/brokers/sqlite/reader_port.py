@@ -6,10 +6,12 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
-from celeriac.brokers.sqlite import records
+from celeriac.brokers.sqlite import chords, records
 from celeriac.brokers.sqlite.address import Address
 from celeriac.brokers.sqlite.bells import ANY_RESULT, result_topic
 from celeriac.brokers.sqlite.blocking import Desk, Pool
+from celeriac.brokers.sqlite.boot import moment
+from celeriac.model.chord import NewChord
 from celeriac.model.settle import StoredResult
 from celeriac.ports import AdapterOptions
 
@@ -25,6 +27,7 @@ class SQLiteReader:
     def __init__(self, address: Address, options: AdapterOptions) -> None:
         self._pool = Pool(address, options.pool_limit)
         self._timeout = options.connect_timeout
+        self._chord_token = options.chord_token
 
     def get(self, ids: Sequence[str], *, timeout: float) -> Sequence[bytes | None]:
         """The records, None where there is none."""
@@ -66,9 +69,36 @@ class SQLiteReader:
         with self._pool.desk() as desk:
             desk.write(lambda sqlite: records.forget(sqlite, ids), timeout)
 
+    def open_chords(self, new: Sequence[NewChord], *, timeout: float) -> None:
+        """Write chords before their members are sent."""
+        with self._pool.desk() as desk:
+            desk.write(lambda sqlite: chords.open_all(sqlite, new, moment(self._chord_token)), timeout)
+
+    def grow_chord(self, chord: str, by: int, *, timeout: float) -> None:
+        """Let a chord wait for more members."""
+        with self._pool.desk() as desk:
+            desk.write(lambda sqlite: chords.grow(sqlite, chord, by, moment(self._chord_token)), timeout)
+
+    def save_group(self, group: str, body: bytes, *, expires: float | None, timeout: float) -> None:
+        """Keep a group's result tuple."""
+        self.put([StoredResult(_saved(group), body, True, expires)], timeout=timeout)
+
+    def load_group(self, group: str, *, timeout: float) -> bytes | None:
+        """What ``save_group`` has kept."""
+        return self.get([_saved(group)], timeout=timeout)[0]
+
+    def drop_group(self, group: str, *, timeout: float) -> None:
+        """Forget what ``save_group`` has kept."""
+        self.forget([_saved(group)], timeout=timeout)
+
     def close(self) -> None:
         """Close the connections; a later call opens others."""
         self._pool.close()
+
+
+def _saved(group: str) -> str:
+    """Under what a group is kept among the records: no task has such an id."""
+    return f"\0group\0{group}"
 
 
 class _Look:

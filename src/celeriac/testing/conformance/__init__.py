@@ -36,6 +36,8 @@ pytest.register_assert_rewrite(
             "waiting",
             "finishing",
             "results",
+            "chords",
+            "joining",
             "producers",
             "faults",
             "remote",

@@ -9,18 +9,11 @@ import pytest
 from celeriac.exceptions import OperationalError
 from celeriac.model.message import Delivery, Marks
 from celeriac.model.settle import Accept, Completion, DeadLetter, DeadReason, Release, Settlement, Verdict
-from celeriac.ports import Broker, Unified
 from celeriac.testing.conformance.harness import Harness
 from celeriac.testing.conformance.results import record
-from celeriac.testing.conformance.tools import asynchronous, ids, message, messages, only, take
+from celeriac.testing.conformance.tools import asynchronous, ids, message, messages, only, take, unified
 
 __all__ = ["Finishing"]
-
-
-def _unified(harness: Harness, broker: Broker) -> Unified:
-    if not isinstance(broker, Unified):
-        harness.cannot("finish atomically")
-    return broker
 
 
 def _completion(delivery: Delivery, *follow_ups: str) -> Completion:
@@ -35,7 +28,7 @@ class Finishing:
     async def test_done_means_all_of_it(self, harness: Harness) -> None:
         broker, store = await harness.open_broker(), await harness.open_store()
         await broker.publish([message("a")])
-        done = await _unified(harness, broker).finish([_completion(await only(broker), "b", "c")])
+        done = await unified(harness, broker).finish([_completion(await only(broker), "b", "c")])
         assert list(done) == [Verdict.DONE], "finish: done"
         assert list(await store.get(["a"])) == [record("a").body], "finish: stores"
         assert (await broker.depth(["q"]))["q"].leased == 0, "finish: settles"
@@ -45,7 +38,7 @@ class Finishing:
     async def test_a_settlement_alone(self, harness: Harness) -> None:
         broker, store = await harness.open_broker(), await harness.open_store()
         await broker.publish([message("a")])
-        done = await _unified(harness, broker).finish([Completion(settlement=Accept(await only(broker)))])
+        done = await unified(harness, broker).finish([Completion(settlement=Accept(await only(broker)))])
         assert list(done) == [Verdict.DONE], "finish: nothing to publish or store"
         assert list(await store.get(["a"])) == [None], "finish: stores nothing without a result"
 
@@ -58,12 +51,12 @@ class Finishing:
         await harness.elapse(harness.lease * 1.2)
         await rightful.maintain()
         new = await only(rightful)
-        verdicts = await _unified(harness, late).finish([_completion(old, "wrong")])
+        verdicts = await unified(harness, late).finish([_completion(old, "wrong")])
         assert list(verdicts) == [Verdict.FENCED], "finish: fenced when the token is gone"
         assert list(await store.get(["a"])) == [None], "finish: a fenced one stores nothing"
         assert await take(rightful, "next") == [], "finish: a fenced one publishes nothing"
         assert list(await rightful.extend([new])) == [], "finish: a fenced one leaves the rightful holder alone"
-        verdicts = await _unified(harness, rightful).finish([_completion(new, "right")])
+        verdicts = await unified(harness, rightful).finish([_completion(new, "right")])
         assert list(verdicts) == [Verdict.DONE], "finish: the rightful holder's is done"
         assert ids(await take(rightful, "next")) == ["right"], "finish: the rightful holder's is done"
 
@@ -73,9 +66,9 @@ class Finishing:
         await broker.publish([message("a")])
         delivery = await only(broker)
         twice = [_completion(delivery, "b"), _completion(delivery, "c")]
-        assert list(await _unified(harness, broker).finish(twice)) == [Verdict.DONE, Verdict.FENCED], "finish: once"
+        assert list(await unified(harness, broker).finish(twice)) == [Verdict.DONE, Verdict.FENCED], "finish: once"
         await store.forget(["a"])
-        assert list(await _unified(harness, broker).finish(twice)) == [Verdict.FENCED] * 2, "finish: once"
+        assert list(await unified(harness, broker).finish(twice)) == [Verdict.FENCED] * 2, "finish: once"
         assert list(await store.get(["a"])) == [None], "finish: a fenced one stores nothing"
         assert ids(await take(broker, "next")) == ["b"], "finish: a fenced one publishes nothing"
 
@@ -85,7 +78,7 @@ class Finishing:
         await broker.publish(messages("a", "b", "c", "d", "e"))
         taken = await take(broker)
         await broker.settle([Accept(taken[1]), Accept(taken[3])])
-        verdicts = await _unified(harness, broker).finish(
+        verdicts = await unified(harness, broker).finish(
             [_completion(each, f"after {each.message.id}") for each in taken]
         )
         done, fenced = Verdict.DONE, Verdict.FENCED
@@ -100,7 +93,7 @@ class Finishing:
         await broker.publish([message("a")])
         later = message("later", due=harness.now() + 0.2)
         done = Completion(settlement=Accept(await only(broker)), publish=[later, message("now")])
-        assert list(await _unified(harness, broker).finish([done])) == [Verdict.DONE]
+        assert list(await unified(harness, broker).finish([done])) == [Verdict.DONE]
         assert ids(await take(broker)) == ["now"], "finish: a due follow-up goes to the schedule"
         await harness.elapse(0.25)
         assert ids(await take(broker)) == ["later"], "finish: a due follow-up comes when its time has come"
@@ -112,7 +105,7 @@ class Finishing:
         delivery = await only(broker)
         back = Release(delivery, due=harness.now() + 0.1, marks=Marks(crashes=1))
         done = Completion(settlement=back, result=record("a", "RETRY"))
-        assert list(await _unified(harness, broker).finish([done])) == [Verdict.DONE]
+        assert list(await unified(harness, broker).finish([done])) == [Verdict.DONE]
         assert list(await store.get(["a"])) == [record("a", "RETRY").body], "finish: stores with any settlement"
         assert await take(broker) == [], "finish: releases with a due time"
         await harness.elapse(0.15)
@@ -126,7 +119,7 @@ class Finishing:
         dead = DeadLetter(delivery=taken[0], reason=DeadReason.FAILED, detail="why")
         settlements: list[Settlement] = [dead, Release(taken[1]), Release(taken[2], back=True)]
         done = [Completion(settlement=each, result=record(each.delivery.message.id, "FAILURE")) for each in settlements]
-        assert list(await _unified(harness, broker).finish(done)) == [Verdict.DONE] * 3
+        assert list(await unified(harness, broker).finish(done)) == [Verdict.DONE] * 3
         (letter,) = await broker.dead()
         assert (letter.id, letter.reason, letter.detail) == ("a", "failed", "why"), "finish: dead-letters"
         assert ids(await take(broker)) == ["b", "d", "c"], "finish: releases to the front and to the back"
@@ -138,7 +131,7 @@ class Finishing:
         await store.put([record("a", "SUCCESS", 1)])
         await broker.publish([message("a")])
         done = Completion(settlement=Accept(await only(broker)), result=record("a", "RETRY"))
-        assert list(await _unified(harness, broker).finish([done])) == [Verdict.DONE]
+        assert list(await unified(harness, broker).finish([done])) == [Verdict.DONE]
         assert list(await store.get(["a"])) == [record("a", "SUCCESS", 1).body], "finish: SUCCESS stays, as with put"
 
     @asynchronous
@@ -150,7 +143,7 @@ class Finishing:
         waiting = asyncio.ensure_future(asyncio.to_thread(reader.wait, ["a"], timeout=10.0))
         await harness.elapse(0.1)
         await asyncio.sleep(0.05)
-        await _unified(harness, broker).finish([_completion(delivery, "b")])
+        await unified(harness, broker).finish([_completion(delivery, "b")])
         async with asyncio.timeout(harness.late * 3):
             assert ids(await claiming) == ["b"], "finish: a follow-up wakes a waiting claim"
             assert await waiting == "a", "finish: a result wakes its reader"
@@ -162,7 +155,7 @@ class Finishing:
         names = [f"id-{number}" for number in range(1200)]
         await broker.publish(messages(*names))
         taken = await take(broker, limit=2000)
-        verdicts = await _unified(harness, broker).finish(
+        verdicts = await unified(harness, broker).finish(
             [_completion(each, f"after {each.message.id}") for each in taken]
         )
         assert list(verdicts) == [Verdict.DONE] * 1200, "finish: any number in one call"
@@ -178,7 +171,7 @@ class Finishing:
         done = Completion(
             settlement=Accept(delivery), publish=[message("b", body=body)], result=record("a", result="x" * 2_000_000)
         )
-        assert list(await _unified(harness, broker).finish([done])) == [Verdict.DONE], "finish: 2 MB"
+        assert list(await unified(harness, broker).finish([done])) == [Verdict.DONE], "finish: 2 MB"
         assert (await only(broker)).message.body == body, "finish: 2 MB unchanged"  # type: ignore[union-attr]
         assert list(await store.get(["a"])) == [record("a", result="x" * 2_000_000).body], "finish: 2 MB unchanged"
 
@@ -191,7 +184,7 @@ class Finishing:
             settlement=Accept(taken[1]), publish=[message("bad", headers={"x": object()})], result=record("b")
         )
         done = [_completion(taken[0]), bad, _completion(taken[2])]
-        verdicts = list(await _unified(harness, broker).finish(done))
+        verdicts = list(await unified(harness, broker).finish(done))
         assert verdicts == [Verdict.DONE, Verdict.STEPWISE, Verdict.DONE], "finish: one does not disturb the others"
         assert list(await store.get(["b"])) == [None], "finish: stepwise means that nothing was written"
         assert list(await broker.extend([taken[1]])) == [], "finish: stepwise means that nothing was written"
@@ -204,7 +197,7 @@ class Finishing:
         done = Completion(settlement=Accept(delivery), publish=[message("b"), message("c", "bad")], result=record("a"))
         await harness.spoil("bad")
         try:
-            verdicts = list(await _unified(harness, broker).finish([done]))
+            verdicts = list(await unified(harness, broker).finish([done]))
         except OperationalError:
             verdicts = [Verdict.STEPWISE]
         assert verdicts == [Verdict.STEPWISE], "finish: done only when all of it was written"
@@ -212,7 +205,7 @@ class Finishing:
         assert await take(broker, "q") == [], "finish: stepwise means that nothing was written"
         assert list(await broker.extend([delivery])) == [], "finish: stepwise means that nothing was written"
         await harness.heal("bad")
-        assert list(await _unified(harness, broker).finish([done])) == [Verdict.DONE], "finish: can be tried again"
+        assert list(await unified(harness, broker).finish([done])) == [Verdict.DONE], "finish: can be tried again"
         assert sorted(ids(await take(broker, "q", "bad"))) == ["b", "c"], "finish: each follow-up once"
 
     @pytest.mark.parametrize("way", ["accept", "release", "dead"])
@@ -227,6 +220,6 @@ class Finishing:
             "dead": DeadLetter(delivery=delivery, reason=DeadReason.FAILED),
         }
         await broker.settle([ways[way]])
-        assert list(await _unified(harness, broker).finish([_completion(delivery, "b")])) == [Verdict.FENCED]
+        assert list(await unified(harness, broker).finish([_completion(delivery, "b")])) == [Verdict.FENCED]
         assert list(await store.get(["a"])) == [None], "finish: fenced after a settle"
         assert await take(broker, "next") == [], "finish: fenced after a settle"

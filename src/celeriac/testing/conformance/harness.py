@@ -32,6 +32,8 @@ class Harness:
     options: Mapping[str, Any] = {}
     #: The lease of tests that wait for its end.
     lease: float = 0.4
+    #: Minutes pass in no time: ``elapse`` turns a virtual clock.
+    leaps: bool = False
     #: How late something may happen on a loaded machine.
     late: float = 0.5
     #: Other processes reach the same server.

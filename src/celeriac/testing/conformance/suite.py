@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from celeriac.testing.conformance.chords import Chords
 from celeriac.testing.conformance.faults import Faults
 from celeriac.testing.conformance.finishing import Finishing
 from celeriac.testing.conformance.histories import Histories
+from celeriac.testing.conformance.joining import Joining
 from celeriac.testing.conformance.leases import Leases
 from celeriac.testing.conformance.lifecycle import LifeCycle
 from celeriac.testing.conformance.order import Order
@@ -23,7 +25,7 @@ class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Payloads, Waiting):
     """What a broker does."""
 
 
-class Conformance(_Themes, Finishing, Results, Producers, Faults, Remote, Histories):
+class Conformance(_Themes, Finishing, Results, Chords, Joining, Producers, Faults, Remote, Histories):
     """Subclass it with a fixture ``harness`` (see the package)."""
 
 

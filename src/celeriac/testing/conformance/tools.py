@@ -20,7 +20,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from celeriac.model.message import Delivery, Malformed, Message
 from celeriac.model.settle import Accept
-from celeriac.ports import Broker
+from celeriac.ports import Broker, Unified
 from celeriac.testing.conformance.harness import Harness
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "messages",
     "only",
     "take",
+    "unified",
     "well_formed",
 ]
 
@@ -101,6 +102,13 @@ async def accept(broker: Broker, deliveries: Sequence[Delivery]) -> None:
     """End deliveries that are held."""
     refused = await broker.settle([Accept(each) for each in deliveries])
     assert not refused, "settle: a token that is held is not refused"
+
+
+def unified(harness: Harness, broker: Broker) -> Unified:
+    """The broker as one that finishes; skips the test when it is none."""
+    if not isinstance(broker, Unified):
+        harness.cannot("finish atomically")
+    return broker
 
 
 def well_formed(delivery: Delivery) -> Message:

@@ -30,18 +30,24 @@ def test_kombus_names() -> None:
     assert names.topic("celeryev", "worker.heartbeat") == "/3.celeryev/worker.heartbeat"
     assert names.bindings("reply.celery.pidbox") == "_kombu.binding.reply.celery.pidbox"
     assert names.result("abc") == "celery-task-meta-abc"
+    assert names.group("abc") == "celery-taskset-meta-abc"
+    assert names.chord("abc") == (
+        *(f"celery-taskset-meta-abc.{end}" for end in "stjdc"), "celery-taskset-meta-abc", "celeriac:chord:abc"
+    )  # fmt: skip
 
 
 def test_a_prefix_is_in_front_of_everything() -> None:
     names = layout("p")
     keys = [*names.fixed, *names.lists("q"), names.schedule("q"), names.topic("x"), names.bindings("x")]
-    assert all(key.startswith("p") for key in [*keys, names.mutex, names.binding_deadlines, names.result("i")])
+    keys += [names.mutex, names.binding_deadlines, names.result("i"), names.chords, *names.chord("c")]
+    assert all(key.startswith("p") for key in keys)
 
 
 @pytest.mark.parametrize(("prefix", "key"), [("p", "p_celery-task-meta-i"), ("p:", "p:celery-task-meta-i")])
 def test_celerys_separator_of_result_prefixes(prefix: str, key: str) -> None:
     assert layout(prefix).result("i") == key
     assert layout(prefix).result_id(key) == "i"
+    assert layout(prefix).group("i") == key.replace("task", "taskset")
 
 
 @pytest.mark.parametrize(("priority", "step"), [(0, 0), (2, 0), (3, 3), (5, 3), (8, 6), (9, 9), (200, 9), (-1, 0)])
