@@ -94,6 +94,14 @@ def step(self: Any, number: int) -> int:
     return number + 1
 
 
+def collect(self: Any, numbers: list[int]) -> list[int]:
+    """The body of a chord."""
+    note("start", self.request)
+    time.sleep(0.02)
+    note("end", self.request)
+    return numbers
+
+
 async def waits(self: Any, number: int, milliseconds: float) -> int:
     """``work`` as a coroutine."""
     import asyncio
@@ -107,7 +115,7 @@ async def waits(self: Any, number: int, milliseconds: float) -> int:
 def make_app(conf: Mapping[str, Any]) -> Celery:
     """The app with these settings."""
     app = Celery("faults", set_as_current=False, **conf)
-    for body in (work, gated, die, hold, again, step, waits):
+    for body in (work, gated, die, hold, again, step, collect, waits):
         app.task(bind=True, name=f"faults.{body.__name__}")(body)
     app.task(bind=True, name="faults.once", acks_late=False)(work)
     return app

@@ -5,39 +5,20 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
 
 import pytest
 
-from tests.faults.fleet import ROOT, Fleet
+from tests.faults.fleet import ROOT
+from tests.faults.hurting import hurt, pace
 from tests.faults.journal import report
 from tests.faults.place import Place, in_steps
 from tests.faults.project import CONF
 from tests.servers import wait_until
 
 TASKS = 2000
-
-
-def _pace(fleet: Fleet, ids: list[str], seconds: float) -> bool:
-    """Wait so long, or until all that was sent has ended; True when it has."""
-    try:
-        return bool(wait_until(lambda: fleet.journal.ended(ids) == len(ids), seconds))
-    except TimeoutError:
-        return False
-
-
-def _hurt(fleet: Fleet, rng: random.Random) -> str:
-    """Kill a child or an agent, or a whole node, which is replaced by a new one."""
-    node = rng.choice(fleet.living())
-    if rng.random() < 0.6:
-        node.kill_one(rng)
-        return "child"
-    node.signal_tree(signal.SIGKILL)
-    fleet.start("-c", "4", wait=False)
-    return "node"
 
 
 @pytest.mark.slow
@@ -52,10 +33,10 @@ def test_kills_every_second_lose_nothing(place: Place, rng: random.Random, fault
         for part in in_steps(arguments, round(8 * fault_scale)):
             sent = place.send_many("work", part)
             numbers.update(zip(sent, (number for number, _ in part), strict=True))
-            _pace(fleet, list(numbers), rng.uniform(0.7, 1.0))
-            kills[_hurt(fleet, rng)] += 1
-        while not _pace(fleet, list(numbers), rng.uniform(0.9, 1.1)) and kills["node"] < 8 * fault_scale:
-            kills[_hurt(fleet, rng)] += 1
+            pace(fleet, list(numbers), rng.uniform(0.7, 1.0))
+            kills[hurt(fleet, rng)] += 1
+        while not pace(fleet, list(numbers), rng.uniform(0.9, 1.1)) and kills["node"] < 8 * fault_scale:
+            kills[hurt(fleet, rng)] += 1
         last = time.monotonic()
         place.wait_all(fleet, list(numbers), 40.0)
         recovery = time.monotonic() - last
@@ -76,8 +57,8 @@ def test_retries_chains_and_coroutines_under_kills(place: Place, rng: random.Ran
             chain = first.s(number) | first.s() | first.s()
             numbers[str(chain.apply_async().id)] = number + 3
             if number % 15 == 14:
-                kills[_hurt(fleet, rng)] += 1
-                _pace(fleet, list(numbers), 0.3)
+                kills[hurt(fleet, rng)] += 1
+                pace(fleet, list(numbers), 0.3)
         place.wait_all(fleet, list(numbers), 30.0)
         place.judge(fleet, numbers, **kills)
 
@@ -111,8 +92,8 @@ def test_early_acknowledged_tasks_never_start_twice(place: Place, rng: random.Ra
             fleet.start("-c", "2")
         ids = place.send_many("once", [(number, rng.uniform(5, 50)) for number in range(round(300 * fault_scale))])
         kills = {"child": 0, "node": 0}
-        while not _pace(fleet, ids, 0.5) and sum(kills.values()) < 5 * fault_scale:
-            kills[_hurt(fleet, rng)] += 1
+        while not pace(fleet, ids, 0.5) and sum(kills.values()) < 5 * fault_scale:
+            kills[hurt(fleet, rng)] += 1
         place.wait_empty(20.0)
         lost = len(ids) - fleet.journal.ended(ids)
         doubled = fleet.journal.doubled(ids)
@@ -134,8 +115,8 @@ def test_scheduled_tasks_survive_kills_and_are_never_early(
             sent = time.time()
             dues[place.send("work", number, 1, countdown=countdown)] = sent + countdown
         kills = {"child": 0, "node": 0}
-        while not _pace(fleet, list(dues), rng.uniform(0.7, 1.0)) and sum(kills.values()) < 5 * fault_scale:
-            kills[_hurt(fleet, rng)] += 1
+        while not pace(fleet, list(dues), rng.uniform(0.7, 1.0)) and sum(kills.values()) < 5 * fault_scale:
+            kills[hurt(fleet, rng)] += 1
         place.wait_all(fleet, list(dues), 20.0)
         firsts = {each: fleet.journal.started(each)[0].at for each in dues}
         early = [each for each, due in dues.items() if firsts[each] < due]

@@ -1,8 +1,7 @@
 """Where task bodies run: on one thread (``inline``), on many (``threads``), on an event loop (``coroutines``).
 
 An executor is fed deliveries from the I/O thread in batches and hands back what ``run`` made of them, in batches too.
-It
-knows nothing of brokers, apps or plans.
+It knows nothing of brokers, apps or plans.
 """
 
 from __future__ import annotations

@@ -23,8 +23,7 @@ class ThreadsExecutor:
 
     ``soft_limit(delivery)`` gives a task's soft limit in seconds or None; it is raised in the thread at its next byte
     code, so a blocking call is not interrupted. ``limited(delivery, exc)`` makes the end of a task whose limit was
-    raised
-    outside its body, between two frames of ours.
+    raised outside its body, between two frames of ours.
     """
 
     def __init__(

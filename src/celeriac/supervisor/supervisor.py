@@ -1,8 +1,7 @@
 """Forks, watches, replaces, and ends the processes of a node.
 
 One loop, woken by signals and a few times a second: reap the dead and tell the agent what their slots named, enforce
-hard
-limits, replace, shut down. Warm shutdown: SIGTERM or SIGINT once; cold: a second one, or SIGQUIT.
+hard limits, replace, shut down. Warm shutdown: SIGTERM or SIGINT once; cold: a second one, or SIGQUIT.
 """
 
 from __future__ import annotations

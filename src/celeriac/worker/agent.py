@@ -1,9 +1,8 @@
 """The agent of a node: everything a node does besides tasks.
 
 Heartbeats, remote control, maintenance of the broker (due, expired), and the deliveries of children that died. A
-process
-of its own in a prefork or threads node, services on the child's loop where there is one process. It asks the children
-through a ``Link`` and the supervisor through nothing but signals.
+process of its own in a prefork or threads node, services on the child's loop where there is one process. It asks the
+children through a ``Link`` and the supervisor through nothing but signals.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import msgspec
 
 from celeriac import __version__
 from celeriac.clock import SystemClock
+from celeriac.codec.envelope import new_id
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery
@@ -41,9 +41,10 @@ __all__ = ["NO_MORE", "Agent", "Died", "notice"]
 
 logger = logging.getLogger("celery.worker")
 
-#: Seconds between heartbeat events, and between two sweeps of the result store.
+#: Seconds between heartbeat events, between two sweeps of the result store, and between two looks after chords.
 HEARTBEAT = 2.0
 SWEEP = 300.0
+CHORDS = 5.0
 #: The supervisor's last line: every child that died has been told.
 NO_MORE = b"\n"
 
@@ -93,7 +94,9 @@ class Agent:
         self.revoked = Revoked()
         #: Tasks run by children that are gone.
         self.buried = 0
-        self.completer = Completer(broker, store, lambda deliveries: None, rand=random.random)
+        self.completer = Completer(
+            broker, store, lambda deliveries: None, rand=random.random, join=runner.joiner.conclude
+        )
         self._backoff = Backoff(rand=random.random)
         self._clock = SystemClock()
         self._sending: set[asyncio.Task[None]] = set()
@@ -102,7 +105,7 @@ class Agent:
 
     def services(self) -> Sequence[Callable[[], Any]]:
         """The coroutine functions that make up the agent, but for remote control."""
-        wanted: list[Callable[[], Any]] = [self.completer.run, self.maintain, self.sweep]
+        wanted: list[Callable[[], Any]] = [self.completer.run, self.maintain, self.sweep, self.chords]
         if isinstance(self.broker, Bus) and self.options.heartbeats:
             wanted.append(self.heartbeat)
         return wanted
@@ -129,6 +132,20 @@ class Agent:
                     await self.store.sweep()
                 except OperationalError as error:
                     logger.debug("Cannot sweep expired results: %s", error)
+
+    async def chords(self) -> None:
+        """Send the bodies of complete chords whose last member was told by somebody who died then; every node does."""
+        store, closer = self.store, self.completer.closer
+        if store is None or closer is None:
+            return
+        while True:
+            await self._clock.sleep(CHORDS * (0.5 + random.random()))
+            try:
+                for chord in await store.overdue(token=new_id()):
+                    logger.warning("Chord %s was complete and nobody sent its body: sending it", chord.chord)
+                    await closer.close(await closer.send(chord), token=chord.token)
+            except OperationalError as error:
+                logger.debug("Cannot look after chords: %s", error)
 
     # -- children that died ------------------------------------------------------------------------------------
 

@@ -1,14 +1,12 @@
 """One child: the I/O loop with fetcher, completer and leases, and the executors it feeds.
 
-A child fetches for itself. ``serve`` blocks the calling thread and runs synchronous tasks there; the I/O loop lives
-in a
-thread of its own. The same child runs as a forked process of a node, in the main process (``solo``) and in any thread
-of
-a test. It knows its slot, but neither supervisor nor agent.
+A child fetches for itself. ``serve`` blocks the calling thread and runs synchronous tasks there; the I/O loop lives in
+a thread of its own. The same child runs as a forked process of a node, in the main process (``solo``) and in any thread
+of a test. It knows its slot, but neither supervisor nor agent.
 
 Shutdown, in this order and for these reasons: stop claiming (nothing new) → recall what has not started and give it
-back
-(others can start it at once) → wait for what runs, up to the grace → give back the rest → write everything → close.
+back (others can start it at once) → wait for what runs, up to the grace → give back the rest → write everything →
+close.
 """
 
 from __future__ import annotations
@@ -241,7 +239,9 @@ class Child:
         self.broker = self._open_broker()
         self.store = self._open_store()
         rand = random.random
-        self.completer = Completer(self.broker, self.store, self._settled, rand=rand, expected=self._held)
+        self.completer = Completer(
+            self.broker, self.store, self._settled, rand=rand, expected=self._held, join=self.runner.joiner.conclude
+        )
         self.fetcher = Fetcher(
             self.broker,
             self.store,

@@ -1,8 +1,8 @@
-"""Writes completions in batches: publish → store → settle, atomically where broker and store are one server.
+"""Writes completions in batches: publish → store → join → settle, atomically where broker and store are one server.
 
-Runs on the I/O loop. Nothing is dropped while a server is away: completions wait here, their deliveries stay held,
-and so
-the fetcher claims nothing new (back-pressure). A refused (fenced) completion is dropped: its task belongs to another.
+Runs on the I/O loop. Nothing is dropped while a server is away: completions wait here, their deliveries stay held, and
+so the fetcher claims nothing new (back-pressure). A refused (fenced) completion is dropped: its task belongs to
+another.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
+from celeriac.codec.envelope import new_id
 from celeriac.exceptions import OperationalError
+from celeriac.model.chord import Gathered
 from celeriac.model.message import Delivery
-from celeriac.model.settle import Completion, StoredResult, Verdict
+from celeriac.model.settle import Completion, Hold, Settlement, StoredResult, Verdict
 from celeriac.ports import Broker, ResultStore, Unified
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.closer import Aside, Closer
 
 __all__ = ["Completer"]
 
@@ -32,11 +36,32 @@ _ENOUGH = 32
 _GATHER = 0.002
 
 
+class _Completing(Struct, frozen=True):
+    """A delivery that made chords complete: it is settled when their bodies are sent."""
+
+    settlement: Settlement
+    token: str
+    chords: Sequence[str]
+
+
+class _Left:
+    """What of a batch is still to be written, and how."""
+
+    def __init__(self, todo: list[Completion]) -> None:
+        self.todo = todo
+        self.steps: list[Completion] = []
+        self.completing: list[_Completing] = []
+
+    def __len__(self) -> int:
+        return len(self.todo) + len(self.steps) + len(self.completing)
+
+
 class Completer:
     """Takes completions (``put``) and STARTED records (``started``), writes them in order.
 
-    ``settled(deliveries)`` is called with the deliveries that are over; ``expected()`` says how many are held in all. A
-    completion whose delivery is in ``early`` was acknowledged before its run: it has nothing to settle.
+    ``settled(deliveries)`` is called with the deliveries that are over; ``expected()`` says how many are held in all;
+    ``join`` concludes complete chords (``Joiner.conclude``), run by ``aside``. A completion whose delivery is in
+    ``early`` was acknowledged before its run: it has nothing to settle.
     """
 
     def __init__(
@@ -47,6 +72,8 @@ class Completer:
         *,
         rand: Any,
         expected: Callable[[], int] = lambda: 0,
+        join: Callable[[Gathered, Hold], Completion] | None = None,
+        aside: Aside = asyncio.to_thread,
     ) -> None:
         self.early: set[str] = set()
         self._broker = broker
@@ -61,6 +88,10 @@ class Completer:
         self._backoff = Backoff(rand=rand)
         unified = isinstance(broker, Unified) and (store is None or store.traits.server == broker.traits.server)
         self._unified: Unified | None = broker if unified and isinstance(broker, Unified) else None
+        #: None where nothing is stored: there are no chords then.
+        self.closer: Closer | None = None
+        if store is not None and join is not None:
+            self.closer = Closer(broker, store, self._unified, join, aside)
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -90,7 +121,7 @@ class Completer:
                 await self._wake.wait()
             await self._gather()
             batch = [queue.popleft() for _ in range(min(len(queue), _BATCH))]
-            await self._write(batch)
+            await self.write(batch)
 
     async def _gather(self) -> None:
         """Let outcomes gather while others are still to come: one write of twenty costs a fifth of twenty writes.
@@ -103,71 +134,114 @@ class Completer:
             await asyncio.sleep(pause)
         self._written = loop.time()
 
-    async def _write(self, batch: list[Completion | StoredResult]) -> None:
+    async def write(self, batch: list[Completion | StoredResult]) -> None:
         """Write a batch, again and again while a server is away."""
         started = [item for item in batch if isinstance(item, StoredResult)]
-        todo = [item for item in batch if isinstance(item, Completion)]
-        steps: list[Completion] = []
-        while started or todo or steps:
+        left = _Left([item for item in batch if isinstance(item, Completion)])
+        while started or left:
             try:
                 if started and self._store is not None:
                     await self._store.put(started)
                 started = []
-                if todo:
-                    steps, todo = await self._finish(todo), []
-                if steps:
-                    await self._step_by_step(steps)
+                if left.todo:
+                    await self._finish(left)
+                if left.steps:
+                    await self._step_by_step(left)
+                if left.completing:
+                    await self._close_chords(left)
                 self._backoff.reset()
             except OperationalError as error:
-                delay, left = self._backoff.next(), len(todo) + len(steps)
-                logger.error("Cannot write %d finished tasks, next try in %.1f s: %s", left, delay, error)
+                delay = self._backoff.next()
+                logger.error("Cannot write %d finished tasks, next try in %.1f s: %s", len(left), delay, error)
                 await asyncio.sleep(delay)
 
-    async def _finish(self, todo: list[Completion]) -> list[Completion]:
-        """Write what can be written atomically; returns what is left to be written step by step."""
-        early = self.early
+    async def _finish(self, left: _Left) -> None:
+        """Write what can be written atomically."""
+        early, todo = self.early, left.todo
         if self._unified is None:
-            return todo
-        atomic = [c for c in todo if c.settlement.delivery.token not in early] if early else todo
+            left.steps, left.todo = todo, []
+            return
+        atomic = [c for c in todo if c.ending.delivery.token not in early] if early else todo
         verdicts = await self._unified.finish(atomic) if atomic else ()
-        self._report([c for c, verdict in zip(atomic, verdicts, strict=True) if verdict is Verdict.FENCED])
-        stepwise = [c for c, verdict in zip(atomic, verdicts, strict=True) if verdict is Verdict.STEPWISE]
+        left.todo = []
         if early:
-            stepwise += [c for c in todo if c.settlement.delivery.token in early]
-        left = {id(c) for c in stepwise}
-        self._settled([c.settlement.delivery for c in todo if id(c) not in left])
-        return stepwise
+            left.steps = [c for c in todo if c.ending.delivery.token in early]
+        fenced, over = [], []
+        for completion, verdict in zip(atomic, verdicts, strict=True):
+            if verdict is Verdict.STEPWISE:
+                left.steps.append(completion)
+            elif verdict is Verdict.COMPLETES:
+                token = completion.ending.delivery.token
+                left.completing.append(_Completing(completion.ending, token, [p.chord for p in completion.parts]))
+            else:
+                over.append(completion.ending.delivery)
+                if verdict is Verdict.FENCED:
+                    fenced.append(completion)
+        self._report(fenced)
+        self._settled(over)
 
-    async def _step_by_step(self, todo: list[Completion]) -> None:
+    async def _step_by_step(self, left: _Left) -> None:
         """The order that turns a crash into a repeat, never into a loss. Checks the leases first.
 
-        What is done leaves ``todo``: while the store is away, follow-ups must not be published at every try.
+        What is done leaves ``left.steps``: while the store is away, follow-ups must not be published at every try.
         """
-        early = self.early
-        held = [c.settlement.delivery for c in todo if c.settlement.delivery.token not in early]
+        early, todo = self.early, left.steps
+        held = [c.ending.delivery for c in todo if c.ending.delivery.token not in early]
         lost = {delivery.token for delivery in await self._broker.extend(held)} if held else set()
         if lost:
-            fenced = [c for c in todo if c.settlement.delivery.token in lost]
-            todo[:] = [c for c in todo if c.settlement.delivery.token not in lost]
+            fenced = [c for c in todo if c.ending.delivery.token in lost]
+            todo[:] = [c for c in todo if c.ending.delivery.token not in lost]
             self._report(fenced)
-            self._settled([c.settlement.delivery for c in fenced])
+            self._settled([c.ending.delivery for c in fenced])
+        store = self._store
+        chords = [chord for c in todo for chord in c.opens]
+        if chords and store is not None:
+            await store.open_chords(chords)
         messages = [message for c in todo for message in c.publish]
         if messages:
             await self._broker.publish(messages)
-            todo[:] = [replace(c, publish=()) for c in todo]
-        records = [c.result for c in todo if c.result is not None]
-        if records and self._store is not None:
-            await self._store.put(records)
-            todo[:] = [replace(c, result=None) for c in todo]
-        settlements = [c.settlement for c in todo if c.settlement.delivery.token not in early]
-        if settlements:
-            await self._broker.settle(settlements)
-        self._settled([c.settlement.delivery for c in todo])
+            todo[:] = [replace(c, publish=(), opens=()) for c in todo]
+        if store is not None:
+            records = [record for c in todo for record in (c.result, *c.others) if record is not None]
+            if records:
+                await store.put(records)
+                todo[:] = [replace(c, result=None, others=()) for c in todo]
+            # One after the other, each under its own token: the last one of a chord completes it.
+            for completion in [c for c in todo if c.parts]:
+                token = self._token_of(completion.ending.delivery)
+                complete = await store.join(completion.parts, token=token)
+                if complete:
+                    todo.remove(completion)
+                    left.completing.append(_Completing(completion.ending, token, complete))
+        await self._settle([c.ending for c in todo])
         todo.clear()
+
+    def _token_of(self, delivery: Delivery) -> str:
+        """A chord is held under the token of a delivery only as long as that one is leased."""
+        return new_id() if delivery.token in self.early else delivery.token
+
+    async def _close_chords(self, left: _Left) -> None:
+        """Send the bodies of chords that are complete now, then settle the deliveries that completed them."""
+        while left.completing:
+            last = left.completing[0]
+            delivery = last.settlement.delivery
+            if self.closer is not None:
+                held = None if delivery.token in self.early else delivery
+                await self.closer.close(last.chords, token=last.token, delivery=held)
+            await self._settle([last.settlement])
+            left.completing.pop(0)
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> None:
+        """End deliveries after all else is written."""
+        early = self.early
+        held = [each for each in settlements if each.delivery.token not in early]
+        if held:
+            await self._broker.settle(held)
+        self._settled([each.delivery for each in settlements])
 
     def _report(self, fenced: Sequence[Completion]) -> None:
         for completion in fenced:
-            message = completion.settlement.delivery.message
+            message = completion.ending.delivery.message
             logger.warning(
                 "Task %s[%s] lost its lease, or an earlier try finished it: its outcome here is dropped",
                 message.task,

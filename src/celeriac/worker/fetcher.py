@@ -1,9 +1,8 @@
 """Claims deliveries, as many as fit a few milliseconds of work, and hands over those that are to run.
 
 Runs on the I/O loop. What is not to run (malformed, unknown, expired, revoked, not due, done already) is concluded
-here.
-Unstarted deliveries are given back as soon as a task turns out to be long. It decides *how much* to claim; what follows
-from a delivery is ``plan``'s.
+here. Unstarted deliveries are given back as soon as a task turns out to be long. It decides *how much* to claim; what
+follows from a delivery is ``plan``'s.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -45,6 +45,7 @@ STALL = 0.05
 class _Record(msgspec.Struct):
     status: str = ""
     retries: int | None = None
+    result: Any = None
 
 
 _decode_record = msgspec.json.Decoder(_Record).decode
@@ -267,7 +268,7 @@ class Fetcher:
             self._async.feed(coroutines)
 
     def _refusal(
-        self, delivery: Delivery, now: float, done: Collection[str], revoked: Collection[str]
+        self, delivery: Delivery, now: float, done: Mapping[str, o.Repeated], revoked: Collection[str]
     ) -> o.Outcome | Completion | None:
         """Why a delivery is not to run, or None. Ordinary messages pass through three comparisons."""
         message = delivery.message
@@ -280,7 +281,7 @@ class Fetcher:
         if revoked and message.id in revoked:
             return o.Revoked("revoked")
         if delivery.token in done:
-            return o.Repeated()
+            return done[delivery.token]
         return None
 
     def _one_suspect(self, deliveries: Sequence[Delivery], alone: bool) -> Sequence[Delivery]:
@@ -296,32 +297,31 @@ class Fetcher:
         self._conclude([Completion(settlement=Release(delivery)) for delivery in suspects])
         return [delivery for delivery in deliveries if not delivery.marks.suspect]
 
-    async def _already_done(self, redelivered: Sequence[Delivery]) -> Collection[str]:
-        """Tokens of redelivered messages whose record shows a terminal state, or a later attempt."""
+    async def _already_done(self, redelivered: Sequence[Delivery]) -> Mapping[str, o.Repeated]:
+        """Those redelivered messages, by token, whose record shows a terminal state, or a later attempt."""
         if not redelivered or self._store is None:
-            return ()
+            return {}
         try:
             records = await self._store.get([delivery.message.id for delivery in redelivered])
         except OperationalError as error:
             logger.warning("Cannot read the results of %d redelivered tasks: %s", len(redelivered), error)
-            return ()
-        done = set()
-        for delivery, raw in zip(redelivered, records, strict=True):
-            if raw is not None and self._is_done(delivery, raw):
-                done.add(delivery.token)
-        return done
+            return {}
+        found = zip(redelivered, records, strict=True)
+        return {d.token: o.Repeated(r.status, r.result) for d, raw in found if raw and (r := self._done_record(d, raw))}
 
     @staticmethod
-    def _is_done(delivery: Delivery, raw: bytes) -> bool:
+    def _done_record(delivery: Delivery, raw: bytes) -> _Record | None:
+        """The record if it shows that this attempt is over."""
         try:
             record = _decode_record(raw)
         except msgspec.MsgspecError:
-            return False
+            return None
         if record.status in states.READY_STATES:
-            return True
+            return record
         message = delivery.message
         own = message.retries if not isinstance(message, Malformed) else 0
-        return record.status == states.RETRY and record.retries is not None and record.retries >= own
+        is_later = record.status == states.RETRY and record.retries is not None and record.retries >= own
+        return record if is_later else None
 
     async def _acknowledge_early(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Tasks with ``acks_late=False`` are settled before they start: at most once. Returns what is to run."""

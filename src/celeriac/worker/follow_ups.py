@@ -8,32 +8,40 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from celeriac.client.current import request_var
+from celeriac.model.chord import NewChord
 from celeriac.model.message import Message
 from celeriac.model.plan import Send
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
 
-__all__ = ["FollowUps"]
+__all__ = ["FollowUps", "Sent"]
 
 logger = logging.getLogger("celery.app.trace")
 
 _POSITIONAL = frozenset({inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD})
 
 
-class _Collector:
-    """The producer that follow-ups are sent through."""
+class Sent:
+    """The producer that follow-ups are sent through: what is to be published, and the chords it is part of."""
+
+    __slots__ = ("chords", "messages")
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.chords: list[NewChord] = []
 
     def collect(self, message: Message) -> None:
         """Take a message instead of publishing it."""
         self.messages.append(message)
+
+    def open_chord(self, chord: NewChord) -> None:
+        """Take a chord instead of writing it."""
+        self.chords.append(chord)
 
 
 class FollowUps:
@@ -43,7 +51,7 @@ class FollowUps:
         self._app = app
         self._takes_error: dict[str, bool] = {}
 
-    def of_success(self, sends: Sequence[Send], request: Any) -> Sequence[Message]:
+    def of_success(self, sends: Iterable[Send], request: Any, sent: Sent) -> None:
         """Callbacks and the next step of a chain; they count among the children of the task, as if it had sent them.
 
         Raises what routers, ``apply_async`` and receivers raise.
@@ -51,30 +59,26 @@ class FollowUps:
         before = request_var.get()
         request_var.set(request)
         try:
-            return self.of_any(sends)
+            self.of_any(sends, sent)
         finally:
             request_var.set(before)
 
-    def of_any(self, sends: Sequence[Send]) -> Sequence[Message]:
+    def of_any(self, sends: Iterable[Send], sent: Sent) -> None:
         """Messages of signatures, in order. Raises as ``of_success``."""
-        collector = _Collector()
         for send in sends:
-            self._app.signature(send.signature).apply_async(send.args or None, producer=collector, **send.options)
-        return collector.messages
+            self._app.signature(send.signature).apply_async(send.args or None, producer=sent, **send.options)
 
-    def of_failure(self, sends: Sequence[Send], request: Any, exc: BaseException, traceback: str) -> Sequence[Message]:
+    def of_failure(self, sends: Iterable[Send], request: Any, exc: BaseException, traceback: str, sent: Sent) -> None:
         """Errbacks. One that raises is logged: it must hide neither the failure nor the other errbacks."""
-        messages: list[Message] = []
         for send in sends:
             try:
                 signature = self._app.signature(send.signature)
                 if self._is_new_style(signature):
                     signature(request, exc, traceback)
                 else:
-                    messages += self.of_any((send,))
+                    self.of_any((send,), sent)
             except Exception as error:
                 logger.error("Errback %s raised: %r", send.signature.get("task"), error, exc_info=error)
-        return messages
 
     def _is_new_style(self, signature: Any) -> bool:
         """It takes more than one positional argument, so it wants request, exception and traceback (Celery 4)."""

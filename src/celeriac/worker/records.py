@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from celeriac import states
+from celeriac.codec.chords import encode_body, encode_part
 from celeriac.codec.failures import exception_to_data
 from celeriac.codec.results import encode_result
+from celeriac.model.chord import Part
 from celeriac.model.message import Message
 from celeriac.model.options import TaskOptions
 from celeriac.model.plan import Plan
 from celeriac.model.settle import StoredResult
+from celeriac.model.workflow import Abandoned, Join
 
 __all__ = ["Recorder"]
 
@@ -20,9 +25,11 @@ __all__ = ["Recorder"]
 class Recorder:
     """Makes the records of one node."""
 
-    def __init__(self, hostname: str, serializer: str) -> None:
+    def __init__(self, hostname: str, conf: Any) -> None:
         self._hostname = hostname
-        self._serializer = serializer
+        self._serializer: str = conf.result_serializer
+        self._expires: float | None = conf.seconds("result_expires") or None
+        self._chord_expires: float | None = conf.seconds("result_chord_expires") or self._expires
         #: The newest second and its text, replaced as one: several threads read it.
         self._second = (0, "")
 
@@ -64,6 +71,44 @@ class Recorder:
             serializer=self._serializer,
         )
         return StoredResult(message.id, body, False, options.result_expires)
+
+    def others(self, tasks: Iterable[Abandoned], state: str, exc: BaseException) -> list[StoredResult]:
+        """The records of tasks that will never run. Raises ``EncodeError``."""
+        data, done = exception_to_data(exc), self._instant(time.time())
+        return [
+            StoredResult(
+                each.id,
+                encode_result(
+                    task_id=each.id,
+                    state=state,
+                    result=data,
+                    date_done=done,
+                    group_id=each.group,
+                    serializer=self._serializer,
+                ),
+                True,
+                self._expires,
+            )
+            for each in tasks
+        ]
+
+    def parts(self, joins: Iterable[Join], grows: int = 0, content_type: str = "application/json") -> list[Part]:
+        """What chords are told; ``grows`` members were added by the first. Raises ``EncodeError``."""
+        parts = []
+        for join in joins:
+            parts.append(
+                Part(
+                    chord=join.chord,
+                    id=join.id,
+                    index=join.index,
+                    value=encode_part(join.id, join.state, join.value, self._serializer),
+                    grows=grows,
+                    body=encode_body(join.body, content_type) if join.body is not None else b"",
+                    expires=self._chord_expires,
+                )
+            )
+            grows = 0
+        return parts
 
     def _instant(self, now: float) -> str:
         """ISO 8601 in UTC with microseconds; ``datetime.isoformat`` for each task costs five times as much."""

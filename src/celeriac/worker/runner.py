@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -37,7 +37,8 @@ from celeriac.model.options import TaskOptions
 from celeriac.model.outcome import Embed
 from celeriac.model.plan import Plan, Send, plan
 from celeriac.model.settle import Completion, StoredResult
-from celeriac.worker.follow_ups import FollowUps
+from celeriac.worker.follow_ups import FollowUps, Sent
+from celeriac.worker.joiner import Joiner
 from celeriac.worker.records import Recorder
 from celeriac.worker.report import Report
 
@@ -93,7 +94,8 @@ class Runner:
         self._max_bytes: int = conf.max_message_bytes
         self._hostname = options.hostname
         self._follow_ups = FollowUps(app)
-        self._recorder = Recorder(options.hostname, conf.result_serializer)
+        self._recorder = Recorder(options.hostname, conf)
+        self._joiner: Joiner | None = None
 
     # -- lookup ------------------------------------------------------------------------------------------------
 
@@ -220,6 +222,13 @@ class Runner:
 
     # -- concluding --------------------------------------------------------------------------------------------
 
+    @property
+    def joiner(self) -> Joiner:
+        """Concludes chords, with the same encoders."""
+        if self._joiner is None:
+            self._joiner = Joiner(self.app, self._follow_ups, self._recorder)
+        return self._joiner
+
     def conclude(
         self,
         delivery: Delivery,
@@ -237,23 +246,53 @@ class Runner:
         if entry is None:
             entry = self.entry(message.task)
         options = entry.options if entry is not None else self._foreign(message.task)
-        if embed is None and type(outcome) in _TELLS_ERRBACKS and not isinstance(message, Malformed):
+        if embed is None and type(outcome) in _NEEDS_EMBED and not isinstance(message, Malformed):
             embed = self._embed(message)
         now = time.time()
         decided = plan(delivery, outcome, options, now, random.random(), embed, self._hostname, self.options.park)
         try:
-            messages = self._messages(delivery, outcome, decided, request)
-            record = self._record(message, decided, options, request, now)
+            completion = self._written(delivery, outcome, decided, options, request, now)
         except Exception as error:  # noqa: BLE001 - user code in routers and apply_async; values that cannot be encoded
             outcome = o.Failure(error, format_traceback(error))
             decided = plan(delivery, outcome, options, now, 0.0, embed, self._hostname, self.options.park)
-            messages = self._messages(delivery, outcome, decided, None)
             # Without the request: its arguments (``result_extended``) may be what cannot be encoded.
-            record = self._record(message, decided, options, None, now)
+            completion = self._written(delivery, outcome, decided, options, None, now)
         if request is not None:
             self._count(message.task, runtime)
         self.report.concluded(delivery, outcome, decided, runtime)
-        return Completion(settlement=decided.settlement, publish=messages, result=record)
+        return completion
+
+    def _written(
+        self, delivery: Delivery, outcome: o.Outcome, decided: Plan, options: TaskOptions, request: Any, now: float
+    ) -> Completion:
+        """A plan as it is to be written: follow-ups sent, values encoded."""
+        message = delivery.message
+        joins = decided.joins
+        added = request.__dict__.get("added") if request is not None and joins else None
+        asked = request.__dict__.get("sends") if request is not None else None
+        if not (decided.sends or asked or joins or decided.abandoned):
+            return Completion(
+                settlement=decided.settlement, result=self._record(message, decided, options, request, now)
+            )
+        sent = Sent()
+        self._send(delivery, outcome, decided, request, sent)
+        if asked:
+            self._follow_ups.of_success(map(Send, asked), request, sent)
+        if added and type(outcome) is not o.Success:
+            added = None  # the chord fails, whatever was to be added to it
+        if added:
+            self._follow_ups.of_success([Send(each) for each in added if each is not None], request, sent)
+        results, content_type = self._results, message.content_type if isinstance(message, Message) else ""
+        return Completion(
+            settlement=decided.settlement,
+            publish=sent.messages,
+            result=self._record(message, decided, options, request, now),
+            others=self._recorder.others(decided.abandoned, decided.ends, decided.value)
+            if decided.abandoned and results
+            else (),
+            opens=sent.chords,
+            parts=self._recorder.parts(joins, len(added or ()), content_type) if joins and results else (),
+        )
 
     def _count(self, name: str, runtime: float) -> None:
         runtimes = self.runtimes
@@ -264,22 +303,19 @@ class Runner:
         if self.after is not None:
             self.after()
 
-    def _messages(self, delivery: Delivery, outcome: o.Outcome, decided: Plan, request: Any) -> Sequence[Message]:
-        """The messages of what is to be sent; ``request.sends`` are retries of ``self.retry(throw=False)``."""
+    def _send(self, delivery: Delivery, outcome: o.Outcome, decided: Plan, request: Any, sent: Sent) -> None:
         sends = decided.sends
-        asked = request.__dict__.get("sends") if request is not None else None
-        if not (sends or asked):
-            return ()
+        if not sends:
+            return
         follow_ups = self._follow_ups
         if decided.state == states.FAILURE or decided.event == "failed":
             if request is None:
                 request = Request.from_message(delivery.message, (), {}, hostname=self._hostname)  # type: ignore[arg-type]
-            messages = follow_ups.of_failure(sends, request, decided.value, decided.traceback or "")
+            follow_ups.of_failure(sends, request, decided.value, decided.traceback or "", sent)
         elif type(outcome) is o.Success:
-            messages = follow_ups.of_success(sends, request)
+            follow_ups.of_success(sends, request, sent)
         else:
-            messages = follow_ups.of_any(sends)
-        return [*messages, *follow_ups.of_any(list(map(Send, asked)))] if asked else messages
+            follow_ups.of_any(sends, sent)
 
     def _record(
         self, message: Any, decided: Plan, options: TaskOptions, request: Any, now: float
@@ -299,5 +335,5 @@ class Runner:
         return TaskOptions(name=name, result_expires=self.app.conf.seconds("result_expires") or None)
 
 
-#: Outcomes that end a task without running it here, and whose errbacks must still hear of it.
-_TELLS_ERRBACKS = frozenset({o.Unknown, o.Crashed, o.TimedOut})
+#: Outcomes that end a task without running it here, while others wait for its end.
+_NEEDS_EMBED = frozenset({o.Unknown, o.Crashed, o.TimedOut, o.Revoked, o.Repeated})

@@ -185,6 +185,34 @@ def reject() -> None:
     raise Reject("unwanted", requeue=False)
 
 
+def double(x: Any) -> Any:
+    return x * 2
+
+
+def ident(*args: Any) -> Any:
+    return args[0] if len(args) == 1 else list(args)
+
+
+def tsum(values: Any) -> Any:
+    """The sum of numbers, however they are nested."""
+    return sum(tsum(each) if isinstance(each, list) else each for each in values)
+
+
+def stamps(self: Any, *args: Any) -> Any:
+    return [sorted(self.request.stamped_headers or []), self.request.stamps]
+
+
+def replaced(self: Any, sig: Any, *args: Any) -> Any:
+    """Goes on as `sig`, whatever that is."""
+    return self.replace(self.app.signature(sig))
+
+
+def added(self: Any, x: Any) -> Any:
+    """Adds one more to its chord."""
+    self.add_to_chord(self.app.tasks["compat.add"].s(x, 100))
+    return x
+
+
 def callback(value: Any, mark: str) -> None:
     note("callback", mark, value)
 
@@ -209,11 +237,14 @@ _PLAIN: Any = (
     refuse,
     ignore,
     reject,
+    double,
+    ident,
+    tsum,
     callback,
     errback,
     errback_new,
 )
-_BOUND: Any = (about, retry, exhausted, exhausted_plain, later, progress, gated, work, spawn)
+_BOUND: Any = (stamps, replaced, added, about, retry, exhausted, exhausted_plain, later, progress, gated, work, spawn)
 
 
 def make_app(**settings: Any) -> Any:

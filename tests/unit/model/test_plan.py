@@ -104,7 +104,9 @@ def test_a_retry_is_accepted_and_sent_again() -> None:
 
 
 def test_ignore_and_reject() -> None:
-    assert decide(o.Ignored()) == Plan(settlement=Accept(delivery()))
+    assert decide(o.Ignored(replaced=True)) == Plan(settlement=Accept(delivery()))
+    ignored = decide(o.Ignored())
+    assert (ignored.settlement, ignored.state, ignored.sends) == (Accept(delivery()), None, ())
     back = decide(o.Rejected("later", True)).settlement
     assert back == Release(delivery(), back=True)
     dead = decide(o.Rejected("never", False)).settlement

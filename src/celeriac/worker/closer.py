@@ -1,0 +1,83 @@
+"""Sends the bodies of complete chords: gather → build on a thread → publish and close, in one step where that can be.
+
+Runs on the I/O loop, for the completer (a member of this child was the last) and for the agent's sweeper (whoever was
+the last died). A chord's end may complete the chord around it, and so on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from msgspec.structs import replace
+
+from celeriac.model.chord import Gathered
+from celeriac.model.message import Delivery
+from celeriac.model.settle import Completion, Hold, Verdict
+from celeriac.ports import Broker, ResultStore, Unified
+
+__all__ = ["Aside", "Closer"]
+
+#: Runs a function where user code may take its time: on a thread.
+Aside = Callable[..., Awaitable[Completion]]
+
+
+class Closer:
+    """``conclude`` makes the completion of a chord; ``aside`` runs it."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        store: ResultStore,
+        unified: Unified | None,
+        conclude: Callable[[Gathered, Hold], Completion],
+        aside: Aside = asyncio.to_thread,
+    ) -> None:
+        self._broker = broker
+        self._store = store
+        self._unified = unified
+        self._conclude = conclude
+        self._aside = aside
+
+    async def close(self, chords: Iterable[str], *, token: str, delivery: Delivery | None = None) -> None:
+        """Close those of ``chords`` that ``token`` holds, and those that their ends complete in turn.
+
+        ``delivery`` is the one whose lease stands for the token; without one the token goes by its time. Raises
+        ``OperationalError``; may be called again then.
+        """
+        pending = deque(dict.fromkeys(chords))
+        while pending:
+            chord = await self._store.gather(pending.popleft(), token=token)
+            if chord is not None:
+                pending.extend(await self.send(chord, delivery))
+
+    async def send(self, chord: Gathered, delivery: Delivery | None = None) -> Sequence[str]:
+        """Send the body of one chord and close it. Returns the chords that are complete now under the same token."""
+        completion = await self._aside(self._conclude, chord, Hold(delivery))
+        around = list(dict.fromkeys(part.chord for part in completion.parts))
+        if delivery is not None and self._unified is not None:
+            (verdict,) = await self._unified.finish([completion])
+            if verdict is not Verdict.STEPWISE:
+                # FENCED may be the second answer to a call whose first was lost: who holds tokens is asked again.
+                return () if verdict is Verdict.DONE else around
+        # Told before this chord is closed: a crash in between tells it again, and it counts once.
+        complete = await self._store.join(completion.parts, token=chord.token) if around else ()
+        completion = replace(completion, parts=())
+        if self._unified is not None:
+            (verdict,) = await self._unified.finish([completion])
+            if verdict is not Verdict.STEPWISE:
+                return complete
+        await self._step_by_step(completion)
+        return complete
+
+    async def _step_by_step(self, completion: Completion) -> None:
+        """A crash on the way sends the body again, under the same id."""
+        if completion.opens:
+            await self._store.open_chords(completion.opens)
+        if completion.publish:
+            await self._broker.publish(completion.publish)
+        if completion.others:
+            await self._store.put(completion.others)
+        if completion.closes is not None:
+            await self._store.close_chord(completion.closes)

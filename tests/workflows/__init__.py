@@ -1,0 +1,1 @@
+"""Random workflows on a simulated fleet, against a plain recursive evaluation."""
