@@ -13,24 +13,42 @@ if TYPE_CHECKING:
     from celeriac.app.shared import shared_task
     from celeriac.app.state import bugreport, current_app, current_task
     from celeriac.app.task import Task
-    from celeriac.canvas import Signature, chain, maybe_signature, signature, subtask
+    from celeriac.canvas import (
+        Signature,
+        StampingVisitor,
+        chain,
+        chord,
+        chunks,
+        group,
+        maybe_signature,
+        signature,
+        subtask,
+        xmap,
+        xstarmap,
+    )
     from celeriac.codec.envelope import new_id as uuid
     from celeriac.codec.failures import register_exception
 
 __all__ = [
     "Celery",
     "Signature",
+    "StampingVisitor",
     "Task",
     "bugreport",
     "chain",
+    "chord",
+    "chunks",
     "current_app",
     "current_task",
+    "group",
     "maybe_signature",
     "register_exception",
     "shared_task",
     "signature",
     "subtask",
     "uuid",
+    "xmap",
+    "xstarmap",
 ]
 
 __version__ = "0.1.0"
@@ -39,17 +57,23 @@ VERSION = version_info = (0, 1, 0)
 _HOMES = {
     "Celery": ("celeriac.app.base", "Celery"),
     "Signature": ("celeriac.canvas", "Signature"),
+    "StampingVisitor": ("celeriac.canvas", "StampingVisitor"),
     "Task": ("celeriac.app.task", "Task"),
     "bugreport": ("celeriac.app.state", "bugreport"),
     "chain": ("celeriac.canvas", "chain"),
+    "chord": ("celeriac.canvas", "chord"),
+    "chunks": ("celeriac.canvas", "chunks"),
     "current_app": ("celeriac.app.state", "current_app"),
     "current_task": ("celeriac.app.state", "current_task"),
+    "group": ("celeriac.canvas", "group"),
     "maybe_signature": ("celeriac.canvas", "maybe_signature"),
     "register_exception": ("celeriac.codec.failures", "register_exception"),
     "shared_task": ("celeriac.app.shared", "shared_task"),
     "signature": ("celeriac.canvas", "signature"),
     "subtask": ("celeriac.canvas", "subtask"),
     "uuid": ("celeriac.codec.envelope", "new_id"),
+    "xmap": ("celeriac.canvas", "xmap"),
+    "xstarmap": ("celeriac.canvas", "xstarmap"),
 }
 #: ``import celeriac; celeriac.signals`` works as it does with Celery.
 _MODULES = frozenset({"app", "canvas", "contrib", "exceptions", "result", "schedules", "signals", "states", "utils"})

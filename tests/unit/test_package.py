@@ -16,17 +16,23 @@ import celeriac
 PUBLIC = [
     "Celery",
     "Signature",
+    "StampingVisitor",
     "Task",
     "bugreport",
     "chain",
+    "chord",
+    "chunks",
     "current_app",
     "current_task",
+    "group",
     "maybe_signature",
     "register_exception",
     "shared_task",
     "signature",
     "subtask",
     "uuid",
+    "xmap",
+    "xstarmap",
 ]
 MEASURE = """
 import json, sys, time
@@ -86,8 +92,9 @@ def test_names_that_celery_users_import() -> None:
         "app.task": "Task Context BaseTask",
         "app.trace": "build_tracer task_has_custom",
         "app.registry": "TaskRegistry",
-        "canvas": "Signature chain signature maybe_signature subtask",
-        "result": "AsyncResult EagerResult allow_join_result result_from_tuple",
+        "canvas": "Signature chain chord group chunks xmap xstarmap signature maybe_signature subtask _chain _chord "
+        "StampingVisitor",
+        "result": "AsyncResult EagerResult GroupResult ResultSet allow_join_result result_from_tuple",
         "utils": "uuid cached_property get_full_cls_name",
         "utils.log": "get_task_logger get_logger",
         "utils.imports": "symbol_by_name instantiate qualname gen_task_name",

@@ -5,15 +5,20 @@ For ``update_state`` and for users who look behind ``AsyncResult``. Sits on the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from celeriac import states
 from celeriac.client import records, resolver
 from celeriac.client.connections import PerProcess
+from celeriac.codec.chords import decode_shape
+from celeriac.codec.json import dumps
 from celeriac.codec.results import encode_result
+from celeriac.model.chord import NewChord
 from celeriac.model.settle import StoredResult
 from celeriac.ports import Reader
+from celeriac.result import result_from_tuple
 
 __all__ = ["Backend"]
 
@@ -133,6 +138,45 @@ class Backend:
     def forget(self, task_id: str) -> None:
         """Drop the record."""
         self.reader.forget([task_id], timeout=_TIMEOUT)
+
+    # ------------------------------------------------------------ groups and chords
+
+    def open_chord(self, chord: NewChord) -> None:
+        """Write a chord before its tasks are sent: ``open_chords`` for one."""
+        self.open_chords([chord])
+
+    def open_chords(self, chords: Sequence[NewChord]) -> None:
+        """Write chords before their tasks are sent. Raises ``NotImplementedError`` when there is no result backend."""
+        if self._reader is None:
+            raise NotImplementedError(
+                "Chords need a result backend, where their tasks wait for each other.\n"
+                "Set `result_backend`, or pass backend=... to Celery()."
+            )
+        self.reader.open_chords(chords, timeout=_TIMEOUT)
+
+    def add_to_chord(self, group_id: str, result: Any) -> None:
+        """The chord waits for one task more (``Task.add_to_chord``)."""
+        self.reader.grow_chord(group_id, 1, timeout=_TIMEOUT)
+
+    def save_group(self, group_id: str, result: Any) -> Any:
+        """Keep a ``GroupResult``."""
+        body = dumps({"result": result.as_tuple()})
+        self.reader.save_group(
+            group_id, body, expires=self.app.conf.seconds("result_expires") or None, timeout=_TIMEOUT
+        )
+        return result
+
+    def restore_group(self, group_id: str, cache: bool = True) -> Any:
+        """The ``GroupResult`` that was saved under that id, None when there is none."""
+        body = self.reader.load_group(group_id, timeout=_TIMEOUT)
+        return None if body is None else result_from_tuple(decode_shape(body), self.app)
+
+    def delete_group(self, group_id: str) -> None:
+        """Forget a saved group."""
+        self.reader.drop_group(group_id, timeout=_TIMEOUT)
+
+    def ensure_chords_allowed(self) -> None:
+        """Celery asks here whether chords work: they do, wherever results are kept."""
 
     def cleanup(self) -> None:
         """Drop expired records. Workers do so by themselves; here for Celery's task ``celery.backend_cleanup``."""

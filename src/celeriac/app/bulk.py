@@ -12,6 +12,7 @@ from typing import Any
 from celeriac.canvas import Signature, maybe_signature
 from celeriac.client.current import worker_request
 from celeriac.exceptions import NotRegistered
+from celeriac.model.chord import NewChord
 from celeriac.model.message import Message
 from celeriac.result import AsyncResult
 
@@ -24,7 +25,7 @@ _OURS = frozenset({"celeriac.app.sending", "celeriac.app.task"})
 class _Batch:
     """Messages that wait for company, and the results of all; also a producer."""
 
-    def __init__(self, app: Any, chunk: int, producer: Any) -> None:
+    def __init__(self, app: Any, chunk: int, producer: Any, add_to_parent: bool = True) -> None:
         if chunk < 1:
             raise ValueError(f"chunk must be at least 1, not {chunk}")
         self.results: list[AsyncResult[Any]] = []
@@ -33,8 +34,9 @@ class _Batch:
         self._make = app.sender.message
         self._chunk = chunk
         self._producer = producer
-        self._parent = worker_request()
+        self._parent = worker_request() if add_to_parent else None
         self._messages: list[Message] = []
+        self._chords: list[NewChord] = []
 
     def add(self, name: str, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> None:
         """Make the message of one call and its result. ``options`` are the call's over the task's."""
@@ -53,8 +55,19 @@ class _Batch:
         if len(self._messages) >= self._chunk:
             self.flush()
 
+    def open_chord(self, chord: NewChord) -> None:
+        """Take a chord, which has to be there before its tasks."""
+        self._chords.append(chord)
+
     def flush(self) -> None:
         """Send what is there."""
+        if self._chords:
+            chords, self._chords = self._chords, []
+            if hasattr(self._producer, "open_chord"):
+                for chord in chords:
+                    self._producer.open_chord(chord)
+            else:
+                self._app.backend.open_chords(chords)
         if self._messages:
             messages, self._messages = self._messages, []
             self._sender.send(messages, producer=self._producer)
@@ -70,9 +83,11 @@ def _is_plain(task: Any) -> bool:
     return ours and not task.names_shadows
 
 
-def send_many(app: Any, signatures: Iterable[Any], chunk: int, producer: Any) -> list[AsyncResult[Any]]:
+def send_many(
+    app: Any, signatures: Iterable[Any], chunk: int, producer: Any, add_to_parent: bool = True
+) -> list[AsyncResult[Any]]:
     """See ``Celery.send_many``."""
-    batch = _Batch(app, chunk, producer)
+    batch = _Batch(app, chunk, producer, add_to_parent)
     direct = _is_direct(app)
     # Name → (task or None, its check, its options), None where code of its own has to run.
     known: dict[str, tuple[Any, Any, Any] | None] = {}
@@ -85,7 +100,8 @@ def send_many(app: Any, signatures: Iterable[Any], chunk: int, producer: Any) ->
                 known[name] = _way(signature)
             way = known[name]
         if way is None:
-            batch.results.append(signature.apply_async(producer=batch))
+            own = {} if add_to_parent else {"add_to_parent": False}
+            batch.results.append(signature.apply_async(producer=batch, **own))
             continue
         task, check, defaults = way
         args, kwargs, options = signature["args"], signature["kwargs"], signature["options"]

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from celeriac.canvas import Signature, chain, maybe_signature
+from celeriac.canvas import Signature, maybe_signature
 from celeriac.canvas.signatures import as_list
+from celeriac.canvas.steps import is_chain, is_group
 from celeriac.exceptions import Ignore, ImproperlyConfigured
 
-__all__ = ["replacement", "run_instead"]
+__all__ = ["Replaced", "replacement", "run_instead"]
 
 
-def replacement(request: Any, sig: Signature[Any], app: Any) -> Any:
+class Replaced(Ignore):
+    """Ends the attempt of a task that was replaced: whoever replaces it goes on under its id."""
+
+
+def replacement(request: Any, sig: Any, app: Any) -> Any:
     """``sig`` with the id, callbacks, chord and rest of the chain of ``request``.
 
     Raises ``ImproperlyConfigured`` for an empty chain and for a part of a chord.
     """
     if "chord" in sig.options:
         raise ImproperlyConfigured("a signature that replaces a task must not be part of a chord")
-    if isinstance(sig, chain) and not sig.tasks:
+    if is_chain(sig) and not sig.tasks:
         raise ImproperlyConfigured("a task cannot be replaced with an empty chain")
+    sig = _one_result(sig, app)
     for callback in request.callbacks or ():
         sig.link(callback)
     for errback in request.errbacks or ():
         sig.link_error(errback)
-    if isinstance(sig, chain) and "link" in sig.options:
+    if is_chain(sig) and "link" in sig.options:
         # On the last step itself: what is appended below comes after it.
         sig.tasks[-1].extend_list_option("link", sig.options.pop("link"))
     sig.freeze(request.id)
@@ -36,7 +42,7 @@ def replacement(request: Any, sig: Signature[Any], app: Any) -> Any:
         root_id=request.root_id,
         replaced_task_nesting=nesting,
     )
-    for step in as_list(sig.tasks) if isinstance(sig, chain) else ():
+    for step in as_list(sig.tasks) if is_chain(sig) else ():
         step.set(replaced_task_nesting=nesting)
     for following in reversed(request.chain or ()):
         step = maybe_signature(following, app=app, clone=True)
@@ -45,9 +51,21 @@ def replacement(request: Any, sig: Signature[Any], app: Any) -> Any:
     return sig
 
 
+def _one_result(sig: Any, app: Any) -> Any:
+    """A group has no result that could be the task's: the list of its results becomes one."""
+    collect = app.tasks["celery.accumulate"].s(index=0)
+    if is_group(sig):
+        return sig | collect
+    if is_chain(sig) and is_group(sig.tasks[-1]):
+        sig = sig.clone()
+        sig.tasks[-1] = sig.tasks[-1] | collect
+    return sig
+
+
 def run_instead(request: Any, sig: Signature[Any]) -> Any:
-    """Send the replacement and raise ``Ignore``; run it here when the task runs eagerly, and return its result."""
+    """Raise ``Replaced``; the replacement is sent in the step that ends this attempt, so that a crash sends nothing
+    twice. When the task runs eagerly, run it here and return its result."""
     if request.is_eager:
         return sig.apply().get()
-    sig.delay()
-    raise Ignore("Replaced by new task")
+    request.sends.append(sig)
+    raise Replaced("Replaced by new task")

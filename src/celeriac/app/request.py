@@ -87,6 +87,8 @@ _FROM_MESSAGE: dict[str, Callable[[Message], Any]] = {
         "reply_to": message.reply_to,
     },
 }
+#: What the attempt has sent, what is to be sent when it is over, and what it has added to its chord.
+_LISTS = frozenset({"children", "sends", "added"})
 _FROM_EMBED = frozenset({"callbacks", "chain", "chord", "errbacks"})
 
 
@@ -176,7 +178,7 @@ class Request:
             value = self._resolve(name)
             if name == "ignore_result":
                 return value  # kept, it would look like the user's word
-        elif name == "children" or name == "sends":
+        elif name in _LISTS:
             value = []
         else:
             headers = self._headers()

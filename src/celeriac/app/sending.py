@@ -17,7 +17,7 @@ from celeriac.client.sender import Sender
 from celeriac.conf.settings import Settings
 from celeriac.conf.source import import_object
 from celeriac.exceptions import AlwaysEagerIgnored
-from celeriac.result import AsyncResult
+from celeriac.result import AsyncResult, GroupResult, ResultSet
 
 __all__ = ["Sending"]
 
@@ -76,20 +76,30 @@ class Sending:
         result = (result_cls or self.AsyncResult)(message.id)
         result.ignored = options.get("ignore_result")
         if add_to_parent:
-            request = worker_request()
-            if request is not None:
-                request._task.add_trail(result)
+            self.add_trail(result)
         return cast("AsyncResult[Any]", result)
 
+    def add_trail(self, result: Any) -> None:
+        """Count ``result`` among the children of the task that a worker runs here, if any."""
+        request = worker_request()
+        if request is not None:
+            request._task.add_trail(result)
+
     def send_many(
-        self, signatures: Iterable[Signature[Any]], *, chunk: int = 1000, producer: Any = None
+        self,
+        signatures: Iterable[Signature[Any]],
+        *,
+        chunk: int = 1000,
+        producer: Any = None,
+        add_to_parent: bool = True,
     ) -> list[AsyncResult[Any]]:
         """Send many signatures, one round trip per ``chunk`` of them. Returns their results, in order.
 
         ``signatures`` may be a generator: no more than ``chunk`` messages are in memory. An error ends it; what earlier
-        chunks held is sent then. See ``Task.delay_many`` for many calls of one task.
+        chunks held is sent then. ``add_to_parent=False``: a running task does not count them among its children. See
+        ``Task.delay_many`` for many calls of one task.
         """
-        return send_many(self, signatures, chunk, producer)
+        return send_many(self, signatures, chunk, producer, add_to_parent)
 
     @property
     def sender(self) -> Sender:
@@ -163,6 +173,14 @@ class Sending:
     def AsyncResult(self, id: str, **kwargs: Any) -> AsyncResult[Any]:  # noqa: A002, N802 - Celery's names
         """The result of the task with that id."""
         return AsyncResult(id, app=self, **kwargs)
+
+    def GroupResult(self, id: str | None = None, results: Iterable[Any] = (), **kwargs: Any) -> GroupResult[Any]:  # noqa: A002, N802
+        """The results of a group's tasks under the group's id."""
+        return GroupResult(id, results, app=self, **kwargs)
+
+    def ResultSet(self, results: Iterable[Any], **kwargs: Any) -> ResultSet[Any]:  # noqa: N802
+        """Any results, to be waited for together."""
+        return ResultSet(results, app=self, **kwargs)
 
     @property
     def backend(self) -> Backend:

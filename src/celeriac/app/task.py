@@ -9,19 +9,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from celeriac.app import request as _request
 from celeriac.app.annotations import annotations_for
 from celeriac.app.arguments import is_coroutine_function
 from celeriac.app.bulk import delay_many
+from celeriac.app.composing import Composing
 from celeriac.app.eager import apply_eagerly, round_trip
 from celeriac.app.options import FROM_SETTINGS, FromSetting, Sending, send_defaults, task_options
 from celeriac.app.registry import unpickle_task
-from celeriac.app.replace import replacement, run_instead
-from celeriac.app.retry import ask_for_retry, signature_from_request
+from celeriac.app.retry import ask_for_retry
 from celeriac.app.trace import task_has_custom
-from celeriac.canvas import Signature
 from celeriac.client.current import get_current_app, request_var
 from celeriac.conf.source import import_object
 from celeriac.exceptions import MaxRetriesExceededError, OperationalError, Retry
@@ -46,7 +45,7 @@ class _App:
         type(task).bind(app)
 
 
-class Task(Generic[P, R]):
+class Task(Composing[P, R]):
     """A task: callable, and sendable by ``delay`` and ``apply_async``.
 
     Subclasses define ``run``; decorated functions become it. Attributes set on the class or given to the decorator are
@@ -327,31 +326,7 @@ class Task(Generic[P, R]):
         """For subclasses: the name that logs and events show for this call; None: the task's own."""
         return None
 
-    # ------------------------------------------------------------ signatures and results
-
-    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature[R]:
-        """A signature of this task: ``signature(args, kwargs, options, immutable=…)``."""
-        starkwargs.setdefault("app", self._app)
-        return Signature(self, args, *starargs, **starkwargs)
-
-    subtask = signature
-
-    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
-        """A signature with these arguments; the task before it in a chain may add more in front."""
-        return Signature(self, args, kwargs, app=self._app)
-
-    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
-        """A signature with exactly these arguments, whatever the task before it returns."""
-        return Signature(self, args, kwargs, immutable=True, app=self._app)
-
-    def signature_from_request(
-        self, request: Any = None, args: Any = None, kwargs: Any = None, queue: str | None = None, **options: Any
-    ) -> Signature[R]:
-        """A signature that would send the current message once more."""
-        request = self.request if request is None else request
-        return cast("Signature[R]", signature_from_request(self, request, args, kwargs, queue, options))
-
-    subtask_from_request = signature_from_request
+    # ------------------------------------------------------------ results
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult[R]:  # noqa: N802 - Celery's name
         """The result of the message with that id."""
@@ -401,17 +376,6 @@ class Task(Generic[P, R]):
         """
         return ask_for_retry(self, args, kwargs, exc, throw, eta, countdown, max_retries, options)
 
-    def replace(self, sig: Signature[Any]) -> Any:
-        """Do ``sig`` instead: it takes over the id, callbacks and the rest of the chain. ``return self.replace(…)``.
-
-        Raises ``Ignore``, which ends this attempt (eager: returns the result).
-        """
-        return self.on_replace(replacement(self.request, sig, self.app))
-
-    def on_replace(self, sig: Signature[Any]) -> Any:
-        """For subclasses, to be called by them: send the prepared replacement."""
-        return run_instead(self.request, sig)
-
     @property
     def request(self) -> Any:
         """The request that the task runs for; an empty one outside of tasks."""
@@ -447,7 +411,8 @@ class Task(Generic[P, R]):
         copy = object.__new__(type(current))
         if current is not self._default_request:
             # What is sent from inside belongs to the attempt.
-            copy.__dict__.update(current.__dict__, children=current.children, sends=current.sends)
+            shared = {name: getattr(current, name) for name in ("children", "sends", "added")}
+            copy.__dict__.update(current.__dict__, **shared)
         copy.update(*args, **kwargs)
         self.request_stack.push(copy)
 

@@ -16,6 +16,7 @@ from typing import Any
 from celeriac import signals, states
 from celeriac.app.einfo import ExceptionInfo
 from celeriac.app.loader import BaseLoader
+from celeriac.app.replace import Replaced
 from celeriac.app.request import Request
 from celeriac.app.retry import next_attempt
 from celeriac.client.current import request_var
@@ -270,7 +271,7 @@ class _Ends:
             return Rejected(str(exc.reason), bool(exc.requeue))
         if isinstance(exc, Ignore):
             self._over(request, states.IGNORED, exc)
-            return Ignored()
+            return Ignored(isinstance(exc, Replaced))
         if isinstance(exc, Retry):
             return self._retried(request, exc, exc)
         options = self.task.options()

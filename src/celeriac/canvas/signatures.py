@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from copy import deepcopy
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
+from celeriac.canvas.stamping import StampingVisitor, collected, stamp_links
 from celeriac.client.current import get_current_app
 from celeriac.codec.envelope import new_id
 from celeriac.exceptions import NotRegistered
@@ -173,8 +174,21 @@ class Signature(dict[str, Any], Generic[R]):
 
     @property
     def app(self) -> Any:
-        """The app it is sent through: its own, else the current one."""
-        return self._app if self._app is not None else get_current_app()
+        """The app it is sent through: its own, else that of what it is made of, else the current one."""
+        own = self._app if self._app is not None else self._inner_app()
+        return own if own is not None else get_current_app()
+
+    def _inner_app(self) -> Any:
+        """The app of the first of its parts that has one; None: nothing in it says."""
+        for part in self._parts():
+            app = part._app if part._app is not None else part._inner_app()
+            if app is not None:
+                return app
+        return None
+
+    def _parts(self) -> Iterable[Signature[Any]]:
+        """The signatures that it is made of."""
+        return ()
 
     @property
     def type(self) -> Any:
@@ -195,8 +209,13 @@ class Signature(dict[str, Any], Generic[R]):
     def apply_async(
         self, args: Any = None, kwargs: Any = None, route_name: str | None = None, **options: Any
     ) -> AsyncResult[R]:
-        """Send the task, with ``args`` in front of its own and ``options`` over its own. See ``Task.apply_async``."""
+        """Send the task, with ``args`` in front of its own and ``options`` over its own. See ``Task.apply_async``.
+
+        ``route_name`` is the task name that routes are looked up by.
+        """
         options = {key: value for key, value in options.items() if value is not None}
+        if route_name:
+            options["route_name"] = route_name
         if args or kwargs or options:
             args, kwargs, options = self._merge(args, kwargs, options)
         else:
@@ -242,7 +261,8 @@ class Signature(dict[str, Any], Generic[R]):
     def clone(self, args: Any = None, kwargs: Any = None, **options: Any) -> Self:
         """A copy with ``args`` in front, ``kwargs`` and ``options`` added."""
         args, kwargs, own = self._merge(args, kwargs, options)
-        copied = {**self, "args": tuple(args), "kwargs": dict(kwargs), "options": deepcopy(dict(own))}
+        own = deepcopy(dict(own)) if own else {}
+        copied = {**self, "args": tuple(args), "kwargs": dict(kwargs), "options": own}
         clone = Signature.from_dict(copied, app=self._app)
         clone._type = self._type
         return cast(Self, clone)
@@ -357,15 +377,37 @@ class Signature(dict[str, Any], Generic[R]):
         """What it contributes to a chain: itself; a chain contributes its own steps."""
         return [self]
 
+    def leaves(self) -> int:
+        """How many tasks end it, as a member of a chord's header: one; a chain's last step; all of a group."""
+        return 1
+
     def __or__(self, other: Any) -> Any:
         if not isinstance(other, Signature):
             return NotImplemented
-        # The class is in a module above this one.
-        chain: Any = self.TYPES["chain"]
-        return chain(*self.steps(), *other.steps(), app=self._app)
+        # The classes are in modules above this one.
+        kind = other.get("subtask_type")
+        if kind == "group" and len(other["kwargs"]["tasks"]) == 1:
+            other = maybe_signature(other["kwargs"]["tasks"][0], app=self._app)
+        following = other.steps() if kind == "chain" else [other]
+        return self.TYPES["chain"]([self, *following], app=self._app)
 
     def __ior__(self, other: Any) -> Any:
         return self.__or__(other)
+
+    # ------------------------------------------------------------ stamps
+
+    def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Self:
+        """Mark it, and all that is linked to it or part of it, with headers; or with those that ``visitor`` says.
+
+        ``append_stamps`` keeps earlier values of the same stamp, in a list. Returns itself.
+        """
+        stamp_links(self, visitor, append_stamps, headers)
+        said = visitor.on_signature(self, **headers) if visitor is not None else None
+        return self.set(**collected(self.options, headers, said, append_stamps))
+
+    def as_signatures(self, values: Any) -> list[Signature[Any]]:
+        """One or several signatures, or dicts of them, as a list."""
+        return [maybe_signature(value, app=self._app) for value in as_list(values)]
 
     # ------------------------------------------------------------ dict and text
 

@@ -1,7 +1,4 @@
-"""Results: what ``delay()`` returns, for asking and waiting. Celery's ``celery.result``.
-
-Reads through ``app.backend.reader``; knows no server. A terminal record is read once and kept.
-"""
+"""The result of one task: what ``delay()`` returns. A terminal record is read once and kept."""
 
 from __future__ import annotations
 
@@ -13,28 +10,26 @@ from typing import Any, Generic, NoReturn, TypeVar
 from celeriac import states
 from celeriac.client import records
 from celeriac.client.current import app_or_default
-from celeriac.client.joining import allow_join_result, assert_will_not_block, denied_join_result
+from celeriac.client.joining import assert_will_not_block
+from celeriac.client.many import present
 from celeriac.client.records import Meta
-from celeriac.exceptions import IncompleteStream, TaskRevokedError, TimeoutError  # noqa: A004 - Celery's name
+from celeriac.exceptions import IncompleteStream, TimeoutError  # noqa: A004 - Celery's name
+from celeriac.result.graph import DependencyGraph
 
-__all__ = [
-    "AsyncResult",
-    "EagerResult",
-    "ResultBase",
-    "allow_join_result",
-    "assert_will_not_block",
-    "denied_join_result",
-    "result_from_tuple",
-]
+__all__ = ["AsyncResult", "ResultBase", "result_from_tuple"]
 
 R = TypeVar("R")
+
+#: Seconds between two looks at the steps before the one that is waited for.
+_LOOK_AT_PARENTS = 1.0
 
 
 class ResultBase:
     """Base of all results."""
 
-    #: Result of the task before it in a chain.
+    #: Result of what came before it in a chain: of a task, or of a group.
     parent: Any = None
+    id: str
 
 
 def _stored(key: str, doc: str) -> property:
@@ -122,11 +117,12 @@ class AsyncResult(ResultBase, Generic[R]):
             ):
                 meta = records.wait(backend.reader, self.id, self.app.conf, timeout=timeout)
             else:
-                parents = list(self._parents()) if follow_parents and propagate else []
-                meta = self._wait_closely(parents, timeout, interval, on_message, on_interval)
+                meta = self._wait_closely(follow_parents and propagate, timeout, interval, on_message, on_interval)
             self._keep(meta)
         value = meta["result"]
         if propagate and meta["status"] in states.PROPAGATE_STATES:
+            if follow_parents:
+                self._raise_earlier()
             self._raise(meta)
         if callback is not None:
             callback(self.id, value)
@@ -148,43 +144,60 @@ class AsyncResult(ResultBase, Generic[R]):
 
     def _wait_closely(
         self,
-        parents: list[AsyncResult[Any]],
+        follow_parents: bool,
         timeout: float | None,
         interval: float,
         on_message: Callable[[Meta], Any] | None,
         on_interval: Callable[[], Any] | None,
     ) -> Meta:
-        """Wait while watching earlier steps and telling callbacks."""
-        by_id = {parent.id: parent for parent in parents}
-        for parent in reversed(parents):
-            parent.maybe_throw()
+        """Wait while looking at earlier steps now and then, and telling callbacks.
+
+        Whoever fails a step fails those behind it; earlier steps are looked at because older workers may not have.
+        """
+        earlier = {leaf.id: leaf for leaf in self._earlier()} if follow_parents else {}
+        backend, conf = self.backend, self.app.conf
 
         def changed(task_id: str) -> None:
-            if task_id in by_id:
-                by_id[task_id].maybe_throw()
-            elif task_id and on_message is not None:
-                on_message(self._get_task_meta())
-            elif on_interval is not None:
+            if task_id:
+                if on_message is not None:
+                    on_message(self._get_task_meta())
+                return
+            for leaf_id, meta in present(backend.reader, list(earlier), conf):
+                leaf = earlier.pop(leaf_id)
+                leaf._keep(meta)
+                leaf.maybe_throw()
+            if on_interval is not None:
                 on_interval()
 
-        pending = [parent.id for parent in parents if not parent.ready()]
+        if on_interval is None:
+            interval = _LOOK_AT_PARENTS
         meta = records.wait(
-            self.backend.reader,
+            backend.reader,
             self.id,
-            self.app.conf,
+            conf,
             timeout=timeout,
-            others=pending,
-            interval=interval if on_interval is not None or pending else None,
+            interval=interval if on_interval is not None or earlier else None,
             on_change=changed,
         )
         if on_message is not None:
             on_message(meta)
         return meta
 
-    def _parents(self) -> Iterator[AsyncResult[Any]]:
+    def _raise_earlier(self) -> None:
+        """Raise what the first step that failed has raised: the cause of this one's failure."""
+        earlier = {leaf.id: leaf for leaf in self._earlier()}
+        if earlier:
+            for leaf_id, meta in present(self.backend.reader, list(earlier), self.app.conf):
+                earlier[leaf_id]._keep(meta)
+        for leaf in reversed(list(self._earlier(known=True))):
+            leaf.maybe_throw()
+
+    def _earlier(self, *, known: bool = False) -> Iterator[AsyncResult[Any]]:
+        """The single results among its parents, the last first, whose end is not known yet; or those that are."""
         node = self.parent
         while node is not None:
-            yield node
+            leaves = list(node._leaves()) if hasattr(node, "_leaves") else [node]
+            yield from (leaf for leaf in reversed(leaves) if (leaf._cache is not None) is known and not leaf.ignored)
             node = node.parent
 
     def _raise(self, meta: Meta) -> NoReturn:
@@ -340,6 +353,23 @@ class AsyncResult(ResultBase, Generic[R]):
         for _, node in self.iterdeps(intermediate=intermediate):
             yield node, node.get(**kwargs)
 
+    @property
+    def graph(self) -> DependencyGraph:
+        """``build_graph()``: raises ``IncompleteStream`` as long as something in it is not ready."""
+        return self.build_graph()
+
+    def build_graph(self, intermediate: bool = False, formatter: Any = None) -> DependencyGraph:
+        """This and its descendants as a graph; ``intermediate`` takes in those that are not ready.
+
+        ``formatter`` is Celery's and not used.
+        """
+        graph = DependencyGraph()
+        for parent, node in self.iterdeps(intermediate=intermediate):
+            graph.add_arc(node)
+            if parent is not None:
+                graph.add_edge(parent, node)
+        return graph
+
     def get_leaf(self) -> Any:
         """The value of the last descendant."""
         value = None
@@ -407,61 +437,9 @@ class AsyncResult(ResultBase, Generic[R]):
         return self.id, None, None, None, self.parent
 
 
-class EagerResult(AsyncResult[R]):
-    """The result of a task that ran here and now (``apply``, ``task_always_eager``)."""
-
-    def __init__(
-        self,
-        id: str,  # noqa: A002 - Celery's name
-        ret_value: Any,
-        state: str,
-        traceback: str | None = None,
-        name: str | None = None,
-    ) -> None:
-        self.id = id
-        self.app = None
-        self.parent = None
-        self.ignored = False
-        self._backend = None
-        self._then = None
-        self._cache = {
-            "status": state,
-            "result": ret_value,
-            "traceback": traceback,
-            "children": None,
-            "task_id": id,
-            "name": name,
-        }
-
-    def _get_task_meta(self) -> Meta:
-        return self._cache or {}
-
-    def ready(self) -> bool:
-        """It is."""
-        return True
-
-    def forget(self) -> None:
-        """Nothing is stored, so nothing is dropped."""
-
-    def revoke(self, *args: Any, **kwargs: Any) -> None:
-        """Make this a revoked result; the task has run all the same."""
-        self._cache = {
-            **self._get_task_meta(),
-            "status": states.REVOKED,
-            "result": TaskRevokedError("revoked"),
-            "traceback": None,
-        }
-
-    def __copy__(self) -> EagerResult[R]:
-        return type(self)(*self.__reduce_args__())
-
-    def __reduce_args__(self) -> tuple[Any, ...]:
-        meta = self._get_task_meta()
-        return self.id, meta["result"], meta["status"], meta["traceback"], meta["name"]
-
-
 def result_from_tuple(r: Any, app: Any = None) -> Any:
-    """A result from ``as_tuple``; for that of a group the app needs ``GroupResult``. A result comes back as it is."""
+    """A result from ``as_tuple``; a result comes back as it is. Raises ``TypeError``, ``ValueError`` or ``LookupError``
+    for what is no result tuple."""
     if isinstance(r, ResultBase):
         return r
     app = app_or_default(app)
@@ -475,12 +453,8 @@ def result_from_tuple(r: Any, app: Any = None) -> Any:
 
 
 def _children_of(child: Any, app: Any) -> list[Any]:
-    """The results in a stored child; nothing for what is none, the members where groups are unknown."""
+    """The result in a stored child; nothing for what is none."""
     try:
-        if isinstance(child, ResultBase):
-            return [child]
-        if child[1] is not None and not hasattr(app, "GroupResult"):
-            return [result for member in child[1] for result in _children_of(member, app)]
-        return [result_from_tuple(child, app)]
+        return [child] if isinstance(child, ResultBase) else [result_from_tuple(child, app)]
     except (TypeError, ValueError, LookupError):
         return []

@@ -7,74 +7,25 @@ import copy
 import pickle
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from celeriac import states
-from celeriac.client import resolver
 from celeriac.client.current import request_var
 from celeriac.codec.results import encode_result
-from celeriac.conf.settings import Settings
 from celeriac.exceptions import DecodeError, IncompleteStream, RemoteError, TaskRevokedError, TimeoutError  # noqa: A004
-from celeriac.model.settle import StoredResult
 from celeriac.result import (
     AsyncResult,
     EagerResult,
+    ResultBase,
     allow_join_result,
     denied_join_result,
     result_from_tuple,
 )
-
-
-class App:
-    """What a result needs of an app."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.conf = Settings(settings)
-        self.backend = Backend(resolver.reader(f"memory://{uuid4()}", resolver.store_options(self.conf)))
-        self.revoked: list[Any] = []
-        self.control = SimpleNamespace(revoke=lambda *args, **kwargs: self.revoked.append((args, kwargs)))
-
-    def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult[Any]:
-        return AsyncResult(task_id, app=self, **kwargs)
-
-    def store(self, task_id: str, result: Any = None, state: str = states.SUCCESS, **more: Any) -> AsyncResult[Any]:
-        body = encode_result(task_id=task_id, state=state, result=result, **more)
-        self.put(task_id, body, state in states.READY_STATES)
-        return self.AsyncResult(task_id)
-
-    def put(self, task_id: str, body: bytes, terminal: bool = True) -> None:
-        self.backend.reader.put([StoredResult(task_id, body, terminal)], timeout=1)
-
-
-class Backend:
-    def __init__(self, reader: Any) -> None:
-        self.reader = reader
-
-
-@pytest.fixture
-def app() -> App:
-    return App()
-
-
-@pytest.fixture
-def later() -> Iterator[Any]:
-    threads: list[threading.Thread] = []
-
-    def start(work: Any, *args: Any, **kwargs: Any) -> None:
-        thread = threading.Timer(0.02, work, args, kwargs)
-        thread.start()
-        threads.append(thread)
-
-    yield start
-    for thread in threads:
-        thread.join()
-
+from tests.unit.result.app import App
 
 # ---------------------------------------------------------------- waiting
 
@@ -341,7 +292,7 @@ def test_odd_children_break_nothing(app: App, children: Any) -> None:
     body = encode_result(task_id="i", state="SUCCESS", result=1, children=children)
     app.put("i", body)
     found = app.AsyncResult("i").children
-    assert found is None or all(isinstance(child, AsyncResult) for child in found)
+    assert found is None or all(isinstance(child, ResultBase) for child in found)
 
 
 def test_tuples(app: App) -> None:
