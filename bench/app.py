@@ -45,6 +45,11 @@ def started() -> float:
     return time.time()
 
 
+@app.task(name="bench.length")
+def length(items: list[object]) -> int:
+    return len(items)
+
+
 @app.task(name="bench.wait")
 def wait(payload: str | None = None, mark: int | None = None) -> None:
     if mark is not None:

@@ -6,20 +6,31 @@ Prints one line of JSON. Times are taken inside, so the interpreter's start is n
 import itertools
 import json
 import random
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from statistics import median
 from typing import Any
 
 from bench import app as tasks
 
 BULK = 1_000
+LIMIT = 60  # seconds that a workflow may take
 
 
 def main() -> None:
     mode, options = sys.argv[1], json.loads(sys.argv[2])
-    modes: dict[str, Callable[..., object]] = {"fill": fill, "delay": delay, "bulk": bulk, "latency": latency}
+    modes: dict[str, Callable[..., object]] = {
+        "fill": fill,
+        "delay": delay,
+        "bulk": bulk,
+        "latency": latency,
+        "chord": chord,
+        "chain": chain,
+        "group": group,
+    }
     print(json.dumps(modes[mode](**options)))
 
 
@@ -80,6 +91,47 @@ def latency(*, count: int) -> dict[str, list[float]]:
                 starts.append((started - before) * 1000)
         time.sleep(spread.uniform(0.003, 0.008))
     return {"start": starts, "get": round_trips}
+
+
+def chord(*, members: int, times: int) -> dict[str, float]:
+    """Seconds from making a chord of no-ops to the result of its body."""
+
+    def once() -> None:
+        workflow = tasks.library.chord([tasks.noop.s() for _ in range(members)], tasks.length.s())
+        found = workflow.apply_async().get(timeout=LIMIT)
+        if found != members:
+            raise ValueError(f"the body got {found} results of {members}")
+
+    return {"time": median(timed(once, times))}
+
+
+def chain(*, steps: int, times: int) -> dict[str, float]:
+    """Milliseconds a step of a chain of no-ops, from making it to the result of the last."""
+
+    def once() -> None:
+        tasks.library.chain([tasks.noop.si() for _ in range(steps)]).apply_async().get(timeout=LIMIT)
+
+    return {"step": median(timed(once, times)) / steps * 1000}
+
+
+def group(*, members: int) -> dict[str, float]:
+    """Members a second of one group, making it included, and the most memory this process has taken, in MB."""
+    tasks.library.group(tasks.noop.s() for _ in range(BULK)).apply_async()
+    started = time.perf_counter()
+    tasks.library.group(tasks.noop.s() for _ in range(members)).apply_async()
+    elapsed = time.perf_counter() - started
+    return {"rate": members / elapsed, "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def timed(once: Callable[[], None], times: int) -> list[float]:
+    """Seconds of each time; one more before them warms up."""
+    once()
+    took = []
+    for _ in range(times):
+        started = time.perf_counter()
+        once()
+        took.append(time.perf_counter() - started)
+    return took
 
 
 if __name__ == "__main__":

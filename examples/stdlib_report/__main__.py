@@ -1,4 +1,4 @@
-"""Start a worker, send it one task per file, show how far it is, report. Options: `./dev run --help`."""
+"""Start a worker, send it a task per file and one for the report, show how far it is. Options: `./dev run --help`."""
 
 import argparse
 import json
@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.progress import MofNCompleteColumn, Progress
+from rich.progress import Progress
 
-from celeriac import exceptions
-from examples.stdlib_report.tasks import analyse, app
+from celeriac import group
+from examples.stdlib_report.tasks import analyse, app, rate, report
 
 ROOT = Path(sysconfig.get_path("stdlib"))
 
@@ -28,46 +28,24 @@ def worker(processes: int) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([sys.executable, "-m", *command], start_new_session=True)
     try:
         yield process
-    except KeyboardInterrupt:
-        app.control.purge()
-        raise
     finally:
+        app.control.purge()  # what has not started, after Ctrl-C
         process.terminate()
         process.wait()
 
 
-def facts_of(file: str, result: Any, process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """Wait for what a task has found, as long as there is a worker to wait for."""
-    while True:
-        try:
-            return {"file": file, **result.get(timeout=2)}
-        except exceptions.TimeoutError:
+def analyse_all(files: list[str], processes: int) -> dict[str, Any]:
+    """The report: all files side by side, then the sum of what they gave, then the rate."""
+    workflow = group(analyse.s(file) for file in files) | report.s(str(ROOT)) | rate.s(time.time())
+    with worker(processes) as process, Progress(transient=True) as progress:
+        result = workflow.delay()
+        bar = progress.add_task(f"{len(files):,} files", total=len(files))
+        while not result.ready():
+            progress.update(bar, completed=result.parent.completed_count())
             if process.poll() is not None:
                 sys.exit(f"the worker ended with code {process.returncode}")
-        except Exception as error:  # noqa: BLE001 - whatever became of the task, the others go on
-            return {"file": file, "lines": 0, "functions": 0, "longest": None, "problem": repr(error)}
-
-
-def analyse_all(files: list[str], processes: int) -> dict[str, Any]:
-    """The report: what all tasks have found, summed up."""
-    began = time.perf_counter()
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with worker(processes) as process, Progress(*columns, transient=True) as progress:
-        results = analyse.delay_many((file,) for file in files)
-        pairs = progress.track(list(zip(files, results, strict=True)), description="files")
-        found = [facts_of(file, result, process) for file, result in pairs]
-        seconds = time.perf_counter() - began
-    size, name, file = max(((*each["longest"], each["file"]) for each in found if each["longest"]), default=(0, "", ""))
-    return {
-        "root": str(ROOT),
-        "files": len(found),
-        "lines": sum(each["lines"] for each in found),
-        "functions": sum(each["functions"] for each in found),
-        "longest": {"function": name, "lines": size, "file": file},
-        "problems": {each["file"]: each["problem"] for each in found if each["problem"]},
-        "seconds": round(seconds, 3),
-        "files_per_second": round(len(found) / seconds, 1),
-    }
+            time.sleep(0.1)
+        return result.get()
 
 
 def show(report: dict[str, Any]) -> None:

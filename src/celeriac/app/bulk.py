@@ -11,6 +11,7 @@ from typing import Any
 
 from celeriac.canvas import Signature, maybe_signature
 from celeriac.client.current import worker_request
+from celeriac.client.prepared import PER_CALL
 from celeriac.exceptions import NotRegistered
 from celeriac.model.chord import NewChord
 from celeriac.model.message import Message
@@ -38,9 +39,18 @@ class _Batch:
         self._messages: list[Message] = []
         self._chords: list[NewChord] = []
 
-    def add(self, name: str, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> None:
-        """Make the message of one call and its result. ``options`` are the call's over the task's."""
-        message = self._make(name, args, kwargs, options, task=task)
+    def add(
+        self,
+        name: str,
+        task: Any,
+        args: Any,
+        kwargs: Any,
+        options: Mapping[str, Any],
+        call: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make the message of one call and its result. ``options`` are the call's over the task's; ``call`` those of
+        ``PER_CALL``, when they are told apart."""
+        message = self._make(name, args, kwargs, options, task=task, call=call)
         result: AsyncResult[Any] = AsyncResult(message.id, None, None, self._app)
         if options.get("ignore_result"):
             result.ignored = True
@@ -107,7 +117,10 @@ def send_many(
         args, kwargs, options = signature["args"], signature["kwargs"], signature["options"]
         if check is not None:
             check(*args, **kwargs)
-        batch.add(name, task, args, kwargs, {**defaults, **options} if options else defaults)
+        if options and PER_CALL.issuperset(options) and PER_CALL.isdisjoint(defaults):
+            batch.add(name, task, args, kwargs, defaults, options)
+        else:
+            batch.add(name, task, args, kwargs, {**defaults, **options} if options else defaults)
     batch.flush()
     return batch.results
 

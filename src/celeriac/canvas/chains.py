@@ -210,8 +210,10 @@ class chain(Signature[Any]):  # noqa: N801 - Celery's name
         link_all(steps, link, link_error)
         last: Any = None
         for index, step in enumerate(steps):
-            step = step.clone((*(args or ()), *self.args), kwargs) if index == 0 else step.clone((last.get(),))
-            result: EagerResult[Any] = step.apply(**(options if index == 0 else {}))
+            if index == 0:
+                result: EagerResult[Any] = step.apply((*(args or ()), *self.args), kwargs, **options)
+            else:
+                result = step.apply((last.get(),))
             result.parent, last = last, result
             if not result.successful():
                 break

@@ -13,6 +13,7 @@ from celeriac.canvas.groups import group
 from celeriac.canvas.signatures import Signature, as_list, maybe_signature
 from celeriac.canvas.stamping import StampingVisitor, collected, stamp_links
 from celeriac.canvas.steps import is_chain, is_chord, is_group, unrolled
+from celeriac.codec.body import ChordBody
 from celeriac.codec.chords import encode_body
 from celeriac.codec.envelope import new_id
 from celeriac.codec.json import dumps
@@ -147,8 +148,12 @@ class _chord(Signature[Any]):  # noqa: N801 - Celery's name
             body.apply_async(([],), producer=producer)
             return _under(result, app.GroupResult(group_id, []))
         under = header.freeze(group_id, root_id=given.get("root_id"))
-        self._open(app, producer, header, under, body, shared)
-        under.results = header.send(args, partial, shared, group_id=group_id, chord=dict(body), producer=producer)
+        encoded = encode_body(body, "application/x-python-serialize")
+        self._open(app, producer, header, under, encoded, shared)
+        chord = ChordBody(body, encoded) if encoded.startswith(b"{") else dict(body)
+        under.results = header.send(
+            args, partial, shared, group_id=group_id, chord=chord, producer=producer, members=header.tasks
+        )
         if given.get("add_to_parent", True):
             app.add_trail(under)
         # Not the first parent of a chain's results: Celery's users find the header right before the result they get.
@@ -156,7 +161,7 @@ class _chord(Signature[Any]):  # noqa: N801 - Celery's name
         return result
 
     @staticmethod
-    def _open(app: Any, producer: Any, header: group, under: Any, body: Any, options: Mapping[str, Any]) -> None:
+    def _open(app: Any, producer: Any, header: group, under: Any, body: bytes, options: Mapping[str, Any]) -> None:
         """Write the chord before its first task can end."""
         expires = app.conf.seconds("result_chord_expires") or app.conf.seconds("result_expires") or None
         if expires is not None and options.get("countdown"):
@@ -165,7 +170,7 @@ class _chord(Signature[Any]):  # noqa: N801 - Celery's name
         chord = NewChord(
             id=under.id,
             size=header.leaves(),
-            body=encode_body(body, "application/x-python-serialize"),
+            body=body,
             shape=dumps({"result": under.as_tuple()}) if shaped else b"",
             expires=expires,
         )
@@ -207,7 +212,9 @@ class _chord(Signature[Any]):  # noqa: N801 - Celery's name
         self, args: Any = None, kwargs: Any = None, propagate: bool = True, body: Any = None, **options: Any
     ) -> Any:
         """Run the header's tasks here, then the body. Returns the result of the body."""
-        results = self._group().apply(args, kwargs)
+        if args and not self.immutable:
+            args = (*args, *self.args)
+        results = self._group().apply(args or self.args, kwargs)
         options = {key: value for key, value in options.items() if key in ("task_id", "throw")}
         body = self.body if body is None else body
         return _under(body.apply((results.get(propagate=propagate),), **options), results)

@@ -82,6 +82,11 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
             member = maybe_signature(task, app=self._app)
             if isinstance(member, group):
                 yield from member.members()
+            elif type(member) is Signature and not member["options"]:
+                # What `clone` would do: a group may have a hundred thousand.
+                copy: Signature[Any] = Signature({**member, "options": {}}, app=member._app)
+                copy._type = member._type
+                yield copy
             elif member.leaves():
                 yield member.clone()
 
@@ -141,18 +146,31 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
         chord: Any = None,
         place: int = 0,
         producer: Any = None,
+        members: Iterable[Signature[Any]] | None = None,
     ) -> list[Any]:
-        """Send the tasks as members of the group ``group_id``, the first at ``place``. Returns their results."""
-        prepared = self._prepared(args, kwargs, options, group_id, chord, place)
+        """Send the tasks as members of the group ``group_id``, the first at ``place``. Returns their results.
+
+        ``members``: copies of the tasks that were made for this.
+        """
+        prepared = self._prepared(
+            self.members() if members is None else members, args, kwargs, options, group_id, chord, place
+        )
         return cast("list[Any]", self.app.send_many(prepared, producer=producer, add_to_parent=False))
 
+    @staticmethod
     def _prepared(
-        self, args: Any, kwargs: Any, options: Mapping[str, Any], group_id: str, chord: Any, place: int
+        members: Iterable[Signature[Any]],
+        args: Any,
+        kwargs: Any,
+        options: Mapping[str, Any],
+        group_id: str,
+        chord: Any,
+        place: int,
     ) -> Iterator[Signature[Any]]:
         common = {**options, "group_id": group_id}
         if chord is not None:
             common["chord"] = chord
-        for member in self.members():
+        for member in members:
             own = member.options
             if own.get("group_id", group_id) != group_id:
                 # Frozen as a member of another group: that one's place is not ours.

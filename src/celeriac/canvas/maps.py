@@ -89,6 +89,9 @@ class chunks(Signature[Any]):  # noqa: N801 - Celery's name
         """Send it. Returns a ``GroupResult``."""
         return self.apply_async(**options)
 
+    def __or__(self, other: Any) -> Any:
+        return self.group() | other
+
     def group(self) -> group:
         """A group with one ``xstarmap`` a chunk."""
         task, app = self.kwargs["task"], self._app

@@ -93,6 +93,8 @@ def _signature(task: Any, app: Any) -> Sig:
     found = maybe_signature(task, app=app)
     if not isinstance(found, Signature):
         raise TypeError(f"a chain is made of signatures, such as task.s(2), not of {type(task).__name__}")
+    if found["task"] == "celery.chunks":
+        return cast("Sig", Signature.TYPES["chunks"].from_dict(found, app=app).group())  # type: ignore[attr-defined]
     return found
 
 

@@ -38,6 +38,9 @@ _NOTHING: Mapping[str, Any] = {}
 _REMEMBERED = 10_000
 _REPR_LENGTH = 1024
 _EMBED_KEYS = ("callbacks", "errbacks", "chain", "chord")
+#: Options that say when, and those that say what follows.
+_TIMES = frozenset({"countdown", "eta", "expires"})
+_FOLLOWED = frozenset({"link", "link_error", *_EMBED_KEYS})
 
 
 class Collector(Protocol):
@@ -72,9 +75,11 @@ class Sender:
         options: Mapping[str, Any] = _NOTHING,
         *,
         task: Any = None,
+        call: Mapping[str, Any] | None = None,
     ) -> Message:
         """The message of one call. ``options`` are those of ``apply_async`` under Celery's names, the call's over the
-        task's; None means not given. ``task`` is what function routers get.
+        task's; None means not given. ``task`` is what function routers get. ``call`` has those of ``PER_CALL``, when
+        the caller has told them apart.
 
         Raises ``TypeError`` or ``ValueError`` for arguments and times that cannot be, ``EncodeError`` naming the task
         and the type that cannot be serialized, ``MessageTooLarge``, ``QueueNotFound``, ``ImproperlyConfigured``.
@@ -87,7 +92,8 @@ class Sender:
             kwargs = _NOTHING
         elif type(kwargs) is not dict and not isinstance(kwargs, Mapping):
             raise TypeError("task keyword arguments must be a mapping")
-        call = _NOTHING
+        if call is None:
+            call = _NOTHING
         if not _PER_CALL.isdisjoint(options):
             call = {key: value for key, value in options.items() if key in _PER_CALL}
             options = {key: value for key, value in options.items() if key not in _PER_CALL}
@@ -147,31 +153,28 @@ class Sender:
             if request is not None:
                 root_id = root_id or request.root_id or request.id
                 parent_id = parent_id or request.id
+        headers["group"], headers["group_index"] = get("group_id"), get("group_index")
         headers["root_id"] = root_id or headers["id"]
         headers["parent_id"] = parent_id
         levels = self.conf.task_repr_maxlevels
         shown, shown_kwargs = get("argsrepr"), get("kwargsrepr")
         headers["argsrepr"] = saferepr(args, _REPR_LENGTH, levels) if shown is None else shown
         headers["kwargsrepr"] = saferepr(kwargs, _REPR_LENGTH, levels) if shown_kwargs is None else shown_kwargs
-        now, zone = time.time(), self.zone
-        headers["eta"], due = earliest(get("countdown"), get("eta"), now=now, zone=zone)
-        headers["expires"], expires = latest(get("expires"), now=now, zone=zone)
-        embed = {
-            "callbacks": _listed(get("link") or get("callbacks")),
-            "errbacks": _listed(get("link_error") or get("errbacks")),
-            "chain": get("chain"),
-            "chord": get("chord"),
-        }
-        return self._finish(
-            prepared,
-            headers,
-            args,
-            kwargs,
-            embed if any(embed.values()) else None,
-            get("reply_to") or self.oid,
-            due,
-            expires,
-        )
+        due = expires = embed = None
+        if not _TIMES.isdisjoint(call):
+            now, zone = time.time(), self.zone
+            headers["eta"], due = earliest(get("countdown"), get("eta"), now=now, zone=zone)
+            headers["expires"], expires = latest(get("expires"), now=now, zone=zone)
+        if not _FOLLOWED.isdisjoint(call):
+            embed = {
+                "callbacks": _listed(get("link") or get("callbacks")),
+                "errbacks": _listed(get("link_error") or get("errbacks")),
+                "chain": get("chain"),
+                "chord": get("chord"),
+            }
+            embed = embed if any(embed.values()) else None
+        reply_to = get("reply_to") or self.oid
+        return self._finish(prepared, headers, args, kwargs, embed, reply_to, due, expires)
 
     def _finish(
         self,

@@ -18,12 +18,13 @@ from celeriac.exceptions import ContentDisallowed, DecodeError, InvalidTaskError
 from celeriac.model.message import Message
 from celeriac.model.outcome import Embed
 
-__all__ = ["NO_EMBED", "EncodedBody", "decode_body", "encode_body"]
+__all__ = ["NO_EMBED", "ChordBody", "EncodedBody", "decode_body", "encode_body"]
 
 #: Shared by all messages after which nothing follows.
 NO_EMBED = Embed()
 
 _EMBED_KEYS = ("callbacks", "errbacks", "chain", "chord")
+_BESIDE_A_CHORD = ("callbacks", "errbacks", "chain")
 _NO_EMBED = dict.fromkeys(_EMBED_KEYS)
 _NO_EMBED_JSON = msgspec.Raw(msgspec.json.encode(_NO_EMBED))
 _NO_KWARGS_JSON = msgspec.Raw(b"{}")
@@ -33,6 +34,25 @@ _decode_plain = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], Embed]).de
 _is_plain = json.is_plain
 _by_name = serializers.by_name
 _JSON = serializers.JSON
+
+
+class ChordBody(dict[str, Any]):
+    """A chord's body with its JSON: it goes into the message of each member, and is encoded once."""
+
+    json: bytes
+
+    def __init__(self, signature: Mapping[str, Any], encoded: bytes) -> None:
+        super().__init__(signature)
+        self.json = encoded
+
+
+class _Member(Struct, frozen=True):
+    """The embed of a chord's member after which nothing else follows."""
+
+    chord: msgspec.Raw
+    callbacks: None = None
+    errbacks: None = None
+    chain: None = None
 
 
 class EncodedBody(Struct, frozen=True):
@@ -58,15 +78,20 @@ def encode_body(
     Raises ``EncodeError`` naming the offending type, ``MessageTooLarge`` beyond ``max_bytes`` before compression,
     ``ImproperlyConfigured`` for unknown names.
     """
-    if serializer == "json" and embed is None and _by_name["json"] is _JSON:
+    if serializer == "json" and (embed is None or _is_members(embed)) and _by_name["json"] is _JSON:
         try:
             if _is_plain(args) and (not kwargs or _is_plain(kwargs)):
-                body = _encode_plain((args, kwargs or _NO_KWARGS_JSON, _NO_EMBED_JSON))
+                follow = _NO_EMBED_JSON if embed is None else _Member(msgspec.Raw(embed["chord"].json))
+                body = _encode_plain((args, kwargs or _NO_KWARGS_JSON, follow))
                 return _encoded("application/json", "utf-8", body, compression, max_bytes)
         except (TypeError, ValueError, OverflowError, RecursionError):
             pass  # lone surrogates, ints beyond 64 bits: the careful encoder knows, or says what is wrong
     payload = (args, dict(kwargs), _NO_EMBED if embed is None else {**_NO_EMBED, **embed})
     return _encoded(*serializers.dumps(payload, serializer), compression, max_bytes)
+
+
+def _is_members(embed: Mapping[str, Any]) -> bool:
+    return type(embed.get("chord")) is ChordBody and not any(embed.get(key) for key in _BESIDE_A_CHORD)
 
 
 def _encoded(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,9 @@ from celeriac.model.workflow import Abandoned, Join
 
 __all__ = ["Recorder"]
 
+#: Chords whose encoded bodies are kept.
+_BODIES = 64
+
 
 class Recorder:
     """Makes the records of one node."""
@@ -29,6 +32,7 @@ class Recorder:
         self._hostname = hostname
         self._serializer: str = conf.result_serializer
         self._expires: float | None = conf.seconds("result_expires") or None
+        self._bodies: dict[str, bytes] = {}
         self._chord_expires: float | None = conf.seconds("result_chord_expires") or self._expires
         #: The newest second and its text, replaced as one: several threads read it.
         self._second = (0, "")
@@ -103,12 +107,21 @@ class Recorder:
                     index=join.index,
                     value=encode_part(join.id, join.state, join.value, self._serializer),
                     grows=grows,
-                    body=encode_body(join.body, content_type) if join.body is not None else b"",
+                    body=self._body(join.chord, join.body, content_type) if join.body is not None else b"",
                     expires=self._chord_expires,
                 )
             )
             grows = 0
         return parts
+
+    def _body(self, chord: str, body: Mapping[str, Any], content_type: str) -> bytes:
+        """The encoded body of a chord: the same for all its members, so it is encoded for the first."""
+        known = self._bodies.get(chord)
+        if known is None:
+            if len(self._bodies) >= _BODIES:
+                self._bodies.clear()
+            known = self._bodies[chord] = encode_body(body, content_type)
+        return known
 
     def _instant(self, now: float) -> str:
         """ISO 8601 in UTC with microseconds; ``datetime.isoformat`` for each task costs five times as much."""

@@ -12,7 +12,6 @@ from celeriac.conf.setting import ANY, BOOL, DICT, FLOAT, INT, SECONDS, STR, Set
 __all__ = ["ROWS"]
 
 ALWAYS_RETRIES = no_effect("storing a result is always tried again, with backoff, until it succeeds")
-CHORDS = no_effect("chords are not built yet")
 RPC = no_effect("the rpc result store is not built yet")
 SQL = no_effect("the SQL result stores are not built yet")
 
@@ -86,9 +85,8 @@ ROWS: tuple[Setting, ...] = (
         "result_chord_expires",
         SECONDS,
         None,
-        "Life time of the state of a chord.",
+        "Life time of a chord that waits, from the last of its tasks that has ended; None: as result_expires.",
         old="CELERY_RESULT_CHORD_EXPIRES",
-        status=CHORDS,
     ),
     Setting(
         "result_chord_retry_interval",
@@ -104,7 +102,7 @@ ROWS: tuple[Setting, ...] = (
         3.0,
         "Time in which the results of a chord have to be read.",
         old="CELERY_RESULT_CHORD_JOIN_TIMEOUT",
-        status=CHORDS,
+        status=no_effect("the parts of a chord are gathered in one read, nothing joins with a timeout"),
         optional=True,
     ),
     Setting(

@@ -9,7 +9,6 @@ from celeriac.conf.setting import ANY, BOOL, DICT, INT, SECONDS, STR, Setting, n
 
 __all__ = ["ROWS"]
 
-CHORDS = no_effect("chords are not built yet")
 CRASHES = no_effect("what a lost child ran is always tried again, and dead-lettered after worker_max_crashes crashes")
 EVENTS = no_effect("events are not sent yet")
 RABBITMQ = no_effect("only RabbitMQ reads it, and its adapter is not built yet")
@@ -124,7 +123,6 @@ ROWS: tuple[Setting, ...] = (
         False,
         "Error callbacks of a chord go to each task of its header too.",
         old="CELERY_ALLOW_ERROR_CB_ON_CHORD_HEADER",
-        status=CHORDS,
     ),
     # retries
     Setting(
