@@ -165,5 +165,10 @@ def _anonymous(text: str) -> str:
 def _plain(value: Any) -> Any:
     """A signature as JSON, without what only one side writes."""
     if isinstance(value, dict):
+        # Celery lists the names of stamps in the order of a set.
+        value = {
+            **value,
+            **({"stamped_headers": sorted(value["stamped_headers"])} if "stamped_headers" in value else {}),
+        }
         return {key: _plain(each) for key, each in value.items() if key != "chord_size"}
     return [_plain(each) for each in value] if isinstance(value, list) else value
