@@ -9,9 +9,21 @@ from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any
 
-__all__ = ["argument_checker", "is_coroutine_function"]
+__all__ = ["argument_checker", "is_coroutine_function", "takes_several"]
 
 _VARARGS, _VARKEYWORDS, _COROUTINE = 0x04, 0x08, 0x80
+
+
+def takes_several(fun: Any) -> bool:
+    """``fun`` takes more than one positional argument: an errback that wants request, exception and traceback."""
+    import inspect
+
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        kinds = [parameter.kind for parameter in inspect.signature(fun).parameters.values()]
+    except (TypeError, ValueError):
+        return False
+    return sum(kind in positional for kind in kinds) > 1 or inspect.Parameter.VAR_POSITIONAL in kinds
 
 
 def is_coroutine_function(fun: Any) -> bool:

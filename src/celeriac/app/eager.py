@@ -11,6 +11,7 @@ from time import time
 from typing import Any
 
 from celeriac import states
+from celeriac.app.arguments import takes_several
 from celeriac.app.request import Request
 from celeriac.app.trace import tracer_for
 from celeriac.canvas.signatures import as_list, maybe_signature
@@ -146,7 +147,7 @@ def _result(task: Any, request: Request, outcome: Outcome) -> EagerResult[Any]:
     message = Message(id=request.id or "", task=task.name, headers={"root_id": request.root_id}, body=b"")
     embed = Embed(request.callbacks, request.errbacks, request.chain)
     decided = plan(Delivery(message=message, token="", queue=""), outcome, task.options(), time(), 0.0, embed=embed)
-    _send(task, decided)
+    _send(task, request, decided)
     match outcome:
         case Success(value=value):
             state = states.SUCCESS
@@ -163,6 +164,13 @@ def _result(task: Any, request: Request, outcome: Outcome) -> EagerResult[Any]:
     return EagerResult(message.id, value, state, traceback=decided.traceback, name=task.name)
 
 
-def _send(task: Any, decided: Plan) -> None:
+def _send(task: Any, request: Request, decided: Plan) -> None:
     for send in decided.sends:
-        maybe_signature(send.signature, app=task.app).apply_async(send.args, **send.options)
+        signature = maybe_signature(send.signature, app=task.app)
+        known = task.app.tasks.get(signature["task"]) if decided.event == "failed" else None
+        if known is None:
+            signature.apply_async(send.args, **send.options)
+        elif takes_several(known.run):
+            signature(request, decided.value, decided.traceback)
+        else:
+            signature.apply(send.args)

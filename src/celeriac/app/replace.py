@@ -21,11 +21,14 @@ def replacement(request: Any, sig: Any, app: Any) -> Any:
 
     Raises ``ImproperlyConfigured`` for an empty chain and for a part of a chord.
     """
+    if request.added:
+        raise ImproperlyConfigured("a task that has added to its chord cannot be replaced: add in the replacement")
     if "chord" in sig.options:
         raise ImproperlyConfigured("a signature that replaces a task must not be part of a chord")
     if is_chain(sig) and not sig.tasks:
         raise ImproperlyConfigured("a task cannot be replaced with an empty chain")
-    sig = _one_result(sig, app)
+    # A copy: who keeps a signature may replace with it again, under another id.
+    sig = _one_result(sig.clone(), app)
     for callback in request.callbacks or ():
         sig.link(callback)
     for errback in request.errbacks or ():

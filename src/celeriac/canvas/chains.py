@@ -176,7 +176,6 @@ class chain(Signature[Any]):  # noqa: N801 - Celery's name
             while after.parent is not None:
                 after = after.parent
             after.parent = before
-        self.id = results[-1].id
         return results
 
     def freeze(
@@ -193,7 +192,9 @@ class chain(Signature[Any]):  # noqa: N801 - Celery's name
         if not self.tasks:
             raise ValueError("a chain without steps cannot be frozen")
         own = {"task_id": _id, "group_id": group_id, "chord": chord, "root_id": root_id, "group_index": group_index}
-        return self._freeze_steps(self.tasks, {**own, "parent_id": parent_id})[-1]
+        result = self._freeze_steps(self.tasks, {**own, "parent_id": parent_id})[-1]
+        self.id = result.id
+        return result
 
     _freeze = freeze
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Self, cast
 
-from celeriac.canvas.groups import group
+from celeriac.canvas.groups import group, member_of
 from celeriac.canvas.signatures import Signature, as_list, maybe_signature
 from celeriac.canvas.stamping import StampingVisitor, collected, stamp_links
 from celeriac.canvas.steps import is_chain, is_chord, is_group, unrolled
@@ -144,7 +144,7 @@ class _chord(Signature[Any]):  # noqa: N801 - Celery's name
         body.options.update({key: value for key, value in given.items() if key not in _NOT_THE_BODYS})
         result = body.freeze(task_id, root_id=given.get("root_id"))
         shared = {key: value for key, value in given.items() if key not in _NOT_THE_HEADERS}
-        if not header.tasks:
+        if not header.leaves():
             body.apply_async(([],), producer=producer)
             return _under(result, app.GroupResult(group_id, []))
         under = header.freeze(group_id, root_id=given.get("root_id"))
@@ -283,7 +283,7 @@ def _tasks(header: Any, app: Any) -> Any:
         if is_group(header) or is_chain(header):
             return header if is_group(header) and "task_id" in header.options else header.tasks
         return [header]
-    return [maybe_signature(task, app=app) for task in header]
+    return [member_of(task, app, "chord's header") for task in header]
 
 
 def _list(header: Any) -> list[Any]:

@@ -10,10 +10,18 @@ from celeriac.canvas.stamping import StampingVisitor, collected, stamp_links
 from celeriac.canvas.steps import is_empty_group, is_group
 from celeriac.codec.envelope import new_id
 
-__all__ = ["group"]
+__all__ = ["group", "member_of"]
 
 #: Options of a group that its tasks do not get as they are.
 _OWN_OPTIONS = ("task_id", "group_id", "group_index", "chord", "producer", "add_to_parent")
+
+
+def member_of(task: Any, app: Any, whole: str) -> Signature[Any]:
+    """A task as a signature. Raises ``TypeError`` for what is none."""
+    found = maybe_signature(task, app=app)
+    if not isinstance(found, Signature):
+        raise TypeError(f"a {whole} is made of signatures, such as task.s(2), not of {type(task).__name__}")
+    return found
 
 
 @Signature.register_type()
@@ -34,7 +42,7 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
                 given = [only.clone()]
             elif not isinstance(only, dict):
                 given = only
-        members = [maybe_signature(task, app=app) for task in given]
+        members = [member_of(task, app, "group") for task in given]
         super().__init__("celery.group", (), {"tasks": members}, options, subtask_type="group", app=app)
         self._type = None
 
@@ -59,6 +67,8 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
         return self.apply_async(args, **options)
 
     def __or__(self, other: Any) -> Any:
+        if isinstance(other, dict) and "task" in other:
+            other = maybe_signature(other, app=self._app)
         if not isinstance(other, Signature):
             return NotImplemented
         return self if is_empty_group(other) else self.TYPES["chord"](self, other, app=self._app)
@@ -68,6 +78,12 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
 
     def __bool__(self) -> bool:
         return True  # it is a signature, if one without tasks
+
+    def clone(self, args: Any = None, kwargs: Any = None, **options: Any) -> Self:
+        """A copy, tasks included."""
+        copy = super().clone(args, kwargs, **options)
+        copy.tasks = [maybe_signature(task, app=self._app, clone=True) for task in copy.tasks]
+        return copy
 
     def _parts(self) -> Iterable[Signature[Any]]:
         return self.tasks
@@ -80,6 +96,8 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
         """Copies of the tasks, those of groups among them in their place; what has no tasks is left out."""
         for task in self.tasks:
             member = maybe_signature(task, app=self._app)
+            if member["task"] == "celery.chunks":
+                member = member.group()
             if isinstance(member, group):
                 yield from member.members()
             elif type(member) is Signature and not member["options"]:
@@ -120,6 +138,7 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
         app = self.app
         if app.conf.task_always_eager:
             return self.apply(args, kwargs, **options)
+        args = (*(args or ()), *self.args)
         given = {key: value for key, value in options.items() if value is not None}
         fixed = self._FIXED_OPTIONS
         merged = {**self.options, **{key: v for key, v in given.items() if key not in fixed or key not in self.options}}
@@ -220,6 +239,7 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
         group_id = merged.pop("task_id", None) or new_id()
         for name in ("chord", "group_id", "group_index"):
             merged.pop(name, None)
+        args = (*(args or ()), *self.args)
         results = [member.apply(args, kwargs, **merged) for member in self.members()]
         return self.app.GroupResult(group_id, results)
 

@@ -28,7 +28,9 @@ class _Map(Signature[Any]):
     @classmethod
     def from_dict(cls, d: Mapping[str, Any], app: Any = None) -> Signature[Any]:
         """The signature in a mapping."""
-        return Signature(dict(d), app=app)
+        made = cls(d["kwargs"]["task"], d["kwargs"]["it"], app=app)
+        made.update(d)
+        return made
 
     def apply_async(self, args: Any = None, kwargs: Any = None, route_name: str | None = None, **options: Any) -> Any:
         """Send it; routed as the task that it calls."""
@@ -78,7 +80,9 @@ class chunks(Signature[Any]):  # noqa: N801 - Celery's name
     def from_dict(cls, d: Mapping[str, Any], app: Any = None) -> Signature[Any]:
         """The chunks in a mapping."""
         kwargs = d["kwargs"]
-        return cls(kwargs["task"], kwargs["it"], kwargs["n"], app=app, **d["options"])
+        made = cls(kwargs["task"], kwargs["it"], kwargs["n"], app=app)
+        made.update(d)
+        return made
 
     @classmethod
     def apply_chunks(cls, task: Any, it: Iterable[Any], n: int, app: Any = None) -> Any:
@@ -91,6 +95,11 @@ class chunks(Signature[Any]):  # noqa: N801 - Celery's name
 
     def __or__(self, other: Any) -> Any:
         return self.group() | other
+
+    def leaves(self) -> int:
+        """See ``Signature.leaves``: one a chunk."""
+        count: int = -(-len(self.kwargs["it"]) // self.kwargs["n"])
+        return count
 
     def group(self) -> group:
         """A group with one ``xstarmap`` a chunk."""
@@ -106,6 +115,9 @@ class chunks(Signature[Any]):  # noqa: N801 - Celery's name
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Run all chunks here."""
         return self.group().apply(args, kwargs, **{**self.options, **options})
+
+
+Signature.BY_TASK |= {"celery.map": xmap, "celery.starmap": xstarmap, "celery.chunks": chunks}
 
 
 def _parts(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -38,6 +38,8 @@ class Signature(dict[str, Any], Generic[R]):
 
     #: The class for each ``subtask_type``.
     TYPES: ClassVar[dict[str, type[Signature[Any]]]] = {}
+    #: The class for each task that has one of its own: these have no ``subtask_type`` on the wire.
+    BY_TASK: ClassVar[dict[str, type[Signature[Any]]]] = {}
     #: Options that are not overridden once set: the completion of a group hangs on them.
     _FIXED_OPTIONS: ClassVar[frozenset[str]] = frozenset({"group_id", "stamped_headers"})
 
@@ -90,10 +92,9 @@ class Signature(dict[str, Any], Generic[R]):
         Raises ``KeyError`` when there is no such class.
         """
         kind = d.get("subtask_type")
-        if kind:
-            target = cls.TYPES[kind]
-            if target is not cls:
-                return target.from_dict(d, app=app)
+        target = cls.TYPES[kind] if kind else cls.BY_TASK.get(d.get("task", ""))
+        if target is not None and target is not cls:
+            return target.from_dict(d, app=app)
         return Signature(dict(d), app=app)
 
     # ------------------------------------------------------------ what it says

@@ -7,8 +7,6 @@ through ``Signature.TYPES``. Changes nothing that it is given, but for steps tha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import reduce
-from operator import or_
 from typing import Any, cast
 
 from celeriac.canvas.signatures import Signature, as_list, maybe_signature
@@ -64,7 +62,12 @@ def fold(tasks: Iterable[Any], app: Any = None) -> Sig | list[Sig]:
     given = [_signature(task, app) for task in tasks]
     there = [task for task in given if not is_empty_group(task)] or given[:1]
     if there and is_group(first := unrolled(there[0], app)):
-        return cast("Sig", reduce(or_, there[1:], first))
+        if len(there) == 1:
+            return cast(Sig, first)
+        one = [cast(Sig, first | there[1]).clone()]
+        for position, task in enumerate(there[2:], 3):
+            append(one, task if position == len(there) else task.clone(), app)
+        return one[0] if len(one) == 1 else one
     steps: list[Sig] = []
     for position, task in enumerate(there):
         append(steps, task if position == len(there) - 1 else task.clone(), app)
@@ -84,9 +87,17 @@ def append(steps: list[Sig], task: Sig, app: Any = None) -> None:
     if is_group(last) and not is_group(task):
         steps[-1] = Signature.TYPES["chord"](last, task, app=app)
     elif last is not None and is_chord(last) and not is_chord(task):
-        last["kwargs"]["body"] = last["kwargs"]["body"] | task
+        last["kwargs"]["body"] = _behind(last["kwargs"]["body"], task, app)
     else:
         steps.append(task)
+
+
+def _behind(body: Sig, task: Sig, app: Any) -> Sig:
+    """``body | task`` for a body that may be changed: copied for each of its steps, a long one would be quadratic."""
+    if is_chain(body) and not body.options:
+        append(body["kwargs"]["tasks"], task, app)
+        return body
+    return cast(Sig, body | task)
 
 
 def _signature(task: Any, app: Any) -> Sig:

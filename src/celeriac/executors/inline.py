@@ -14,10 +14,12 @@ from celeriac.model.message import Delivery
 
 __all__ = ["InlineExecutor"]
 
-#: Finished work waits no longer than this for company, in seconds.
+#: Finished work waits no longer than this for company, in seconds, as far as can be foreseen; and so long when there is
+#: more to do than can be done, for each hand-over takes time from this thread, from the server and from its neighbours.
 _FLUSH_AFTER = 0.002
-#: A task expected to take longer than this does not start before finished work is handed over.
-_FLUSH_BEFORE = 0.0005
+_FLUSH_AFTER_IN_BACKLOG = 0.02
+#: So many are handed over in any case: while they are written, the next ones run.
+_ENOUGH = 64
 
 
 class InlineExecutor:
@@ -27,6 +29,7 @@ class InlineExecutor:
     """
 
     limit = 1
+    backlog = False
 
     def __init__(
         self,
@@ -74,7 +77,11 @@ class InlineExecutor:
                 self._current = None
                 return
             started = monotonic()
-            if outbox and (started - flushed > _FLUSH_AFTER or expect(delivery.message.task) > _FLUSH_BEFORE):
+            if not outbox:
+                flushed = started
+            elif len(outbox) >= _ENOUGH or started - flushed + expect(delivery.message.task) > (
+                _FLUSH_AFTER_IN_BACKLOG if self.backlog else _FLUSH_AFTER
+            ):
                 self._flush()
                 flushed = started
             self._current = (delivery, started)

@@ -7,7 +7,7 @@ with, or why it never will be. The values travel between worker and result store
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -96,7 +96,10 @@ def gathered(parts: Sequence[PartValue], shape: Any = None) -> list[Any] | Chord
 
 def _shaped(shape: Any, values: Mapping[str, Any]) -> list[Any] | ChordError:
     try:
-        return [_value(member, values) for member in shape[1]]
+        shaped = [_value(member, values) for member in shape[1]]
+        # What was added later (``add_to_chord``) is not in it.
+        known = frozenset(_ids(shape[1]))
+        return [*shaped, *(value for each, value in values.items() if each not in known)]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         return ChordError(f"the stored form of the header does not fit its members: {error!r}")
 
@@ -106,6 +109,14 @@ def _value(member: Any, values: Mapping[str, Any]) -> Any:
     if members is not None:
         return [_value(each, values) for each in members]
     return values[head[0] if isinstance(head, (list, tuple)) else head]
+
+
+def _ids(members: Any) -> Iterator[Any]:
+    for head, inner in members:
+        if inner is None:
+            yield head[0] if isinstance(head, (list, tuple)) else head
+        else:
+            yield from _ids(inner)
 
 
 def _text(value: Any) -> str:

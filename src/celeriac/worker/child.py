@@ -240,7 +240,13 @@ class Child:
         self.store = self._open_store()
         rand = random.random
         self.completer = Completer(
-            self.broker, self.store, self._settled, rand=rand, expected=self._held, join=self.runner.joiner.conclude
+            self.broker,
+            self.store,
+            self._settled,
+            rand=rand,
+            expected=self._held,
+            backlog=lambda: self.fetcher.backlog,
+            join=self.runner.joiner.conclude,
         )
         self.fetcher = Fetcher(
             self.broker,
@@ -253,6 +259,7 @@ class Child:
             early=self.completer.early,
             revoked=self.revoked,
             rand=rand,
+            finishing=lambda: self.completer.finishing,
         )
         self._leases = leases = Leases(
             self.broker,

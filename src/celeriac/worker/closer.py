@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from msgspec.structs import replace
 
-from celeriac.model.chord import Gathered
+from celeriac.model.chord import Closing, Gathered
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Completion, Hold, Verdict
 from celeriac.ports import Broker, ResultStore, Unified
@@ -20,7 +20,9 @@ from celeriac.ports import Broker, ResultStore, Unified
 __all__ = ["Aside", "Closer"]
 
 #: Runs a function where user code may take its time: on a thread.
-Aside = Callable[..., Awaitable[Completion]]
+Aside = Callable[..., Awaitable[Completion | None]]
+#: Chords that are remembered while a server is away.
+_BEGUN = 1000
 
 
 class Closer:
@@ -31,7 +33,7 @@ class Closer:
         broker: Broker,
         store: ResultStore,
         unified: Unified | None,
-        conclude: Callable[[Gathered, Hold], Completion],
+        conclude: Callable[[Gathered, Hold], Completion | None],
         aside: Aside = asyncio.to_thread,
     ) -> None:
         self._broker = broker
@@ -39,6 +41,9 @@ class Closer:
         self._unified = unified
         self._conclude = conclude
         self._aside = aside
+        #: What is still to be written for chords whose writing an outage has ended: building it again would call
+        #: errbacks again, and each message that went out twice would run twice.
+        self._begun: dict[str, Completion] = {}
 
     async def close(self, chords: Iterable[str], *, token: str, delivery: Delivery | None = None) -> None:
         """Close those of ``chords`` that ``token`` holds, and those that their ends complete in turn.
@@ -48,13 +53,30 @@ class Closer:
         """
         pending = deque(dict.fromkeys(chords))
         while pending:
-            chord = await self._store.gather(pending.popleft(), token=token)
-            if chord is not None:
+            chord_id = pending.popleft()
+            chord = await self._store.gather(chord_id, token=token)
+            if chord is None:
+                self._begun.pop(chord_id, None)
+            else:
                 pending.extend(await self.send(chord, delivery))
 
     async def send(self, chord: Gathered, delivery: Delivery | None = None) -> Sequence[str]:
         """Send the body of one chord and close it. Returns the chords that are complete now under the same token."""
-        completion = await self._aside(self._conclude, chord, Hold(delivery))
+        begun, hold = self._begun.get(chord.chord), Hold(delivery)
+        if begun is None:
+            completion = await self._aside(self._conclude, chord, hold)
+            if completion is None:
+                return ()
+        else:
+            completion = replace(begun, settlement=hold, closes=Closing(chord.chord, chord.token))
+        if len(self._begun) >= _BEGUN:
+            self._begun.clear()
+        self._begun[chord.chord] = completion
+        complete = await self._write(chord, completion, delivery)
+        self._begun.pop(chord.chord, None)
+        return complete
+
+    async def _write(self, chord: Gathered, completion: Completion, delivery: Delivery | None) -> Sequence[str]:
         around = list(dict.fromkeys(part.chord for part in completion.parts))
         if delivery is not None and self._unified is not None:
             (verdict,) = await self._unified.finish([completion])
@@ -63,20 +85,21 @@ class Closer:
                 return () if verdict is Verdict.DONE else around
         # Told before this chord is closed: a crash in between tells it again, and it counts once.
         complete = await self._store.join(completion.parts, token=chord.token) if around else ()
-        completion = replace(completion, parts=())
         if self._unified is not None:
-            (verdict,) = await self._unified.finish([completion])
+            (verdict,) = await self._unified.finish([replace(completion, parts=())])
             if verdict is not Verdict.STEPWISE:
                 return complete
-        await self._step_by_step(completion)
+        await self._step_by_step(chord.chord, completion)
         return complete
 
-    async def _step_by_step(self, completion: Completion) -> None:
-        """A crash on the way sends the body again, under the same id."""
+    async def _step_by_step(self, chord: str, completion: Completion) -> None:
+        """A crash on the way sends the body again, under the same id; an outage does not."""
         if completion.opens:
             await self._store.open_chords(completion.opens)
         if completion.publish:
             await self._broker.publish(completion.publish)
+            # Not opened anew either: a chord that is forgets who has joined.
+            completion = self._begun[chord] = replace(completion, publish=(), opens=())
         if completion.others:
             await self._store.put(completion.others)
         if completion.closes is not None:

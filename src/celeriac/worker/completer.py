@@ -34,6 +34,8 @@ _BATCH = 256
 #: So many are written at once without waiting for more, and so long, in seconds, fewer wait for company.
 _ENOUGH = 32
 _GATHER = 0.002
+#: So long when there is more to do than can be done.
+_GATHER_IN_BACKLOG = 0.006
 
 
 class _Completing(Struct, frozen=True):
@@ -59,9 +61,10 @@ class _Left:
 class Completer:
     """Takes completions (``put``) and STARTED records (``started``), writes them in order.
 
-    ``settled(deliveries)`` is called with the deliveries that are over; ``expected()`` says how many are held in all;
-    ``join`` concludes complete chords (``Joiner.conclude``), run by ``aside``. A completion whose delivery is in
-    ``early`` was acknowledged before its run: it has nothing to settle.
+    ``settled(deliveries)`` is called with the deliveries that are over; ``expected()`` says how many are held in all,
+    ``backlog()`` that there is more to do than can be done; ``join`` concludes complete chords (``Joiner.conclude``),
+    run by ``aside``. A completion whose delivery is in ``early`` was acknowledged before its run: it has nothing to
+    settle.
     """
 
     def __init__(
@@ -72,7 +75,8 @@ class Completer:
         *,
         rand: Any,
         expected: Callable[[], int] = lambda: 0,
-        join: Callable[[Gathered, Hold], Completion] | None = None,
+        backlog: Callable[[], bool] = lambda: False,
+        join: Callable[[Gathered, Hold], Completion | None] | None = None,
         aside: Aside = asyncio.to_thread,
     ) -> None:
         self.early: set[str] = set()
@@ -80,7 +84,10 @@ class Completer:
         self._store = store
         self._settled = settled
         self._expected = expected
+        self._backlog = backlog
         self._written = 0.0
+        #: Size of the batch that is being written.
+        self._writing = 0
         self._queue: deque[Completion | StoredResult] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -95,6 +102,11 @@ class Completer:
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    @property
+    def finishing(self) -> int:
+        """How many will be over as soon as a server answers; 0 while one is away, so that nothing new is claimed."""
+        return 0 if self._backoff.failures else len(self._queue) + self._writing
 
     @property
     def idle(self) -> bool:
@@ -121,7 +133,9 @@ class Completer:
                 await self._wake.wait()
             await self._gather()
             batch = [queue.popleft() for _ in range(min(len(queue), _BATCH))]
+            self._writing = len(batch)
             await self.write(batch)
+            self._writing = 0
 
     async def _gather(self) -> None:
         """Let outcomes gather while others are still to come: one write of twenty costs a fifth of twenty writes.
@@ -129,8 +143,9 @@ class Completer:
         A lone task's outcome never waits, and none longer than _GATHER after the write before.
         """
         loop = asyncio.get_running_loop()
-        pause = self._written + _GATHER - loop.time()
-        if pause > 0 and len(self._queue) < _ENOUGH and self._expected() > len(self._queue):
+        gather, enough = (_GATHER_IN_BACKLOG, _BATCH) if self._backlog() else (_GATHER, _ENOUGH)
+        pause = self._written + gather - loop.time()
+        if pause > 0 and len(self._queue) < enough and self._expected() > len(self._queue):
             await asyncio.sleep(pause)
         self._written = loop.time()
 

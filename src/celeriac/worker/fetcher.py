@@ -67,11 +67,15 @@ class Fetcher:
         early: set[str],
         revoked: Collection[str],
         rand: Callable[[], float],
+        finishing: Callable[[], int] = lambda: 0,
     ) -> None:
+        """``finishing()`` says how many of ``held`` are run and being written."""
         self.held: dict[str, Delivery] = {}
         self.queues: list[str] = list(options.queues)
         #: The connection works: the last claim came back.
         self.connected = False
+        #: The last claim brought as much as was asked for: there is more.
+        self.backlog = False
         self._broker = broker
         self._store = store
         self._runner = runner
@@ -83,6 +87,7 @@ class Fetcher:
         self._early = early
         self._revoked = revoked
         self._backoff = Backoff(rand=rand)
+        self._finishing = finishing
         #: Set whenever something was claimed.
         self.admitted = asyncio.Event()
         self._changed = asyncio.Event()
@@ -103,6 +108,8 @@ class Fetcher:
         held = len(self.held)
         if self._alone:
             return 0 if held else 1
+        # A claim leaves together with the outcomes that make room for it, not a round trip later.
+        held = max(0, held - self._finishing())
         limit = self._slots()
         if limit <= 0:
             return 0
@@ -163,6 +170,7 @@ class Fetcher:
                 if backoff.failures:
                     logger.warning("The broker is back after %d failed tries", backoff.failures)
             backoff.reset()
+            self._sync.backlog = self.backlog = len(deliveries) >= room
             if deliveries:
                 if not self.held:
                     self._runner.valid_until = began + self._options.lease

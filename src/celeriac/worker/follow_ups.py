@@ -6,11 +6,11 @@ thread; publishes nothing. Errbacks that take ``(request, exc, traceback)`` are 
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from celeriac.app.arguments import takes_several
 from celeriac.client.current import request_var
 from celeriac.model.chord import NewChord
 from celeriac.model.message import Message
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["FollowUps", "Sent"]
 
 logger = logging.getLogger("celery.app.trace")
-
-_POSITIONAL = frozenset({inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD})
 
 
 class Sent:
@@ -86,14 +84,5 @@ class FollowUps:
         known = self._takes_error.get(name)
         if known is None:
             task = self._app.tasks.get(name)
-            known = self._takes_error[name] = task is not None and _takes_several(task.run)
+            known = self._takes_error[name] = task is not None and takes_several(task.run)
         return known
-
-
-def _takes_several(run: Any) -> bool:
-    try:
-        parameters = inspect.signature(run).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    count = sum(parameter.kind in _POSITIONAL for parameter in parameters)
-    return count > 1 or any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)

@@ -14,7 +14,7 @@ from celeriac import states
 from celeriac.app.request import Request
 from celeriac.canvas.signatures import as_list
 from celeriac.codec.chords import decode_body, decode_part, decode_shape
-from celeriac.exceptions import CeleryError, ChordError
+from celeriac.exceptions import CeleryError, ChordError, ContentDisallowed
 from celeriac.model.chord import Closing, Gathered, gathered
 from celeriac.model.message import Malformed, Message
 from celeriac.model.plan import Send
@@ -43,14 +43,26 @@ class Joiner:
         self._accept_result = frozenset(conf.result_accept_content or ())
         self._serializer: str = conf.result_serializer
 
-    def conclude(self, chord: Gathered, hold: Hold) -> Completion:
-        """What is to be written for a complete chord: body or failure, and that it is done. Raises nothing."""
+    def conclude(self, chord: Gathered, hold: Hold) -> Completion | None:
+        """What is to be written for a complete chord: body or failure, and that it is done. None: nothing can be done
+        here, another node may know better. Raises nothing."""
         closing = Closing(chord.chord, chord.token)
         try:
             body = decode_body(chord.body, accept=self._accept)
+        except ContentDisallowed as error:
+            logger.error("Chord %s is complete, but its body is refused here: %s", chord.chord, error)
+            return None
         except CeleryError as error:
-            logger.error("Chord %s is complete, but its body cannot be read: %s", chord.chord, error)
+            logger.error("Chord %s is complete, but its body cannot be read, so it is dropped: %s", chord.chord, error)
             return Completion(settlement=hold, closes=closing)
+        try:
+            return self._concluded(chord, body, hold, closing)
+        except Exception as error:
+            # Whatever somebody has put into the messages: a chord must not stop those who write the others.
+            logger.error("Chord %s cannot be ended, so it is dropped: %r", chord.chord, error, exc_info=error)
+            return Completion(settlement=hold, closes=closing)
+
+    def _concluded(self, chord: Gathered, body: Mapping[str, Any], hold: Hold, closing: Closing) -> Completion:
         try:
             values = self._values(chord)
         except CeleryError as error:
@@ -63,7 +75,7 @@ class Joiner:
                 values, sent = ChordError(f"Callback error: {error!r}"), Sent()
             else:
                 return Completion(settlement=hold, publish=sent.messages, opens=sent.chords, closes=closing)
-        return self._failed(body, values, hold, closing, sent)
+        return self._failed(body, values, hold, closing, sent, _content_type(chord.body))
 
     def _values(self, chord: Gathered) -> list[Any] | ChordError:
         accept, serializer = self._accept_result, self._serializer
@@ -71,12 +83,19 @@ class Joiner:
         return gathered(parts, decode_shape(chord.shape) if chord.shape else None)
 
     def _failed(
-        self, body: Mapping[str, Any], error: ChordError, hold: Hold, closing: Closing, sent: Sent
+        self,
+        body: Mapping[str, Any],
+        error: ChordError,
+        hold: Hold,
+        closing: Closing,
+        sent: Sent,
+        content_type: str,
     ) -> Completion:
         """Body and all behind it are stored as failed; errbacks are called once; chords around it hear of it."""
         logger.error("Chord %s failed: %s", closing.chord, error)
         behind = abandoned([body])
-        options = body.get("options") or {}
+        options = body.get("options")
+        options = options if isinstance(options, Mapping) else {}
         self._call_errbacks(body, options, error, sent)
         joins = [Join(each.group or "", each.id, each.index, each.chord, states.FAILURE, error) for each in behind]
         return Completion(
@@ -84,7 +103,9 @@ class Joiner:
             publish=sent.messages,
             opens=sent.chords,
             others=self._recorder.others(_once(behind), states.FAILURE, error),
-            parts=self._recorder.parts(join for join in joins if join.body is not None and join.chord),
+            parts=self._recorder.parts(
+                (join for join in joins if join.body is not None and join.chord), content_type=content_type
+            ),
             closes=closing,
         )
 
@@ -121,3 +142,9 @@ def _lineage(hold: Hold) -> dict[str, Any]:
 
 def _once(behind: tuple[Abandoned, ...]) -> list[Abandoned]:
     return list({each.id: each for each in behind}.values())
+
+
+def _content_type(body: bytes) -> str:
+    """Of the message that brought an encoded body, where that matters (``codec/chords.py``)."""
+    name, separator, _ = body.partition(b"\0")
+    return name.decode("ascii", "replace") if separator and not body.startswith(b"{") else "application/json"

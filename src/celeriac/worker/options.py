@@ -27,7 +27,7 @@ class NodeOptions(Struct, frozen=True, kw_only=True):
     grace: float = 25.0
     lease: float = 30.0
     #: Work in seconds that a child claims ahead.
-    claim_target: float = 0.01
+    claim_target: float = 0.02
     #: Upper bound of deliveries held by a child (Celery's prefetch); None: none but ``claim_limit``.
     prefetch_limit: int | None = None
     #: Seconds an unknown task waits for a worker that knows it.

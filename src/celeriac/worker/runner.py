@@ -176,7 +176,9 @@ class Runner:
         """The end of a task whose soft limit was raised outside its body."""
         if self._slot is not None:
             self._slot.end()
-        return self.conclude(delivery, o.Failure(exc, format_traceback(exc)))
+        message = delivery.message
+        embed = self._embed(message) if isinstance(message, Message) else None
+        return self.conclude(delivery, o.Failure(exc, format_traceback(exc)), embed=embed)
 
     async def arun(self, delivery: Delivery) -> Completion | Delivery:
         """Run an ``async def`` task on the current loop, with its limits as timers."""
@@ -275,7 +277,9 @@ class Runner:
                 settlement=decided.settlement, result=self._record(message, decided, options, request, now)
             )
         sent = Sent()
-        self._send(delivery, outcome, decided, request, sent)
+        failed = decided.event == "failed" or decided.state == states.FAILURE
+        if not failed:
+            self._send(outcome, decided, request, sent)
         if asked:
             self._follow_ups.of_success(map(Send, asked), request, sent)
         if added and type(outcome) is not o.Success:
@@ -283,16 +287,19 @@ class Runner:
         if added:
             self._follow_ups.of_success([Send(each) for each in added if each is not None], request, sent)
         results, content_type = self._results, message.content_type if isinstance(message, Message) else ""
-        return Completion(
+        recorder, behind = self._recorder, decided.abandoned
+        completion = Completion(
             settlement=decided.settlement,
             publish=sent.messages,
             result=self._record(message, decided, options, request, now),
-            others=self._recorder.others(decided.abandoned, decided.ends, decided.value)
-            if decided.abandoned and results
-            else (),
+            others=recorder.others(behind, decided.ends, decided.value) if behind and results else (),
             opens=sent.chords,
-            parts=self._recorder.parts(joins, len(added or ()), content_type) if joins and results else (),
+            parts=recorder.parts(joins, len(added or ()), content_type) if joins and results else (),
         )
+        if failed:
+            # After all is encoded: what cannot be is decided anew, and errbacks are called once.
+            self._tell_errbacks(message, decided, request, sent)
+        return completion
 
     def _count(self, name: str, runtime: float) -> None:
         runtimes = self.runtimes
@@ -303,19 +310,17 @@ class Runner:
         if self.after is not None:
             self.after()
 
-    def _send(self, delivery: Delivery, outcome: o.Outcome, decided: Plan, request: Any, sent: Sent) -> None:
-        sends = decided.sends
-        if not sends:
-            return
-        follow_ups = self._follow_ups
-        if decided.state == states.FAILURE or decided.event == "failed":
+    def _send(self, outcome: o.Outcome, decided: Plan, request: Any, sent: Sent) -> None:
+        if decided.sends and type(outcome) is o.Success:
+            self._follow_ups.of_success(decided.sends, request, sent)
+        elif decided.sends:
+            self._follow_ups.of_any(decided.sends, sent)
+
+    def _tell_errbacks(self, message: Any, decided: Plan, request: Any, sent: Sent) -> None:
+        if decided.sends:
             if request is None:
-                request = Request.from_message(delivery.message, (), {}, hostname=self._hostname)  # type: ignore[arg-type]
-            follow_ups.of_failure(sends, request, decided.value, decided.traceback or "", sent)
-        elif type(outcome) is o.Success:
-            follow_ups.of_success(sends, request, sent)
-        else:
-            follow_ups.of_any(sends, sent)
+                request = Request.from_message(message, (), {}, hostname=self._hostname)
+            self._follow_ups.of_failure(decided.sends, request, decided.value, decided.traceback or "", sent)
 
     def _record(
         self, message: Any, decided: Plan, options: TaskOptions, request: Any, now: float

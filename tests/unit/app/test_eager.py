@@ -93,12 +93,18 @@ def test_coroutine_with_and_without_a_running_loop(app: Celery) -> None:
 
 def test_callbacks_are_sent(app: Celery, collecting: Collector) -> None:
     add = app.task(name="add")(lambda x, y: x + y)
-    failing = app.task(name="fail")(lambda: 1 / 0)
     add.apply((1, 2), task_id="i", link=add.s(10))
     assert collecting.body()[:2] == ([3, 10], {})
     assert (collecting.last.headers["parent_id"], collecting.last.headers["root_id"]) == ("i", "i")
-    failing.apply(task_id="j", link_error=add.s(1))
-    assert collecting.body()[0] == ["j", 1]
+
+
+def test_errbacks_are_called_as_a_worker_calls_them(app: Celery) -> None:
+    told: list[Any] = []
+    failing = app.task(name="fail")(lambda: 1 / 0)
+    old = app.task(name="old")(lambda task_id: told.append(task_id))
+    new = app.task(name="new")(lambda request, exc, traceback: told.append((request.id, type(exc))))
+    failing.apply(task_id="j", link_error=[old.s(), new.s()])
+    assert told == ["j", ("j", ZeroDivisionError)]
 
 
 def test_always_eager(app: Celery) -> None:

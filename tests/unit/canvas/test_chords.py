@@ -175,7 +175,9 @@ def test_errbacks_on_the_header_when_the_setting_says_so(app: Celery, add: Any, 
 
 
 @pytest.mark.parametrize(
-    "header", [[], (), [group()], [group(), group(group())], [chain()]], ids=["list", "tuple", "group", "groups", "chain"]
+    "header",
+    [[], (), [group()], [group(), group(group())], [chain()]],
+    ids=["list", "tuple", "group", "groups", "chain"],
 )
 def test_an_empty_header_calls_the_body_at_once(add: Any, tsum: Any, header: Any) -> None:
     sent = Sent()

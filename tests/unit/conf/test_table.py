@@ -33,7 +33,7 @@ OURS = {
     "task_retry_backoff_max": 600.0,
     "task_retry_jitter": True,
     "worker_async_concurrency": 100,
-    "worker_claim_target": 0.01,
+    "worker_claim_target": 0.02,
     "worker_grace": 25.0,
     "worker_lease": 30.0,
     "worker_log_arguments": False,

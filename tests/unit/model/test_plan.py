@@ -179,6 +179,88 @@ def test_a_repeat_is_settled_without_a_trace() -> None:
     assert decide(o.Repeated()) == Plan(settlement=Accept(delivery()))
 
 
+# -- workflows -----------------------------------------------------------------------------------------------------
+
+BODY = {"task": "body"}
+MEMBER = {"group": "g", "group_index": 2}
+CHAIN = [
+    {"task": "t", "options": {"task_id": "last", "group_id": "outer", "group_index": 1, "chord": BODY}},
+    {"task": "t", "options": {"task_id": "next"}},
+]
+
+ENDS = [
+    # outcome, the state that chords are told; None: it has not ended, or another one goes on in its place
+    (o.Success(5), states.SUCCESS),
+    (o.Failure(ValueError("no")), states.FAILURE),
+    (o.Rejected("never", False), states.FAILURE),
+    (o.Revoked("expired"), states.REVOKED),
+    (o.TimedOut(3.0), states.FAILURE),
+    (o.Ignored(), states.REVOKED),
+    (o.Discarded(ValueError("x"), "x"), states.FAILURE),
+    (o.Repeated(states.SUCCESS, 5), states.SUCCESS),
+    (o.Repeated(states.FAILURE, ValueError("no")), states.FAILURE),
+    (o.Repeated(states.REVOKED, ValueError("no")), states.REVOKED),
+    (o.Repeated(), None),
+    (o.Repeated(states.RETRY), None),
+    (o.RetryAsked(ValueError(), "tb", "signature"), None),
+    (o.Rejected("later", True), None),
+    (o.Ignored(replaced=True), None),
+    (o.Crashed("signal 9"), None),
+    (o.Unknown(), None),
+    (o.Unstarted(suspect=True), None),
+]
+
+
+@pytest.mark.parametrize(("outcome", "state"), ENDS, ids=repr)
+def test_a_member_joins_its_chord_once_it_has_ended(outcome: o.Outcome, state: str | None) -> None:
+    joins = decide(outcome, lent=delivery(**MEMBER), embed=Embed(chord=BODY)).joins
+    assert [(join.chord, join.id, join.index, join.body, join.state) for join in joins] == (
+        [] if state is None else [("g", "id-1", 2, BODY, state)]
+    )
+
+
+@pytest.mark.parametrize(("outcome", "state"), ENDS, ids=repr)
+def test_what_is_behind_an_end_that_is_no_success_is_told_so(outcome: o.Outcome, state: str | None) -> None:
+    decided = decide(outcome, embed=Embed(chain=CHAIN))
+    if state is None or state == states.SUCCESS:
+        assert (decided.abandoned, decided.joins) == ((), ())
+        return
+    # Of a repeat, an earlier delivery has stored them.
+    assert [step.id for step in decided.abandoned] == ([] if isinstance(outcome, o.Repeated) else ["last", "next"])
+    assert [(join.chord, join.id, join.index, join.state) for join in decided.joins] == [("outer", "last", 1, state)]
+    assert isinstance(outcome, o.Repeated) or decided.ends == state
+
+
+def test_the_cap_of_crashes_and_the_end_of_parking_are_ends() -> None:
+    for outcome, marks in ((o.Crashed("signal 9"), Marks(crashes=2)), (o.Unknown(), Marks(parked_until=NOW))):
+        (join,) = decide(outcome, lent=delivery(marks, **MEMBER), embed=Embed(chord=BODY)).joins
+        assert (join.state, join.value) == (states.FAILURE, decide(outcome, lent=delivery(marks)).value) or join.value
+
+
+def test_a_body_that_could_not_be_read_leaves_the_chord_to_the_store() -> None:
+    (join,) = decide(o.Discarded(ValueError("x"), "x"), lent=delivery(**MEMBER)).joins
+    assert (join.chord, join.body) == ("g", None)
+
+
+def test_what_ignores_its_result_joins_all_the_same() -> None:
+    options = TaskOptions(name="x", ignore_result=True)
+    for outcome in (o.Success(5), o.Failure(ValueError())):
+        decided = decide(outcome, lent=delivery(**MEMBER), options=options, embed=Embed(chord=BODY))
+        assert (decided.state, len(decided.joins)) == (None, 1)
+
+
+def test_a_member_of_a_plain_group_joins_nothing() -> None:
+    for outcome, _ in ENDS:
+        assert decide(outcome, lent=delivery(**MEMBER), embed=Embed()).joins == ()
+
+
+def test_a_malformed_message_tells_nobody() -> None:
+    broken = Delivery(message=Malformed(reason="no JSON", raw=b"{"), token="t", queue="celery", raw=b"{")
+    for outcome in (o.Discarded(ValueError("x"), "x"), o.Revoked("expired")):
+        decided = decide(outcome, lent=broken)
+        assert (decided.joins, decided.abandoned, decided.sends) == ((), (), ())
+
+
 outcomes = st.one_of(
     st.builds(o.Success, st.integers()),
     st.builds(o.Failure, st.sampled_from([ValueError("x"), KeyError(1), OSError()])),

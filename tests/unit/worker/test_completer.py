@@ -4,56 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import pytest
 
-from celeriac.model.message import Delivery
-from celeriac.model.settle import Completion, StoredResult, Verdict
+from celeriac.model.settle import StoredResult, Verdict
 from celeriac.worker.completer import Completer
+from tests.unit.worker.completing import Bench, on_bench, unified
 from tests.unit.worker.fakes import FakeBroker, FakeStore, UnifiedBroker, delivery, done, message, tokens, until
-
-
-class Bench:
-    """A completer between a broker and a store that write into one log."""
-
-    def __init__(self, broker: FakeBroker | None = None, store: FakeStore | None = None) -> None:
-        self.log: list[tuple[str, Any]] = []
-        self.broker = broker or FakeBroker()
-        self.store = store or FakeStore()
-        self.broker.log = self.store.log = self.log
-        self.settled: list[str] = []
-        self.completer = Completer(self.broker, self.store, self._settled, rand=lambda: 0.0)  # type: ignore[arg-type]
-
-    def _settled(self, deliveries: Sequence[Delivery]) -> None:
-        self.settled += tokens(deliveries)
-        self.completer.early.difference_update(tokens(deliveries))
-
-    async def write(self, items: Sequence[Completion | StoredResult]) -> None:
-        running = asyncio.create_task(self.completer.run())
-        self.completer.put(items)
-        await self.completer.drain()
-        running.cancel()
-
-    def names(self) -> list[str]:
-        return [name for name, _ in self.log]
-
-    def of(self, name: str) -> list[Any]:
-        return [what for each, what in self.log if each == name]
-
-
-def on_bench(body: Callable[[Bench], Awaitable[None]], bench: Callable[[], Bench] = Bench) -> Bench:
-    async def main() -> Bench:
-        made = bench()
-        await body(made)
-        return made
-
-    return asyncio.run(main())
-
-
-def unified() -> Bench:
-    return Bench(UnifiedBroker(server="one"), FakeStore(server="one"))
 
 
 def test_the_order_that_loses_nothing() -> None:
@@ -295,3 +252,6 @@ def test_an_outage_of_the_one_server() -> None:
     bench = on_bench(body, unified)
     assert bench.log == [("finish", tokens(many))]
     assert bench.settled == tokens(many)
+
+
+# -- chords --------------------------------------------------------------------------------------------------------

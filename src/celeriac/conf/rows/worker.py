@@ -82,7 +82,7 @@ ROWS: tuple[Setting, ...] = (
     Setting(
         "worker_claim_target",
         SECONDS,
-        0.01,
+        0.02,
         "Work that is claimed ahead: batches of tiny tasks hold about so much of it.",
         own=True,
     ),
