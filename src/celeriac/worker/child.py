@@ -52,6 +52,9 @@ logger = logging.getLogger("celery.worker")
 #: Seconds between two looks at limits and stalls while something runs, and at idle.
 _TICK = 0.05
 _IDLE_TICK = 1.0
+#: So few outcomes wait so long, in seconds, for company.
+_FEW = 16
+_GATHER = 0.004
 #: Seconds that coroutines have to clean up when they are cancelled at the end.
 _CANCEL_LIMIT = 1.0
 
@@ -169,7 +172,7 @@ class Child:
             if self._notified:
                 return
             self._notified = True
-        self._call_loop(self._drain)
+        self._call_loop(self._drain_soon)
 
     def _record_started(self, record: StoredResult) -> None:
         self._done((record,))
@@ -369,6 +372,16 @@ class Child:
             limit = self.options.async_concurrency
             self._coroutines = CoroutinesExecutor(self.runner.arun, self._done, limit, new_loop=new_loop())
         return self._coroutines
+
+    def _drain_soon(self) -> None:
+        """Drain at once; but where many run at a time and more wait, when some have gathered: each turn of this loop
+        takes the interpreter from the tasks."""
+        gathered = len(self._outbox)
+        if self.fetcher.backlog and gathered < _FEW and len(self.fetcher.held) > 2 * _FEW:
+            assert self.loop is not None
+            self.loop.call_later(_GATHER, self._drain)
+        else:
+            self._drain()
 
     def _drain(self) -> None:
         """Pass finished work to the completer; a bare delivery did not run because its lease was not certain."""
