@@ -274,8 +274,22 @@ def test_the_loop_is_woken_once_a_batch(idle: Child) -> None:
     one, two, three = delivery(), delivery(), delivery()
     idle._done([one])
     idle._done([two, three])
-    assert called(idle) == ["_drain"]
+    assert called(idle) == ["_drain_soon"]
     assert idle._outbox == [one, two, three]
+
+
+@pytest.mark.parametrize(("backlog", "held", "waits"), [(True, 100, True), (True, 10, False), (False, 100, False)])
+def test_outcomes_gather_where_many_run_and_more_wait(idle: Child, backlog: bool, held: int, waits: bool) -> None:
+    later: list[Any] = []
+    idle.loop = SimpleNamespace(call_later=lambda seconds, callback: later.append(callback))  # type: ignore[assignment]
+    idle.fetcher = SimpleNamespace(backlog=backlog, held=range(held), changed=lambda: None)  # type: ignore[assignment]
+    idle.completer = SimpleNamespace(put=lambda batch: None)  # type: ignore[assignment]
+    idle._outbox = [done(delivery())]
+    idle._drain_soon()
+    assert (len(later), len(idle._outbox)) == ((1, 1) if waits else (0, 0))
+    for callback in later:
+        callback()
+    assert idle._outbox == []
 
 
 def test_started_records_come_in_order_with_results(idle: Child) -> None:
