@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from celeriac.codec import json, serializers
 from celeriac.codec.compression import compress, decompress
-from celeriac.exceptions import ContentDisallowed, DecodeError, InvalidTaskError, MessageTooLarge
+from celeriac.exceptions import ContentDisallowed, DecodeError, EncodeError, InvalidTaskError, MessageTooLarge
 from celeriac.model.message import Message
 from celeriac.model.outcome import Embed
 
@@ -99,6 +99,11 @@ def _encoded(
 ) -> EncodedBody:
     if max_bytes is not None and len(body) > max_bytes:
         raise MessageTooLarge(f"a body of {len(body)} bytes is more than max_message_bytes={max_bytes}")
+    if content_type == "application/json":
+        try:
+            json.check_depth(body)
+        except DecodeError as error:  # no worker would take it
+            raise EncodeError(str(error)) from None
     if compression is None:
         return EncodedBody(content_type, content_encoding, body)
     return EncodedBody(content_type, content_encoding, *compress(body, compression))
