@@ -22,8 +22,6 @@ class Executor(Protocol):
 
     #: Deliveries that run at the same time at most.
     limit: int
-    #: There is more to do than can be done: finished work may wait for company. Set by who feeds.
-    backlog: bool
 
     def feed(self, batch: Sequence[Delivery]) -> None:
         """Take deliveries to run, in order."""

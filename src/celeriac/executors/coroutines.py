@@ -26,8 +26,6 @@ class CoroutinesExecutor:
     ``new_loop`` makes the loop; None: asyncio's default.
     """
 
-    backlog = False
-
     def __init__(
         self,
         run: Callable[[Delivery], Coroutine[Any, Any, Any]],

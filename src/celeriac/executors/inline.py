@@ -14,12 +14,11 @@ from celeriac.model.message import Delivery
 
 __all__ = ["InlineExecutor"]
 
-#: Finished work waits no longer than this for company, in seconds, as far as can be foreseen; and so long when there is
-#: more to do than can be done, for each hand-over takes time from this thread, from the server and from its neighbours.
+#: Finished work waits no longer than this for company, in seconds.
 _FLUSH_AFTER = 0.002
-_FLUSH_AFTER_IN_BACKLOG = 0.02
-#: So many are handed over in any case: while they are written, the next ones run.
-_ENOUGH = 64
+#: A task expected to take longer than this does not start before finished work is handed over: what is finished and not
+#: written runs again when the process dies.
+_FLUSH_BEFORE = 0.0005
 
 
 class InlineExecutor:
@@ -29,7 +28,6 @@ class InlineExecutor:
     """
 
     limit = 1
-    backlog = False
 
     def __init__(
         self,
@@ -77,11 +75,7 @@ class InlineExecutor:
                 self._current = None
                 return
             started = monotonic()
-            if not outbox:
-                flushed = started
-            elif len(outbox) >= _ENOUGH or started - flushed + expect(delivery.message.task) > (
-                _FLUSH_AFTER_IN_BACKLOG if self.backlog else _FLUSH_AFTER
-            ):
+            if outbox and (started - flushed > _FLUSH_AFTER or expect(delivery.message.task) > _FLUSH_BEFORE):
                 self._flush()
                 flushed = started
             self._current = (delivery, started)

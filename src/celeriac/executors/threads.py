@@ -26,8 +26,6 @@ class ThreadsExecutor:
     raised outside its body, between two frames of ours.
     """
 
-    backlog = False
-
     def __init__(
         self,
         run: Callable[[Delivery], Any],

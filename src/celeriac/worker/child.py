@@ -248,7 +248,6 @@ class Child:
             self._settled,
             rand=rand,
             expected=self._held,
-            backlog=lambda: self.fetcher.backlog,
             join=self.runner.joiner.conclude,
         )
         self.fetcher = Fetcher(

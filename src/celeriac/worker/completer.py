@@ -34,8 +34,6 @@ _BATCH = 256
 #: So many are written at once without waiting for more, and so long, in seconds, fewer wait for company.
 _ENOUGH = 32
 _GATHER = 0.002
-#: So long when there is more to do than can be done.
-_GATHER_IN_BACKLOG = 0.006
 
 
 class _Completing(Struct, frozen=True):
@@ -61,10 +59,9 @@ class _Left:
 class Completer:
     """Takes completions (``put``) and STARTED records (``started``), writes them in order.
 
-    ``settled(deliveries)`` is called with the deliveries that are over; ``expected()`` says how many are held in all,
-    ``backlog()`` that there is more to do than can be done; ``join`` concludes complete chords (``Joiner.conclude``),
-    run by ``aside``. A completion whose delivery is in ``early`` was acknowledged before its run: it has nothing to
-    settle.
+    ``settled(deliveries)`` is called with the deliveries that are over; ``expected()`` says how many are held in all;
+    ``join`` concludes complete chords (``Joiner.conclude``), run by ``aside``. A completion whose delivery is in
+    ``early`` was acknowledged before its run: it has nothing to settle.
     """
 
     def __init__(
@@ -75,7 +72,6 @@ class Completer:
         *,
         rand: Any,
         expected: Callable[[], int] = lambda: 0,
-        backlog: Callable[[], bool] = lambda: False,
         join: Callable[[Gathered, Hold], Completion | None] | None = None,
         aside: Aside = asyncio.to_thread,
     ) -> None:
@@ -84,7 +80,6 @@ class Completer:
         self._store = store
         self._settled = settled
         self._expected = expected
-        self._backlog = backlog
         self._written = 0.0
         #: Size of the batch that is being written.
         self._writing = 0
@@ -143,9 +138,8 @@ class Completer:
         A lone task's outcome never waits, and none longer than _GATHER after the write before.
         """
         loop = asyncio.get_running_loop()
-        gather, enough = (_GATHER_IN_BACKLOG, _BATCH) if self._backlog() else (_GATHER, _ENOUGH)
-        pause = self._written + gather - loop.time()
-        if pause > 0 and len(self._queue) < enough and self._expected() > len(self._queue):
+        pause = self._written + _GATHER - loop.time()
+        if pause > 0 and len(self._queue) < _ENOUGH and self._expected() > len(self._queue):
             await asyncio.sleep(pause)
         self._written = loop.time()
 

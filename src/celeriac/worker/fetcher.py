@@ -170,7 +170,7 @@ class Fetcher:
                 if backoff.failures:
                     logger.warning("The broker is back after %d failed tries", backoff.failures)
             backoff.reset()
-            self._sync.backlog = self.backlog = len(deliveries) >= room
+            self.backlog = len(deliveries) >= room
             if deliveries:
                 if not self.held:
                     self._runner.valid_until = began + self._options.lease
