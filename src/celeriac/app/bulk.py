@@ -96,13 +96,16 @@ def _is_plain(task: Any) -> bool:
 def send_many(
     app: Any, signatures: Iterable[Any], chunk: int, producer: Any, add_to_parent: bool = True
 ) -> list[AsyncResult[Any]]:
-    """See ``Celery.send_many``."""
+    """See ``Celery.send_many``. A signature without options may come in a pair with those that it gets."""
     batch = _Batch(app, chunk, producer, add_to_parent)
     direct = _is_direct(app)
     # Name → (task or None, its check, its options), None where code of its own has to run.
     known: dict[str, tuple[Any, Any, Any] | None] = {}
     for signature in signatures:
-        if not isinstance(signature, Signature):
+        own: Any = None
+        if type(signature) is tuple:
+            signature, own = signature
+        elif not isinstance(signature, Signature):
             signature = maybe_signature(signature, app=app)
         way, name = None, signature["task"]
         if direct and type(signature) is Signature:
@@ -110,11 +113,13 @@ def send_many(
                 known[name] = _way(signature)
             way = known[name]
         if way is None:
-            own = {} if add_to_parent else {"add_to_parent": False}
-            batch.results.append(signature.apply_async(producer=batch, **own))
+            more = {**(own or {}), "producer": batch}
+            if not add_to_parent:
+                more["add_to_parent"] = False
+            batch.results.append(signature.apply_async(**more))
             continue
         task, check, defaults = way
-        args, kwargs, options = signature["args"], signature["kwargs"], signature["options"]
+        args, kwargs, options = signature["args"], signature["kwargs"], own or signature["options"]
         if check is not None:
             check(*args, **kwargs)
         if options and PER_CALL.issuperset(options) and PER_CALL.isdisjoint(defaults):

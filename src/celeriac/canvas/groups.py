@@ -92,19 +92,19 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
         """See ``Signature.leaves``: those of all its tasks."""
         return sum(maybe_signature(task).leaves() for task in self.tasks)
 
-    def members(self) -> Iterator[Signature[Any]]:
-        """Copies of the tasks, those of groups among them in their place; what has no tasks is left out."""
+    def members(self, *, copies: bool = True) -> Iterator[Signature[Any]]:
+        """Copies of the tasks, those of groups among them in their place; what has no tasks is left out.
+
+        Without ``copies`` tasks that have no options come as they are: a group may have a hundred thousand.
+        """
         for task in self.tasks:
             member = maybe_signature(task, app=self._app)
             if member["task"] == "celery.chunks":
                 member = member.group()
             if isinstance(member, group):
-                yield from member.members()
+                yield from member.members(copies=copies)
             elif type(member) is Signature and not member["options"]:
-                # What `clone` would do: a group may have a hundred thousand.
-                copy: Signature[Any] = Signature({**member, "options": {}}, app=member._app)
-                copy._type = member._type
-                yield copy
+                yield _plain_copy(member) if copies else member
             elif member.leaves():
                 yield member.clone()
 
@@ -172,7 +172,7 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
         ``members``: copies of the tasks that were made for this.
         """
         prepared = self._prepared(
-            self.members() if members is None else members, args, kwargs, options, group_id, chord, place
+            self.members(copies=False) if members is None else members, args, kwargs, options, group_id, chord, place
         )
         return cast("list[Any]", self.app.send_many(prepared, producer=producer, add_to_parent=False))
 
@@ -185,11 +185,18 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
         group_id: str,
         chord: Any,
         place: int,
-    ) -> Iterator[Signature[Any]]:
+    ) -> Iterator[Any]:
+        """The members as ``send_many`` takes them: signatures, and those without options with what they get here."""
         common = {**options, "group_id": group_id}
         if chord is not None:
             common["chord"] = chord
         for member in members:
+            if type(member) is Signature and not member["options"]:
+                if not (args or kwargs):
+                    yield member, {**common, "group_index": place}
+                    place += 1
+                    continue
+                member = _plain_copy(member)
             own = member.options
             if own.get("group_id", group_id) != group_id:
                 # Frozen as a member of another group: that one's place is not ours.
@@ -274,3 +281,10 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
         if not self.tasks:
             return "group(<empty>)"
         return f"group([{', '.join(map(repr, self.tasks))}])"
+
+
+def _plain_copy(member: Signature[Any]) -> Signature[Any]:
+    """``clone`` of a signature without options, in a third of the time."""
+    copy: Signature[Any] = Signature({**member, "options": {}}, app=member._app)
+    copy._type = member._type
+    return copy

@@ -41,6 +41,8 @@ _EMBED_KEYS = ("callbacks", "errbacks", "chain", "chord")
 #: Options that say when, and those that say what follows.
 _TIMES = frozenset({"countdown", "eta", "expires"})
 _FOLLOWED = frozenset({"link", "link_error", *_EMBED_KEYS})
+#: Options of a group's member, which may be one of a hundred thousand.
+_MEMBER = frozenset({"task_id", "group_id", "group_index", "chord"})
 
 
 class Collector(Protocol):
@@ -100,12 +102,16 @@ class Sender:
         prepared = self._prepared(name, args, kwargs, options, task)
         headers = prepared.headers.copy()
         headers["id"] = headers["root_id"] = call.get("task_id") or new_id()
-        if call or prepared.call or request_var.get() is not None:
+        if (call and not _MEMBER.issuperset(call)) or prepared.call or request_var.get() is not None:
             return self._particular(prepared, {**prepared.call, **call}, headers, args, kwargs)
         levels = self.conf.task_repr_maxlevels
         headers["argsrepr"] = saferepr(args, _REPR_LENGTH, levels)
         headers["kwargsrepr"] = saferepr(kwargs, _REPR_LENGTH, levels) if kwargs else "{}"
-        return self._finish(prepared, headers, args, kwargs, None, self.oid, None, None)
+        embed = None
+        if call:
+            headers["group"], headers["group_index"] = call.get("group_id"), call.get("group_index")
+            embed = {"chord": call["chord"]} if call.get("chord") else None
+        return self._finish(prepared, headers, args, kwargs, embed, self.oid, None, None)
 
     def _prepared(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any], task: Any
