@@ -12,23 +12,10 @@ from typing import Any, Self, cast
 
 from celeriac.canvas.signatures import Signature, maybe_signature
 from celeriac.canvas.stamping import StampingVisitor, collected, stamp_links
-from celeriac.canvas.steps import append, fold, is_empty_group, is_group, link_all, running_order, unrolled
+from celeriac.canvas.steps import OWN_OPTIONS, append, fold, is_empty_group, is_group, link_all, running_order, unrolled
 from celeriac.result import EagerResult, allow_join_result
 
 __all__ = ["_chain", "chain"]
-
-#: Options of a chain that do not go to its first step as they are.
-_OWN_OPTIONS = (
-    "chord",
-    "group_id",
-    "group_index",
-    "link",
-    "link_error",
-    "parent_id",
-    "producer",
-    "root_id",
-    "task_id",
-)
 
 
 @Signature.register_type()
@@ -138,7 +125,7 @@ class chain(Signature[Any]):  # noqa: N801 - Celery's name
             with allow_join_result():
                 return self.apply(args, kwargs, **options)
         merged = {**self.options, **options} if options else dict(self.options)
-        own = {name: merged.pop(name, None) for name in _OWN_OPTIONS}
+        own = {name: merged.pop(name, None) for name in OWN_OPTIONS}
         steps = running_order(self.tasks, self._app)
         if not steps:
             raise ValueError("a chain without steps cannot be sent")

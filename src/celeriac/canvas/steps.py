@@ -12,6 +12,7 @@ from typing import Any, cast
 from celeriac.canvas.signatures import Signature, as_list, maybe_signature
 
 __all__ = [
+    "OWN_OPTIONS",
     "append",
     "fold",
     "is_chain",
@@ -24,6 +25,19 @@ __all__ = [
 ]
 
 Sig = Signature[Any]
+
+#: Options of a chain that are its own: they do not go to its first step as they are.
+OWN_OPTIONS = (
+    "chord",
+    "group_id",
+    "group_index",
+    "link",
+    "link_error",
+    "parent_id",
+    "producer",
+    "root_id",
+    "task_id",
+)
 
 
 def is_group(value: Any) -> bool:
@@ -148,28 +162,12 @@ def _split(chord: Sig, app: Any) -> Iterator[Sig]:
         yield chord
         return
     first, *rest = running_order([body], app) or [body]
-    own = {key: value for key, value in body.options.items() if key not in _CHAINS_OWN}
+    own = {key: value for key, value in body.options.items() if key not in OWN_OPTIONS}
     if own:
         first = first.clone(**own)
     chord["kwargs"]["body"] = first
     yield chord
     yield from rest
-
-
-#: Options of a chain that do not go to its first step as they are.
-_CHAINS_OWN = frozenset(
-    {
-        "chord",
-        "group_id",
-        "group_index",
-        "link",
-        "link_error",
-        "parent_id",
-        "producer",
-        "root_id",
-        "task_id",
-    }
-)
 
 
 def link_all(steps: Sequence[Sig], link: Any, link_error: Any) -> None:

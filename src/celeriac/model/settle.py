@@ -20,6 +20,7 @@ __all__ = [
     "Settlement",
     "StoredResult",
     "Verdict",
+    "last_to_join",
 ]
 
 
@@ -128,3 +129,12 @@ class Verdict(StrEnum):
     FENCED = "fenced"
     #: Nothing was written; it has to be written step by step.
     STEPWISE = "stepwise"
+
+
+def last_to_join(completions: Sequence[Completion], joining: Sequence[int]) -> dict[int, list[str]]:
+    """The chords that each of ``joining`` (indices of ``completions``) was the last to join, when all join in order."""
+    last = {part.chord: index for index in joining for part in completions[index].parts}
+    chords: dict[int, list[str]] = {index: [] for index in joining}
+    for chord, index in last.items():
+        chords[index].append(chord)
+    return chords

@@ -18,7 +18,7 @@ from celeriac.codec.envelope import delivery, encode, remark
 from celeriac.codec.json import dumps
 from celeriac.exceptions import OperationalError
 from celeriac.model.message import Delivery, Message
-from celeriac.model.settle import Accept, Completion, DeadLetter, Hold, Release, Settlement, Verdict
+from celeriac.model.settle import Accept, Completion, DeadLetter, Hold, Release, Settlement, Verdict, last_to_join
 from celeriac.ports import AdapterOptions, DeadRecord, Depth
 
 __all__ = ["MemoryBroker", "publish"]
@@ -163,7 +163,7 @@ class MemoryBroker:
                         ending.add(settlement.delivery.token)
                 elif not isinstance(settlement, Hold):
                     self._end(settlement, front)
-            for index, chords in _last_to_join(completions, joining).items():
+            for index, chords in last_to_join(completions, joining).items():
                 settlement = completions[index].settlement
                 if settlement.delivery is not None and self._complete(chords, settlement.delivery.token):
                     verdicts[index] = Verdict.COMPLETES
@@ -296,15 +296,6 @@ def _encoded_or_none(messages: Sequence[Message]) -> list[_Encoded] | None:
         return _encoded(messages) if messages else []
     except (TypeError, ValueError):
         return None  # written step by step, it raises for the one plan that it belongs to
-
-
-def _last_to_join(completions: Sequence[Completion], joining: Sequence[int]) -> dict[int, list[str]]:
-    """The chords that each of ``joining`` was the last to join."""
-    last = {part.chord: index for index in joining for part in completions[index].parts}
-    chords: dict[int, list[str]] = {index: [] for index in joining}
-    for chord, index in last.items():
-        chords[index].append(chord)
-    return chords
 
 
 def _dead_record(settlement: DeadLetter, lease: Lease, key: str, now: float) -> DeadRecord:

@@ -16,7 +16,7 @@ from celeriac.brokers.sqlite import queues as tables
 from celeriac.brokers.sqlite import records
 from celeriac.brokers.sqlite.boot import Moment
 from celeriac.brokers.sqlite.chords import Ledger
-from celeriac.model.settle import Completion, Hold, Settlement, StoredResult, Verdict
+from celeriac.model.settle import Completion, Hold, Settlement, StoredResult, Verdict, last_to_join
 
 __all__ = ["Rows", "Written", "are_plain", "finish", "finish_in_turn"]
 
@@ -82,7 +82,7 @@ def finish_in_turn(
             joining.append(index)
         else:
             _note_end(ledger, completion)
-    for index, chords in _last_to_join(completions, joining).items():
+    for index, chords in last_to_join(completions, joining).items():
         delivery = completions[index].settlement.delivery
         if delivery is not None and any([ledger.take(chord, delivery.token) for chord in chords]):
             verdicts[index] = Verdict.COMPLETES
@@ -129,15 +129,6 @@ def _write_chords(ledger: Ledger, completion: Completion) -> None:
 def _note_end(ledger: Ledger, completion: Completion) -> None:
     if not isinstance(completion.settlement, Hold):
         ledger.ending.add(tables.unpack(completion.settlement.delivery.token))
-
-
-def _last_to_join(completions: Sequence[Completion], joining: Sequence[int]) -> dict[int, list[str]]:
-    """The chords that each of ``joining`` was the last to join."""
-    last = {part.chord: index for index in joining for part in completions[index].parts}
-    chords: dict[int, list[str]] = {index: [] for index in joining}
-    for chord, index in last.items():
-        chords[index].append(chord)
-    return chords
 
 
 def _store(sqlite: sqlite3.Connection, rows: Sequence[tables.Row], results: Sequence[StoredResult], now: float) -> None:

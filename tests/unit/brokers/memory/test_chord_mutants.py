@@ -209,15 +209,15 @@ def settles_what_completes(patch: Patch) -> None:
 
 
 def completes_with_the_first(patch: Patch) -> None:
-    last_to_join = broker_port._last_to_join
-    patch.setattr(broker_port, "_last_to_join", lambda completions, joining: last_to_join(completions, joining[::-1]))
+    last_to_join = broker_port.last_to_join
+    patch.setattr(broker_port, "last_to_join", lambda completions, joining: last_to_join(completions, joining[::-1]))
 
 
 def completes_with_all(patch: Patch) -> None:
     def mutant(completions: Any, joining: Any) -> Any:
         return {index: [part.chord for part in completions[index].parts] for index in joining}
 
-    patch.setattr(broker_port, "_last_to_join", mutant)
+    patch.setattr(broker_port, "last_to_join", mutant)
 
 
 def fences_no_closing(patch: Patch) -> None:
