@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +17,8 @@ from typing import Any
 from rich.progress import Progress
 
 from celeriac import group
+from celeriac.exceptions import OperationalError
+from celeriac.result import GroupResult
 from examples.stdlib_report.tasks import analyse, app, rate, report
 
 ROOT = Path(sysconfig.get_path("stdlib"))
@@ -29,7 +32,6 @@ def worker(processes: int) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        app.control.purge()  # what has not started, after Ctrl-C
         process.terminate()
         process.wait()
 
@@ -37,15 +39,20 @@ def worker(processes: int) -> Iterator[subprocess.Popen[bytes]]:
 def analyse_all(files: list[str], processes: int) -> dict[str, Any]:
     """The report: all files side by side, then the sum of what they gave, then the rate."""
     workflow = group(analyse.s(file) for file in files) | report.s(str(ROOT)) | rate.s(time.time())
-    with worker(processes) as process, Progress(transient=True) as progress:
-        result = workflow.delay()
-        bar = progress.add_task(f"{len(files):,} files", total=len(files))
-        while not result.ready():
-            progress.update(bar, completed=result.parent.completed_count())
-            if process.poll() is not None:
-                sys.exit(f"the worker ended with code {process.returncode}")
-            time.sleep(0.1)
-        return result.get()
+    result = workflow.delay()
+    members = result.parent if isinstance(result.parent, GroupResult) else None  # a group of one is a chain
+    try:
+        with worker(processes) as process, Progress(transient=True) as progress:
+            bar = progress.add_task(f"{len(files):,} files", total=len(files))
+            while not result.ready():
+                progress.update(bar, completed=members.completed_count() if members else 0)
+                if process.poll() is not None:
+                    sys.exit(f"the worker ended with code {process.returncode}")
+                time.sleep(0.1)
+            return result.get()
+    except KeyboardInterrupt:
+        app.control.purge()  # what has not started
+        raise
 
 
 def show(report: dict[str, Any]) -> None:
@@ -58,13 +65,20 @@ def show(report: dict[str, Any]) -> None:
     print("{seconds:.1f} s, {files_per_second:,.1f} files/s".format(**report))
 
 
+def count(text: str) -> int:
+    """A number of files or processes, from the command line."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
 def main() -> None:
     """Read the options, find the files, do the work."""
     parser = argparse.ArgumentParser(prog="./dev run", description="Analyse the standard library, one task a file.")
     parser.add_argument("--broker", metavar="URL", help="where messages and results go (default: a new SQLite file)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the report there, too")
-    parser.add_argument("--limit", metavar="N", type=int, help="analyse only the first N files")
-    parser.add_argument("--processes", metavar="N", type=int, default=2, help="processes of the worker (default: 2)")
+    parser.add_argument("--limit", metavar="N", type=count, help="analyse only the first N files")
+    parser.add_argument("--processes", metavar="N", type=count, default=2, help="processes of the worker (default: 2)")
     options = parser.parse_args()
     installed = {"site-packages", "dist-packages"}  # may lie inside, but are not of the library
     files = sorted(str(path) for path in ROOT.rglob("*.py") if path.is_file() and not installed & set(path.parts))
@@ -78,7 +92,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         main()
     except KeyboardInterrupt:
         sys.exit("interrupted; the worker has stopped")
+    except OperationalError as error:
+        sys.exit(f"./dev run: {error}")

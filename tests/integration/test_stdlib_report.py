@@ -99,10 +99,27 @@ def files_done(folder: Path) -> int:
     return 0
 
 
-def test_it_is_interrupted_tidily(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wanted", ["1", "2"])
+def test_few_files(wanted: str, tmp_path: Path) -> None:
+    process = start(tmp_path, "--limit", wanted)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert f"{wanted} files, " in output
+
+
+def test_without_a_broker_it_says_so_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = start(tmp_path, "--broker", "redis://localhost:1/0")
+    output, _ = process.communicate(timeout=60)  # ends when all that holds the pipe has ended: a worker would, too
+    assert process.returncode == 1
+    assert output.startswith("./dev run: cannot reach Redis at redis://localhost:1/0"), output
+    assert len(output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_it_is_interrupted_tidily(sign: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path)
     wait_until(lambda: files_done(tmp_path) > 0, timeout=60, describe="the worker has analysed a file")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     output, _ = process.communicate(timeout=30)
     assert "interrupted; the worker has stopped" in output
     assert "Traceback" not in output
