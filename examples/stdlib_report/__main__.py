@@ -86,9 +86,9 @@ def main() -> None:
         url = options.broker or f"sqlite:///{folder}/report.db"
         os.environ.update(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url)
         report = analyse_all(files[: options.limit], options.processes)
+    show(report)
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
-    show(report)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ class _chord(Signature[Any]):  # noqa: N801 - Celery's name
         if body is None:
             raise TypeError("a chord needs a body: chord(header)(body)")
         app = self.app
-        body = maybe_signature(body, app=self._app).clone()
+        body = member_of(body, self._app, "chord's body").clone()
         given = {**self.options, **{key: value for key, value in options.items() if value is not None}}
         _link(body, given)
         if app.conf.task_always_eager:
@@ -146,7 +146,8 @@ class _chord(Signature[Any]):  # noqa: N801 - Celery's name
         shared = {key: value for key, value in given.items() if key not in _NOT_THE_HEADERS}
         if not header.leaves():
             body.apply_async(([],), producer=producer)
-            return _under(result, app.GroupResult(group_id, []))
+            result.parent = app.GroupResult(group_id, [])
+            return result
         under = header.freeze(group_id, root_id=given.get("root_id"))
         encoded = encode_body(body, "application/x-python-serialize")
         self._open(app, producer, header, under, encoded, shared)

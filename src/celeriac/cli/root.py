@@ -5,14 +5,16 @@ Plug-ins are click commands in the entry-point group ``celery.commands`` (Flower
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from celeriac.cli.context import Context, global_options
 from celeriac.cli.failure import report
+from celeriac.exceptions import CeleryWarning
 
 __all__ = ["COMMANDS", "celeriac", "run"]
 
@@ -135,12 +137,29 @@ def celeriac(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """One line for ours: settings are read late, by no line of the user's that it could name."""
+    if issubclass(category, CeleryWarning):
+        click.echo(f"Warning: {message}", err=True)
+    else:
+        click.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)
+
+
 def run(arguments: list[str], app: Any = None) -> int:
     """Run a command line; returns the exit code. Nothing that is raised leaves here but a worker's own exit."""
     context = Context(app)
     context.debug = "--debug" in arguments  # for errors that come before it is parsed
     try:
-        code = celeriac.main(args=arguments, prog_name="celeriac", standalone_mode=False, obj=context)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = celeriac.main(args=arguments, prog_name="celeriac", standalone_mode=False, obj=context)
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the end of the program: one line instead of a traceback

@@ -164,7 +164,8 @@ class Agent:
                 orphans = await self.broker.orphans(died.owner)
             except OperationalError as error:
                 pause = self._backoff.next()
-                logger.error("Cannot give back the tasks of a dead child, next try in %.1f s: %s", pause, error)
+                if self._backoff.loud:
+                    logger.error("Cannot give back the tasks of a dead child, next try in %.1f s: %s", pause, error)
                 await self._clock.sleep(pause)
             else:
                 self._backoff.reset()

@@ -24,6 +24,11 @@ class Backoff:
         self._next = min(self._maximum, span * 2)
         return span * (0.5 + 0.5 * self._rand())
 
+    @property
+    def loud(self) -> bool:
+        """This failure is worth a line in the log: the 1st, 2nd, 4th, 8th … in a row, and every 64th."""
+        return self.failures & (self.failures - 1) == 0 or self.failures % 64 == 0
+
     def reset(self) -> None:
         """It worked."""
         self._next = self._first

@@ -161,7 +161,8 @@ class Completer:
                 self._backoff.reset()
             except OperationalError as error:
                 delay = self._backoff.next()
-                logger.error("Cannot write %d finished tasks, next try in %.1f s: %s", len(left), delay, error)
+                if self._backoff.loud:
+                    logger.error("Cannot write %d finished tasks, next try in %.1f s: %s", len(left), delay, error)
                 await asyncio.sleep(delay)
 
     async def _finish(self, left: _Left) -> None:

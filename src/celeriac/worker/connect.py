@@ -42,7 +42,8 @@ async def connect(broker: Broker, store: ResultStore | None, queues: Sequence[st
                 break
             except OperationalError as error:
                 delay = backoff.next()
-                logger.error("Cannot connect, next try in %.1f s: %s", delay, error)
+                if backoff.loud:
+                    logger.error("Cannot connect, next try in %.1f s: %s", delay, error)
                 await asyncio.sleep(delay)
     if backoff.failures:
         logger.warning("Connected after %d failed tries", backoff.failures)

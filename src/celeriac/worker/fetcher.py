@@ -160,7 +160,8 @@ class Fetcher:
             except OperationalError as error:
                 self.connected = False
                 delay = backoff.next()
-                logger.error("Cannot reach the broker, next try in %.1f s: %s", delay, error)
+                if backoff.loud:
+                    logger.error("Cannot reach the broker, next try in %.1f s: %s", delay, error)
                 await asyncio.sleep(delay)
                 continue
             if deliveries is None:
@@ -358,7 +359,8 @@ class Fetcher:
                 refused = await self._broker.settle(accepts)
             except OperationalError as error:
                 again, delay = True, self._backoff.next()
-                logger.error("Cannot acknowledge %d tasks, next try in %.1f s: %s", len(accepts), delay, error)
+                if self._backoff.loud:
+                    logger.error("Cannot acknowledge %d tasks, next try in %.1f s: %s", len(accepts), delay, error)
                 await asyncio.sleep(delay)
                 continue
             if again and time.monotonic() < self._runner.valid_until:

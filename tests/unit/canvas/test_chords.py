@@ -189,6 +189,19 @@ def test_an_empty_header_calls_the_body_at_once(add: Any, tsum: Any, header: Any
     assert result.parent.results == []
 
 
+def test_behind_an_empty_header_the_parent_is_its_group(add: Any, tsum: Any, sent: Sent) -> None:
+    result = (group([]) | tsum.s() | add.s(1)).delay()
+    assert isinstance(result.parent, GroupResult)
+    assert len(result.parent) == 0
+
+
+@pytest.mark.parametrize("body", ["tsum", 5, print])
+def test_a_body_that_is_no_signature_is_refused(body: Any, add: Any, sent: Sent) -> None:
+    with pytest.raises(TypeError, match=r"a chord.s body is made of signatures, such as task\.s"):
+        chord([add.s(1)])(body)
+    assert not sent.messages
+
+
 def test_sent_twice_it_has_fresh_ids_and_stays_as_it_was(add: Any, tsum: Any, fail: Any) -> None:
     for body in (tsum.s(), chain(tsum.s(), add.s(1)), group(tsum.s(), tsum.s()), chord([tsum.s()], tsum.s())):
         workflow = chord([add.s(1), chain(add.s(2), add.s(3)), group(add.s(4))], body)

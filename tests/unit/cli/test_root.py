@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from celeriac import __version__
 from celeriac.cli import main, root
 from celeriac.cli.context import Context
+from celeriac.exceptions import CeleryWarning
 
 
 class _Entry:
@@ -137,3 +139,21 @@ def test_the_app_is_looked_up_once_and_can_be_given() -> None:
     marker = object()
     context = Context(marker)
     assert context.app is marker
+
+
+def test_a_warning_of_ours_is_one_line(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def warn() -> None:
+        warnings.warn("setting 'x' has no effect", CeleryWarning, stacklevel=1)
+        warnings.warn("not ours", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(root, "_plugins", lambda: iter([_Entry("warn", warn)]))
+    shown = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["warn"]) == 0
+    first, second = capfd.readouterr().err.splitlines()[:2]
+    assert first == "Warning: setting 'x' has no effect"
+    assert second.startswith(__file__)
+    assert second.endswith("UserWarning: not ours")
+    assert warnings.showwarning is shown

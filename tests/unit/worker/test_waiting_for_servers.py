@@ -31,6 +31,12 @@ def test_success_starts_anew() -> None:
     assert _next(backoff) == 0.1
 
 
+def test_the_log_tells_of_ever_fewer_failures() -> None:
+    backoff = Backoff(rand=lambda: 1.0)
+    told = [backoff.failures for _ in range(200) if _next(backoff) and backoff.loud]
+    assert told == [1, 2, 4, 8, 16, 32, 64, 128, 192]
+
+
 def bench() -> tuple[FakeBroker, FakeStore]:
     broker = FakeBroker()
     return broker, FakeStore(broker.log)
@@ -46,7 +52,7 @@ def test_each_step_until_it_works(caplog: pytest.LogCaptureFixture) -> None:
     assert [name for name, _ in broker.log] == ["open"] * 3 + ["declare"] * 2 + ["open store"] * 2
     assert ("declare", ["a", "b"]) in broker.log
     messages = [record.getMessage() for record in caplog.records]
-    assert messages == ["Cannot connect, next try in 0.0 s: away"] * 4 + ["Connected after 4 failed tries"]
+    assert messages == ["Cannot connect, next try in 0.0 s: away"] * 3 + ["Connected after 4 failed tries"]
 
 
 def test_no_word_when_it_works_at_once(caplog: pytest.LogCaptureFixture) -> None:
