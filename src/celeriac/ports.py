@@ -26,6 +26,7 @@ __all__ = [
     "Clock",
     "DeadRecord",
     "Depth",
+    "PayloadStore",
     "Publisher",
     "Reader",
     "ResultStore",
@@ -384,3 +385,25 @@ class Caller(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class PayloadStore(Protocol):
+    """Where large payloads are kept, under names ``<day>/<hex digits>``: blocking, thread-safe, survives forks.
+
+    Raises ``OperationalError`` while the place cannot be reached."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Durable when it returns; a reader sees all of it or nothing."""
+        ...
+
+    def read(self, name: str, size: int) -> bytes:
+        """At most ``size`` + 1 bytes. ``PayloadLost`` when the store is there and it is not in it."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Forget one; one that is gone is no error."""
+        ...
+
+    def sweep(self, before: str) -> int:
+        """Forget everything whose day (``YYYY-MM-DD``) is before this one; returns how many."""
+        ...
