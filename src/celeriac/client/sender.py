@@ -372,6 +372,29 @@ class Sender:
             if error.uncertain or not (self.conf.task_publish_retry if retry is None else retry):
                 raise self._named(error) from error
             self._send_again(messages, error, deadline, self._policy(retry_policy))
+        self.announce(messages)
+
+    def stage(self, messages: Sequence[Message], stage: str) -> int:
+        """Put messages aside that are to be sent together with more (``Publisher.stage``); returns how many, for an
+        exchange may lead to several queues. Raises ``OperationalError``: nothing is sent then."""
+        if any(message.exchange for message in messages):
+            messages = self._copies(messages)
+        try:
+            self._publisher.get().stage(messages, stage=stage, timeout=self.conf.seconds("broker_publish_timeout"))
+        except OperationalError as error:
+            error.uncertain = False
+            raise self._named(error) from error
+        return len(messages)
+
+    def launch(self, stage: str, count: int) -> None:
+        """Send all that was put aside (``Publisher.launch``). Raises as ``send``."""
+        try:
+            self._publisher.get().launch(stage, count=count, timeout=self.conf.seconds("broker_publish_timeout"))
+        except OperationalError as error:
+            raise self._named(error) from error
+
+    def announce(self, messages: Sequence[Message]) -> None:
+        """Tell receivers of ``after_task_publish``."""
         if signals.after_task_publish.receivers:
             for message in messages:
                 self._announce_sent(message)
