@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from celeriac import states
+from celeriac.clock import SYSTEM
 from celeriac.exceptions import DecodeError, OperationalError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Malformed
 from celeriac.model.settle import Accept, Completion, Release, Settlement
-from celeriac.ports import Broker, ResultStore
+from celeriac.ports import Broker, Clock, ResultStore
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.runner import Runner
@@ -68,6 +68,7 @@ class Fetcher:
         revoked: Collection[str],
         rand: Callable[[], float],
         finishing: Callable[[], int] = lambda: 0,
+        clock: Clock = SYSTEM,
     ) -> None:
         """``finishing()`` says how many of ``held`` are run and being written."""
         self.held: dict[str, Delivery] = {}
@@ -88,6 +89,7 @@ class Fetcher:
         self._revoked = revoked
         self._backoff = Backoff(rand=rand)
         self._finishing = finishing
+        self._clock = clock
         #: Set whenever something was claimed.
         self.admitted = asyncio.Event()
         self._changed = asyncio.Event()
@@ -154,7 +156,7 @@ class Fetcher:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            began = time.monotonic()
+            began = self._clock.monotonic()
             try:
                 deliveries = await self._claim(broker, room)
             except OperationalError as error:
@@ -162,7 +164,7 @@ class Fetcher:
                 delay = backoff.next()
                 if backoff.loud:
                     logger.error("Cannot reach the broker, next try in %.1f s: %s", delay, error)
-                await asyncio.sleep(delay)
+                await self._clock.sleep(delay)
                 continue
             if deliveries is None:
                 continue
@@ -210,7 +212,7 @@ class Fetcher:
     def changed(self) -> None:
         """Something ended: look again whether to claim."""
         # What a stalled child gave back ends as well, and frees nothing.
-        self._stalled = self._stalled and bool(self.held) and _blocked(self._sync, time.monotonic())
+        self._stalled = self._stalled and bool(self.held) and _blocked(self._sync, self._clock.monotonic())
         self._changed.set()
 
     def requeued(self) -> None:
@@ -243,7 +245,7 @@ class Fetcher:
         if self._stopping:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in deliveries])
             return
-        now, entry, revoked = time.time(), self._runner.entry, self._revoked
+        now, entry, revoked = self._clock.now(), self._runner.entry, self._revoked
         sync: list[Delivery] = []
         coroutines: list[Delivery] = []
         concluded: list[Completion] = []
@@ -361,9 +363,9 @@ class Fetcher:
                 again, delay = True, self._backoff.next()
                 if self._backoff.loud:
                     logger.error("Cannot acknowledge %d tasks, next try in %.1f s: %s", len(accepts), delay, error)
-                await asyncio.sleep(delay)
+                await self._clock.sleep(delay)
                 continue
-            if again and time.monotonic() < self._runner.valid_until:
+            if again and self._clock.monotonic() < self._runner.valid_until:
                 # Nobody else can have had them: only the answer to an earlier try was lost.
                 refused = [settlement for settlement in refused if settlement.delivery.token not in self.held]
             return refused

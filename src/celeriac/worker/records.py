@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,8 +28,9 @@ _BODIES = 64
 class Recorder:
     """Makes the records of one node."""
 
-    def __init__(self, hostname: str, conf: Any) -> None:
+    def __init__(self, hostname: str, conf: Any, now: Callable[[], float] = time.time) -> None:
         self._hostname = hostname
+        self._now = now
         self._serializer: str = conf.result_serializer
         self._expires: float | None = conf.seconds("result_expires") or None
         self._bodies: dict[str, bytes] = {}
@@ -78,7 +79,7 @@ class Recorder:
 
     def others(self, tasks: Iterable[Abandoned], state: str, exc: BaseException) -> list[StoredResult]:
         """The records of tasks that will never run. Raises ``EncodeError``."""
-        data, done = exception_to_data(exc), self._instant(time.time())
+        data, done = exception_to_data(exc), self._instant(self._now())
         return [
             StoredResult(
                 each.id,
