@@ -124,20 +124,22 @@ class Services:
 
     # -- running -----------------------------------------------------------------------------------------------
 
-    async def tick(self, pulse: Callable[[float], None], watch: Callable[[float], None]) -> None:
-        """Look after stalls until cancelled; ``pulse`` is called with the monotonic time at every look, ``watch`` at
-        those while something is held."""
+    async def tick(self, pulse: Callable[[float], None] | None, watch: Callable[[float], None]) -> None:
+        """Look after stalls until cancelled; ``watch`` is called with the monotonic time while something is held,
+        ``pulse`` at idle too, once a second."""
         fetcher, loop = self.fetcher, asyncio.get_running_loop()
         while True:
             if not fetcher.held:
                 fetcher.admitted.clear()
-                idle = loop.call_later(_IDLE_TICK, fetcher.admitted.set)
+                idle = loop.call_later(_IDLE_TICK, fetcher.admitted.set) if pulse is not None else None
                 await fetcher.admitted.wait()
-                idle.cancel()
+                if idle is not None:
+                    idle.cancel()
             if fetcher.held:
                 await self.clock.sleep(_TICK)
             now = self.clock.monotonic()
-            pulse(now)
+            if pulse is not None:
+                pulse(now)
             if fetcher.held:
                 self._sync.tick(now)
                 fetcher.relieve(now)
