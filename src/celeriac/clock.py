@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-__all__ = ["SystemClock"]
+__all__ = ["SYSTEM", "SystemClock"]
 
 
 class SystemClock:
@@ -13,14 +13,15 @@ class SystemClock:
 
     __slots__ = ()
 
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Seconds of a clock that never jumps."""
-        return time.monotonic()
+    #: Seconds since the epoch. The functions themselves, as they are called for every task.
+    now = staticmethod(time.time)
+    #: Seconds of a clock that never jumps.
+    monotonic = staticmethod(time.monotonic)
 
     async def sleep(self, seconds: float) -> None:
         """Suspend the current coroutine."""
         await asyncio.sleep(seconds)
+
+
+#: The clock of whoever is given no other.
+SYSTEM = SystemClock()

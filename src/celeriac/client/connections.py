@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["PerProcess"]
@@ -50,6 +51,16 @@ class PerProcess(Generic[T]):
             if self._value is None:
                 self._value = self._make()
             return self._value
+
+    @contextmanager
+    def standing_in(self, value: T) -> Iterator[None]:
+        """Hold ``value`` in this process until the block ends: for simulations."""
+        before = (self._value, self._pid)
+        self._value, self._pid = value, os.getpid()
+        try:
+            yield
+        finally:
+            self._value, self._pid = before
 
     def close(self) -> None:
         """Close it, if this process has made one; the next ``get`` makes another. Idempotent."""

@@ -248,13 +248,17 @@ def _crashed(context: _Context, outcome: o.Crashed) -> Plan:
 def _unknown(context: _Context, outcome: o.Unknown) -> Plan:
     delivery, message = context.delivery, context.delivery.message
     marks, task = delivery.marks, message.task
-    until = marks.parked_until if marks.parked_until is not None else context.now + context.park
+    until = context.now + context.park
+    if marks.parked_until is not None:
+        # Never longer than our own clock would park it: that of whoever wrote the mark may be ahead.
+        until = min(until, marks.parked_until)
     if context.now < until:
         parked = Marks(
             crashes=marks.crashes, suspect=marks.suspect, expired_leases=marks.expired_leases, parked_until=until
         )
         due = min(until, context.now + UNKNOWN_TASK_RETRY)
-        return Plan(settlement=Release(delivery, due=due, marks=parked))
+        # To the back where the broker's clock is ahead of ours: at the front it would keep all others waiting.
+        return Plan(settlement=Release(delivery, due=due, marks=parked, back=True))
     detail = f"no worker knows the task '{task}'; is its module in `include` or found by autodiscover_tasks()?"
     return _failure(context, NotRegistered(task), "", DeadReason.UNKNOWN_TASK, detail)
 

@@ -12,21 +12,21 @@ import json
 import logging
 import os
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from celeriac import __version__
-from celeriac.clock import SystemClock
+from celeriac.clock import SYSTEM
 from celeriac.codec.envelope import new_id
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Completion
-from celeriac.ports import Broker, Bus, ResultStore
+from celeriac.ports import Broker, Bus, Clock, ResultStore
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.closer import Aside
 from celeriac.worker.completer import Completer
 from celeriac.worker.events import send
 from celeriac.worker.link import Link
@@ -79,6 +79,9 @@ class Agent:
         store: ResultStore | None,
         link: Link,
         stop_node: Callable[[], None],
+        clock: Clock = SYSTEM,
+        rand: Callable[[], float] = random.random,
+        aside: Aside = asyncio.to_thread,
     ) -> None:
         self.app = app
         self.options = options
@@ -87,25 +90,28 @@ class Agent:
         self.store = store
         self.link = link
         self.stop_node = stop_node
-        self.started = time.time()
+        self.clock = clock
+        self.started = clock.now()
         self.queues = list(options.queues)
         self.events = options.events
         #: token → signal, of tasks ended on request.
         self.terminating: dict[str, int] = {}
-        self.revoked = Revoked()
+        self.revoked = Revoked(clock.now)
         #: Tasks run by children that are gone.
         self.buried = 0
-        self._payloads = PayloadDropper(runner.payloads) if runner.payloads is not None else None
+        self._payloads = PayloadDropper(runner.payloads, aside) if runner.payloads is not None else None
         self.completer = Completer(
             broker,
             store,
             lambda deliveries: None,
-            rand=random.random,
+            rand=rand,
             join=runner.joiner.conclude,
             ended=self._payloads,
+            aside=aside,
+            clock=clock,
         )
-        self._backoff = Backoff(rand=random.random)
-        self._clock = SystemClock()
+        self._rand = rand
+        self._backoff = Backoff(rand=rand)
         self._sending: set[asyncio.Task[None]] = set()
         if runner.report.emit is None:  # the runner is the agent's own: nobody else tells what it concludes
             runner.report.events, runner.report.emit = options.events, self._emit
@@ -128,12 +134,12 @@ class Agent:
             except OperationalError as error:
                 pause = self._backoff.next()
                 logger.debug("Maintenance failed, next try in %.1f s: %s", pause, error)
-            await self._clock.sleep(max(0.01, pause))
+            await self.clock.sleep(max(0.01, pause))
 
     async def sweep(self) -> None:
         """Drop expired results where the server does not do so itself, and payloads that nobody came for."""
         while True:
-            await self._clock.sleep(SWEEP * (0.5 + random.random()))
+            await self.clock.sleep(SWEEP * (0.5 + self._rand()))
             if self._payloads is not None:
                 await self._payloads.sweep()
             if self.store is not None:
@@ -148,7 +154,7 @@ class Agent:
         if store is None or closer is None:
             return
         while True:
-            await self._clock.sleep(CHORDS * (0.5 + random.random()))
+            await self.clock.sleep(CHORDS * (0.5 + self._rand()))
             try:
                 for chord in await store.overdue(token=new_id()):
                     logger.warning("Chord %s was complete and nobody sent its body: sending it", chord.chord)
@@ -175,7 +181,7 @@ class Agent:
                 pause = self._backoff.next()
                 if self._backoff.loud:
                     logger.error("Cannot give back the tasks of a dead child, next try in %.1f s: %s", pause, error)
-                await self._clock.sleep(pause)
+                await self.clock.sleep(pause)
             else:
                 self._backoff.reset()
                 # Of many, none is named; but a suspect that was alone is taken for the cause (``model/leases.py``).
@@ -195,7 +201,7 @@ class Agent:
         return self.runner.conclude(delivery, outcome)
 
     def _emit(self, kind: str, fields: dict[str, Any]) -> None:
-        event = {**fields, "type": kind, "timestamp": time.time()}
+        event = {**fields, "type": kind, "timestamp": self.clock.now()}
         sending = asyncio.create_task(send(self.broker, self.options.hostname, "task.multi", [event]))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
@@ -207,7 +213,7 @@ class Agent:
         try:
             await self._beat("online")
             while True:
-                await self._clock.sleep(HEARTBEAT)
+                await self.clock.sleep(HEARTBEAT)
                 await self._beat("heartbeat")
         finally:
             await self._beat("offline")

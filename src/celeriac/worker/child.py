@@ -4,24 +4,19 @@ A child fetches for itself. ``serve`` blocks the calling thread and runs synchro
 a thread of its own. The same child runs as a forked process of a node, in the main process (``solo``) and in any thread
 of a test. It knows its slot, but neither supervisor nor agent.
 
-Shutdown, in this order and for these reasons: stop claiming (nothing new) → recall what has not started and give it
-back (others can start it at once) → wait for what runs, up to the grace → give back the rest → write everything →
-close.
+What shares the loop is wired in ``services.py``, the order of the shutdown too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from celeriac.app import trace
-from celeriac.clock import SystemClock
-from celeriac.exceptions import OperationalError
 from celeriac.executors import Executor
 from celeriac.executors.coroutines import CoroutinesExecutor
 from celeriac.executors.inline import InlineExecutor
@@ -29,18 +24,17 @@ from celeriac.executors.limits import SoftLimit, block_in_this_thread
 from celeriac.executors.threads import ThreadsExecutor
 from celeriac.model.message import Delivery
 from celeriac.model.outcome import TimedOut
-from celeriac.model.settle import Completion, Release, StoredResult
+from celeriac.model.settle import Completion, StoredResult
 from celeriac.ports import Broker, ResultStore
 from celeriac.worker.completer import Completer
 from celeriac.worker.connect import connected
 from celeriac.worker.fetcher import Fetcher
-from celeriac.worker.leases import Leases
 from celeriac.worker.loop import new_loop, run
 from celeriac.worker.options import NodeOptions
-from celeriac.worker.payloads import PayloadDropper
 from celeriac.worker.report import Report
 from celeriac.worker.revoked import Revoked
 from celeriac.worker.runner import Runner
+from celeriac.worker.services import Services
 from celeriac.worker.slot import Slot
 
 if TYPE_CHECKING:
@@ -50,9 +44,6 @@ __all__ = ["Child"]
 
 logger = logging.getLogger("celery.worker")
 
-#: Seconds between two looks at limits and stalls while something runs, and at idle.
-_TICK = 0.05
-_IDLE_TICK = 1.0
 #: So few outcomes wait so long, in seconds, for company.
 _FEW = 16
 _GATHER = 0.004
@@ -93,6 +84,7 @@ class Child:
         self.exit_reason = ""
         self.broker: Broker
         self.store: ResultStore | None = None
+        self.services: Services
         self.fetcher: Fetcher
         self.completer: Completer
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -242,45 +234,24 @@ class Child:
             self._stop_requested.set()
         self.broker = self._open_broker()
         self.store = self._open_store()
-        rand = random.random
-        self.completer = Completer(
-            self.broker,
-            self.store,
-            self._settled,
-            rand=rand,
-            expected=self._held,
-            join=self.runner.joiner.conclude,
-            ended=PayloadDropper(self.runner.payloads) if self.runner.payloads is not None else None,
-        )
-        self.fetcher = Fetcher(
+        self.services = services = Services(
             self.broker,
             self.store,
             self.runner,
             self.options,
             sync=self.sync,
             coroutines=self._start_coroutines,
-            conclude=self.completer.put,
-            early=self.completer.early,
             revoked=self.revoked,
-            rand=rand,
-            finishing=lambda: self.completer.finishing,
         )
-        self._leases = leases = Leases(
-            self.broker,
-            self.fetcher.held,
-            SystemClock(),
-            lease=self.options.lease,
-            lost=self._lost,
-            valid=self._valid,
-        )
+        self.completer, self.fetcher = services.completer, services.fetcher
         try:
             if self._connecting is not None:
                 self._connecting()
             if await connected(self.broker, self.store, self.options.queues, self._stop_requested):
                 async with asyncio.TaskGroup() as group:
-                    services = [self.completer.run(), self.fetcher.run(), leases.run(), self._tick()]
-                    services += [extra(self) for extra in self._extras]
-                    running = [group.create_task(service) for service in services]
+                    work = [self.completer.run(), self.fetcher.run(), services.leases.run()]
+                    work += [services.tick(self._pulse, self._watch), *(extra(self) for extra in self._extras)]
+                    running = [group.create_task(each) for each in work]
                     if self._ready is not None:
                         self._ready()
                     await self._stop_requested.wait()
@@ -293,70 +264,24 @@ class Child:
                 await self.store.close()
 
     async def _shut_down(self, fetching: asyncio.Task[None]) -> None:
-        """See the module's docstring for the order."""
-        fetcher, held = self.fetcher, self.fetcher.held
-        fetcher.stop()
-        await asyncio.wait({fetching})
-        fetcher.recall_all()
-        began = time.monotonic()
-        # A second request may have shortened the grace meanwhile.
-        while (self._busy() or self._on_its_way()) and time.monotonic() - began < self._grace:  # noqa: ASYNC110 - threads
-            await asyncio.sleep(0.01)
-        self._drain()
-        left = self._grace - (time.monotonic() - began)
-        await self._within(self.completer.drain(), min(max(left, 1.0), 5.0))
-        rest = [delivery for delivery in held.values() if delivery.token not in self.completer.early]
-        if rest:
-            still = "%d tasks are not finished after %.0f s of grace: they go back to their queues"
-            logger.warning(still, len(rest), self._grace)
-            # Not through the completer, which may be waiting for a result store that is away.
-            await self._within(self._release(rest), 2.0)
+        """See ``Services.shut_down`` for the order."""
+        await self.services.shut_down(fetching, busy=self._busy, drain=self._drain, grace=lambda: self._grace)
         self._flush_events()
-        if self.slot is not None:
-            self.slot.pulse(time.monotonic(), self.runner.count)
-
-    async def _release(self, deliveries: Sequence[Delivery]) -> None:
-        try:
-            await self.broker.settle([Release(delivery) for delivery in deliveries])
-        except OperationalError as error:
-            logger.warning("Cannot give back %d tasks, their leases will: %s", len(deliveries), error)
+        self._pulse(time.monotonic())
 
     def _busy(self) -> bool:
         executors: list[Executor] = [self.sync, *([self._coroutines] if self._coroutines else [])]
         return bool(self._outbox) or any(executor.active() or executor.waiting() for executor in executors)
 
-    def _on_its_way(self) -> bool:
-        """Something is held and nobody has its completion: a thread is just putting it down, or taking it up."""
-        return bool(self.fetcher.held) and self.completer.idle
+    def _pulse(self, now: float) -> None:
+        """Leave a sign of life in the slot."""
+        if self.slot is not None:
+            self.slot.pulse(now, self.runner.count)
 
-    @staticmethod
-    async def _within(work: Coroutine[Any, Any, None], seconds: float) -> None:
-        """Do not wait for ever for a server that is away: the leases give the work back."""
-        try:
-            async with asyncio.timeout(seconds):
-                await work
-        except TimeoutError:
-            logger.warning("Cannot write the last outcomes: their tasks go back when their leases expire")
-
-    async def _tick(self) -> None:
-        """Limits, stalls, and the pulse in the slot."""
-        pulse, fetcher, loop = self.slot, self.fetcher, asyncio.get_running_loop()
-        while True:
-            if not fetcher.held:
-                fetcher.admitted.clear()
-                idle = loop.call_later(_IDLE_TICK, fetcher.admitted.set)
-                await fetcher.admitted.wait()
-                idle.cancel()
-            if fetcher.held:
-                await asyncio.sleep(_TICK)
-            now = time.monotonic()
-            if pulse is not None:
-                pulse.pulse(now, self.runner.count)
-            if fetcher.held:
-                self.sync.tick(now)
-                fetcher.relieve(now)
-                if self.options.pool == "threads":
-                    self._end_overdue(now)
+    def _watch(self, now: float) -> None:
+        """Limits that no signal and no other process enforces."""
+        if self.options.pool == "threads":
+            self._end_overdue(now)
 
     def _end_overdue(self, now: float) -> None:
         """Hard limits of tasks in threads, which nothing can end but the end of their process: the overdue one has
@@ -385,43 +310,11 @@ class Child:
             self._drain()
 
     def _drain(self) -> None:
-        """Pass finished work to the completer; a bare delivery did not run because its lease was not certain."""
+        """Pass finished work on."""
         with self._outbox_lock:
             batch, self._outbox = self._outbox, []
             self._notified = False
-        stale = [item for item in batch if isinstance(item, Delivery)]
-        if stale:
-            self.fetcher.give_back(stale)
-            self._leases.hurry()
-            batch = [item for item in batch if not isinstance(item, Delivery)]
-        if batch:
-            self.completer.put(batch)  # type: ignore[arg-type]
-            self.fetcher.changed()
-
-    def _held(self) -> int:
-        return len(self.fetcher.held)
-
-    def _settled(self, deliveries: Sequence[Delivery]) -> None:
-        held, early = self.fetcher.held, self.completer.early
-        for delivery in deliveries:
-            held.pop(delivery.token, None)
-        if early:
-            early.difference_update(delivery.token for delivery in deliveries)
-        self.fetcher.changed()
-
-    def _lost(self, deliveries: Sequence[Delivery]) -> None:
-        """Leases that are gone: what runs goes on and will be refused; it is no longer renewed."""
-        early = self.completer.early
-        for delivery in deliveries:
-            # One that was settled while the renewal was under way is no longer held, and nothing is wrong.
-            if delivery.token not in early and self.fetcher.held.pop(delivery.token, None) is not None:
-                message = delivery.message
-                logger.warning("The lease of task %s[%s] is gone", message.task, message.id)
-        self.fetcher.drop_unheld()
-        self.fetcher.changed()
-
-    def _valid(self, until: float) -> None:
-        self.runner.valid_until = until
+        self.services.take(batch)
 
     # -- events ------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ import logging
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -155,7 +154,7 @@ async def stats(state: Agent, **kwargs: Any) -> dict[str, Any]:
         "total": total,
         "pid": os.getppid() if options.pool != "solo" else os.getpid(),
         "clock": "0",
-        "uptime": round(time.time() - state.started),
+        "uptime": round(state.clock.now() - state.started),
         "pool": {
             "implementation": f"celeriac:{options.pool}",
             "max-concurrency": options.concurrency,

@@ -16,12 +16,13 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from celeriac.clock import SYSTEM
 from celeriac.codec.envelope import new_id
 from celeriac.exceptions import OperationalError
 from celeriac.model.chord import Gathered
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept, Completion, Hold, Settlement, StoredResult, Verdict
-from celeriac.ports import Broker, ResultStore, Unified
+from celeriac.ports import Broker, Clock, ResultStore, Unified
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside, Closer
 
@@ -76,6 +77,7 @@ class Completer:
         join: Callable[[Gathered, Hold], Completion | None] | None = None,
         aside: Aside = asyncio.to_thread,
         ended: Callable[[Sequence[Delivery]], None] | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
         self.early: set[str] = set()
         self._broker = broker
@@ -83,6 +85,7 @@ class Completer:
         self._settled = settled
         self._expected = expected
         self._ended = ended
+        self._clock = clock
         self._written = 0.0
         #: Size of the batch that is being written.
         self._writing = 0
@@ -140,11 +143,11 @@ class Completer:
 
         A lone task's outcome never waits, and none longer than _GATHER after the write before.
         """
-        loop = asyncio.get_running_loop()
-        pause = self._written + _GATHER - loop.time()
+        monotonic = self._clock.monotonic
+        pause = self._written + _GATHER - monotonic()
         if pause > 0 and len(self._queue) < _ENOUGH and self._expected() > len(self._queue):
-            await asyncio.sleep(pause)
-        self._written = loop.time()
+            await self._clock.sleep(pause)
+        self._written = monotonic()
 
     async def write(self, batch: list[Completion | StoredResult]) -> None:
         """Write a batch, again and again while a server is away."""
@@ -166,7 +169,7 @@ class Completer:
                 delay = self._backoff.next()
                 if self._backoff.loud:
                     logger.error("Cannot write %d finished tasks, next try in %.1f s: %s", len(left), delay, error)
-                await asyncio.sleep(delay)
+                await self._clock.sleep(delay)
 
     async def _finish(self, left: _Left) -> None:
         """Write what can be written atomically."""

@@ -7,8 +7,9 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 
+from celeriac.clock import SYSTEM
 from celeriac.exceptions import OperationalError
-from celeriac.ports import Broker, ResultStore
+from celeriac.ports import Broker, Clock, ResultStore
 from celeriac.worker.backoff import Backoff
 
 __all__ = ["connect", "connected"]
@@ -16,9 +17,17 @@ __all__ = ["connect", "connected"]
 logger = logging.getLogger("celery.worker.consumer")
 
 
-async def connected(broker: Broker, store: ResultStore | None, queues: Sequence[str], stop: asyncio.Event) -> bool:
+async def connected(
+    broker: Broker,
+    store: ResultStore | None,
+    queues: Sequence[str],
+    stop: asyncio.Event,
+    *,
+    clock: Clock = SYSTEM,
+    rand: Callable[[], float] = random.random,
+) -> bool:
     """``connect``, given up when ``stop`` is set first; says whether it worked."""
-    connecting = asyncio.ensure_future(connect(broker, store, queues))
+    connecting = asyncio.ensure_future(connect(broker, store, queues, clock=clock, rand=rand))
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -29,12 +38,19 @@ async def connected(broker: Broker, store: ResultStore | None, queues: Sequence[
     return False
 
 
-async def connect(broker: Broker, store: ResultStore | None, queues: Sequence[str]) -> None:
+async def connect(
+    broker: Broker,
+    store: ResultStore | None,
+    queues: Sequence[str],
+    *,
+    clock: Clock = SYSTEM,
+    rand: Callable[[], float] = random.random,
+) -> None:
     """Open both, declare the queues; tries again with backoff until it works."""
     steps: list[Callable[[], Awaitable[None]]] = [broker.open, lambda: broker.declare(queues)]
     if store is not None:
         steps.append(store.open)
-    backoff = Backoff(rand=random.random)
+    backoff = Backoff(rand=rand)
     for step in steps:
         while True:
             try:
@@ -44,6 +60,6 @@ async def connect(broker: Broker, store: ResultStore | None, queues: Sequence[st
                 delay = backoff.next()
                 if backoff.loud:
                     logger.error("Cannot connect, next try in %.1f s: %s", delay, error)
-                await asyncio.sleep(delay)
+                await clock.sleep(delay)
     if backoff.failures:
         logger.warning("Connected after %d failed tries", backoff.failures)

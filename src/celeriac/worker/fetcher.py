@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from celeriac import states
+from celeriac.clock import SYSTEM
 from celeriac.exceptions import DecodeError, OperationalError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Malformed
 from celeriac.model.settle import Accept, Completion, Release, Settlement
-from celeriac.ports import Broker, ResultStore
+from celeriac.ports import Broker, Clock, ResultStore
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.runner import Runner
@@ -40,6 +40,13 @@ WAIT = 10.0
 REST = 0.002
 #: A task that runs longer than this blocks what is claimed behind it: that is given back. Seconds.
 STALL = 0.05
+#: A message that comes back so soon after it was put off, in seconds, is due by its broker's clock.
+_AGAIN = 5.0
+#: Messages that were put off and are remembered.
+_PUT_OFF = 10_000
+#: Seconds to wait after the second claim in a row of which all went back; doubles up to the last.
+_FRUITLESS = 0.01
+_FRUITLESS_MAX = 0.5
 
 
 class _Record(msgspec.Struct):
@@ -68,6 +75,7 @@ class Fetcher:
         revoked: Collection[str],
         rand: Callable[[], float],
         finishing: Callable[[], int] = lambda: 0,
+        clock: Clock = SYSTEM,
     ) -> None:
         """``finishing()`` says how many of ``held`` are run and being written."""
         self.held: dict[str, Delivery] = {}
@@ -88,11 +96,16 @@ class Fetcher:
         self._revoked = revoked
         self._backoff = Backoff(rand=rand)
         self._finishing = finishing
+        self._clock = clock
         #: Set whenever something was claimed.
         self.admitted = asyncio.Event()
         self._changed = asyncio.Event()
         self._stopping = False
         self._alone = False
+        #: Id and due time of messages that were not due → when they were put off (monotonic).
+        self._put_off: dict[tuple[str, float], float] = {}
+        #: Claims in a row of which everything went back.
+        self._fruitless = 0
         self._average = 0.0
         self._async_share = 0.0
         #: Every synchronous slot is taken by a task that runs longer than STALL.
@@ -154,7 +167,7 @@ class Fetcher:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            began = time.monotonic()
+            began = self._clock.monotonic()
             try:
                 deliveries = await self._claim(broker, room)
             except OperationalError as error:
@@ -162,7 +175,7 @@ class Fetcher:
                 delay = backoff.next()
                 if backoff.loud:
                     logger.error("Cannot reach the broker, next try in %.1f s: %s", delay, error)
-                await asyncio.sleep(delay)
+                await self._clock.sleep(delay)
                 continue
             if deliveries is None:
                 continue
@@ -176,7 +189,10 @@ class Fetcher:
                 if not self.held:
                     self._runner.valid_until = began + self._options.lease
                 await self.admit(deliveries)
-                if len(deliveries) < room:
+                if self._fruitless > 1:
+                    # What goes back at once comes back at once, where a clock is wrong: not a thousand times a second.
+                    await self._clock.sleep(min(_FRUITLESS_MAX, _FRUITLESS * 2 ** min(self._fruitless, 10)))
+                elif len(deliveries) < room:
                     await self._rest()
                 if len(self.queues) > 1:
                     # The first queue of a claim goes first; each gets its turn.
@@ -210,7 +226,7 @@ class Fetcher:
     def changed(self) -> None:
         """Something ended: look again whether to claim."""
         # What a stalled child gave back ends as well, and frees nothing.
-        self._stalled = self._stalled and bool(self.held) and _blocked(self._sync, time.monotonic())
+        self._stalled = self._stalled and bool(self.held) and _blocked(self._sync, self._clock.monotonic())
         self._changed.set()
 
     def requeued(self) -> None:
@@ -243,7 +259,7 @@ class Fetcher:
         if self._stopping:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in deliveries])
             return
-        now, entry, revoked = time.time(), self._runner.entry, self._revoked
+        now, entry, revoked = self._clock.now(), self._runner.entry, self._revoked
         sync: list[Delivery] = []
         coroutines: list[Delivery] = []
         concluded: list[Completion] = []
@@ -263,6 +279,8 @@ class Fetcher:
                 coroutines.append(delivery)
             else:
                 sync.append(delivery)
+        goes_on = sync or coroutines or not all(isinstance(each.settlement, Release) for each in concluded)
+        self._fruitless = 0 if goes_on else self._fruitless + 1
         if concluded:
             self._conclude(concluded)
         sync = await self._acknowledge_early(sync)
@@ -283,7 +301,7 @@ class Fetcher:
         message = delivery.message
         if isinstance(message, Malformed):
             return o.Discarded(DecodeError(message.reason), message.reason)
-        if message.due is not None and message.due > now:
+        if message.due is not None and message.due > now and self._is_early(message.id, message.due):
             return Completion(settlement=Release(delivery, due=message.due))
         if message.expires is not None and message.expires <= now:
             return o.Revoked("expired")
@@ -292,6 +310,18 @@ class Fetcher:
         if delivery.token in done:
             return done[delivery.token]
         return None
+
+    def _is_early(self, task_id: str, due: float) -> bool:
+        """Not due by our clock: put it off. Unless that was just done and it is here again: the broker's clock counts,
+        and ours is slow."""
+        put_off, now = self._put_off, self._clock.monotonic()
+        before = put_off.get((task_id, due))
+        if before is not None and now - before < _AGAIN:
+            return False
+        if len(put_off) >= _PUT_OFF:
+            put_off.clear()
+        put_off[task_id, due] = now
+        return True
 
     def _one_suspect(self, deliveries: Sequence[Delivery], alone: bool) -> Sequence[Delivery]:
         """A message that may have killed a node runs alone, so that the next crash has one culprit.
@@ -361,9 +391,9 @@ class Fetcher:
                 again, delay = True, self._backoff.next()
                 if self._backoff.loud:
                     logger.error("Cannot acknowledge %d tasks, next try in %.1f s: %s", len(accepts), delay, error)
-                await asyncio.sleep(delay)
+                await self._clock.sleep(delay)
                 continue
-            if again and time.monotonic() < self._runner.valid_until:
+            if again and self._clock.monotonic() < self._runner.valid_until:
                 # Nobody else can have had them: only the answer to an earlier try was lost.
                 refused = [settlement for settlement in refused if settlement.delivery.token not in self.held]
             return refused

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from celeriac.client.payloads import Payloads
 from celeriac.codec.reference import CONTENT_TYPE
 from celeriac.exceptions import CeleryError
 from celeriac.model.message import Delivery, Message
+from celeriac.worker.closer import Aside
 
 __all__ = ["PayloadDropper"]
 
@@ -22,9 +24,10 @@ logger = logging.getLogger("celery.worker")
 class PayloadDropper:
     """Called, on the I/O loop, with deliveries whose end is written; ``sweep`` is the agent's."""
 
-    def __init__(self, payloads: Payloads) -> None:
+    def __init__(self, payloads: Payloads, aside: Aside = asyncio.to_thread) -> None:
         self._payloads = payloads
-        self._running: set[asyncio.Future[None]] = set()
+        self._aside = aside
+        self._running: set[asyncio.Future[Any]] = set()
 
     def __call__(self, deliveries: Sequence[Delivery]) -> None:
         """Drop what their messages refer to. Copies in other queues may refer to the same: those keep it."""
@@ -36,7 +39,7 @@ class PayloadDropper:
             and not message.exchange
         ]
         if messages:
-            running = asyncio.ensure_future(asyncio.to_thread(self._drop, messages))
+            running = asyncio.ensure_future(self._aside(self._drop, messages))
             self._running.add(running)
             running.add_done_callback(self._running.discard)
 
@@ -50,6 +53,6 @@ class PayloadDropper:
     async def sweep(self) -> None:
         """Drop what is past its day."""
         try:
-            await asyncio.to_thread(self._payloads.sweep)
+            await self._aside(self._payloads.sweep)
         except CeleryError as error:
             logger.debug("Cannot sweep the payload store: %s", error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,8 +35,11 @@ _BODIES = 64
 class Recorder:
     """Makes the records of one node."""
 
-    def __init__(self, hostname: str, conf: Any, payloads: Payloads | None = None) -> None:
+    def __init__(
+        self, hostname: str, conf: Any, now: Callable[[], float] = time.time, payloads: Payloads | None = None
+    ) -> None:
         self._hostname = hostname
+        self._now = now
         self._payloads = payloads
         self._max_bytes: int = conf.max_message_bytes
         self._serializer: str = conf.result_serializer
@@ -120,7 +123,7 @@ class Recorder:
 
     def others(self, tasks: Iterable[Abandoned], state: str, exc: BaseException) -> list[StoredResult]:
         """The records of tasks that will never run. Raises ``EncodeError``."""
-        data, done = exception_to_data(exc), self._instant(time.time())
+        data, done = exception_to_data(exc), self._instant(self._now())
         return [
             StoredResult(
                 each.id,

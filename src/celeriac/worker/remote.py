@@ -5,11 +5,9 @@ Each command is a small function in ``commands``; users add theirs with ``contro
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
 import logging
 import re
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -55,14 +53,14 @@ class Remote:
                     await self.handle(payload, headers)
             except OperationalError as error:
                 logger.debug("Remote control is away: %s", error)
-            await asyncio.sleep(self._backoff.next())
+            await self._agent.clock.sleep(self._backoff.next())
 
     async def handle(self, payload: Any, headers: Mapping[str, Any]) -> None:
         """One request. Whatever it holds, it costs at most itself."""
         if not isinstance(payload, dict) or not isinstance(payload.get("method"), str) or not self._is_mine(payload):
             return
         expires = headers.get("expires")
-        if isinstance(expires, (int, float)) and expires < time.time():
+        if isinstance(expires, (int, float)) and expires < self._agent.clock.now():
             return
         method, arguments = payload["method"], payload.get("arguments") or {}
         reply_to = payload.get("reply_to")

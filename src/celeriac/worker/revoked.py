@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 __all__ = ["REVOKES_MAX", "REVOKE_EXPIRES", "Revoked"]
 
@@ -13,11 +13,15 @@ REVOKE_EXPIRES = 10_800.0
 
 
 class Revoked(dict[str, float]):
-    """Id → when it was revoked, in seconds since the epoch."""
+    """Id → when it was revoked, in seconds since the epoch, by ``now()``."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        super().__init__()
+        self._now = now
 
     def add(self, ids: Iterable[str]) -> None:
         """Remember ids from now on."""
-        now = time.time()
+        now = self._now()
         for each in ids:
             self.pop(each, None)  # the newest goes to the end
             self[each] = now

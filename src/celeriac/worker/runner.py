@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from celeriac import states
 from celeriac.app import trace
 from celeriac.app.request import Request
 from celeriac.client.payloads import payloads_of
+from celeriac.clock import SYSTEM
 from celeriac.codec.body import NO_EMBED, decode_body
 from celeriac.codec.failures import format_traceback
 from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
@@ -40,6 +40,7 @@ from celeriac.model.options import TaskOptions
 from celeriac.model.outcome import Embed
 from celeriac.model.plan import Plan, Send, plan
 from celeriac.model.settle import Completion, StoredResult
+from celeriac.ports import Clock
 from celeriac.worker.follow_ups import FollowUps, Sent
 from celeriac.worker.joiner import Joiner
 from celeriac.worker.records import Recorder
@@ -72,7 +73,17 @@ class Entry(Struct, frozen=True):
 class Runner:
     """Runs deliveries of one app. Thread-safe: any number of task threads share it."""
 
-    def __init__(self, app: Celery, options: NodeOptions, *, slot: Slot | None, report: Report, results: bool) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        options: NodeOptions,
+        *,
+        slot: Slot | None,
+        report: Report,
+        results: bool,
+        clock: Clock = SYSTEM,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
         self.app = app
         self.options = options
         self.report = report
@@ -92,6 +103,7 @@ class Runner:
         #: Tokens of coroutines that are cancelled on request.
         self.terminated: set[str] = set()
         self._slot = slot
+        self._now, self._monotonic, self._rand = clock.now, clock.monotonic, rand
         self._results = results
         self._entries: dict[str, Entry] = {}
         conf = app.conf
@@ -101,7 +113,7 @@ class Runner:
         #: Where large bodies and results lie; None: nowhere but in their messages.
         self.payloads = payloads_of(conf)
         self._follow_ups = FollowUps(app)
-        self._recorder = Recorder(options.hostname, conf, self.payloads)
+        self._recorder = Recorder(options.hostname, conf, clock.now, self.payloads)
         self._joiner: Joiner | None = None
 
     # -- lookup ------------------------------------------------------------------------------------------------
@@ -143,7 +155,7 @@ class Runner:
 
     def run(self, delivery: Delivery, soft: Any = None) -> Completion | Delivery:
         """Run a synchronous task. Returns the delivery itself when its lease is no longer certain: it did not run."""
-        started = time.monotonic()
+        started = self._monotonic()
         if started > self.valid_until:
             return delivery
         prepared = self._prepare(delivery)
@@ -167,7 +179,7 @@ class Runner:
             if soft is not None:
                 soft.disarm()
             outcome = self._failed(error)
-        completion = self.conclude(delivery, outcome, entry, embed, request, time.monotonic() - started)
+        completion = self.conclude(delivery, outcome, entry, embed, request, self._monotonic() - started)
         if slot is not None:
             slot.end()
         return completion
@@ -189,7 +201,7 @@ class Runner:
 
     async def arun(self, delivery: Delivery) -> Completion | Delivery:
         """Run an ``async def`` task on the current loop, with its limits as timers."""
-        started = time.monotonic()
+        started = self._monotonic()
         if started > self.valid_until:
             return delivery
         if self.payloads is None:
@@ -212,7 +224,7 @@ class Runner:
         if self.terminated and delivery.token in self.terminated:
             self.terminated.discard(delivery.token)
             outcome = o.Revoked("terminated")
-        runtime = time.monotonic() - started
+        runtime = self._monotonic() - started
         if self.payloads is None:
             return self.conclude(delivery, outcome, entry, embed, request, runtime)
         return await asyncio.to_thread(self.conclude, delivery, outcome, entry, embed, request, runtime)
@@ -265,8 +277,8 @@ class Runner:
         options = entry.options if entry is not None else self._foreign(message.task)
         if embed is None and type(outcome) in _NEEDS_EMBED and not isinstance(message, Malformed):
             embed = self._embed(message)
-        now = time.time()
-        decided = plan(delivery, outcome, options, now, random.random(), embed, self._hostname, self.options.park)
+        now = self._now()
+        decided = plan(delivery, outcome, options, now, self._rand(), embed, self._hostname, self.options.park)
         try:
             completion = self._written(delivery, outcome, decided, options, request, now)
         except Exception as error:  # noqa: BLE001 - user code in routers and apply_async; values that cannot be encoded

@@ -8,7 +8,6 @@ the supervisor blanks the slot of a dead one.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable
 
 from celeriac.exceptions import OperationalError
@@ -37,7 +36,7 @@ class StandIn:
         every = self._lease / 3
         while True:
             await self._clock.sleep(every)
-            tokens = self._silent(time.monotonic() - every)
+            tokens = self._silent(self._clock.monotonic() - every)
             if tokens:
                 try:
                     await self._broker.extend([Delivery(message=_NOTHING, token=each, queue="") for each in tokens])

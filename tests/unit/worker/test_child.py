@@ -17,7 +17,7 @@ from celeriac.worker import fetcher
 from celeriac.worker.child import Child
 from celeriac.worker.inprocess import in_process
 from celeriac.worker.options import NodeOptions
-from tests.unit.worker.fakes import delivery, done, tokens
+from tests.unit.worker.fakes import delivery, done
 
 #: More than any test needs; whoever waits so long has hung.
 LONG = 10.0
@@ -284,7 +284,7 @@ def test_outcomes_gather_where_many_run_and_more_wait(idle: Child, backlog: bool
     later: list[Any] = []
     idle.loop = SimpleNamespace(call_later=lambda seconds, callback: later.append(callback))  # type: ignore[assignment]
     idle.fetcher = SimpleNamespace(backlog=backlog, held=range(held), changed=lambda: None)  # type: ignore[assignment]
-    idle.completer = SimpleNamespace(put=lambda batch: None)  # type: ignore[assignment]
+    idle.services = SimpleNamespace(take=lambda batch: None)  # type: ignore[assignment]
     idle._outbox = [done(delivery())]
     idle._drain_soon()
     assert (len(later), len(idle._outbox)) == ((1, 1) if waits else (0, 0))
@@ -318,40 +318,3 @@ def test_events_of_two_threads_at_once_are_sent(idle: Child) -> None:
     idle.loop = FakeLoop()  # type: ignore[assignment]
     idle._emit("task-started", {})
     assert called(idle) == ["_flush_events_soon"]
-
-
-class Held:
-    """Of a fetcher and a completer no more than this."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, Any] = {}
-        self.early: set[str] = set()
-        self.changes = 0
-
-    def changed(self) -> None:
-        self.changes += 1
-
-    def drop_unheld(self) -> None:
-        """What waits and is lost does not start."""
-
-
-def test_lost_leases(idle: Child, caplog: pytest.LogCaptureFixture) -> None:
-    fake = Held()
-    idle.fetcher = idle.completer = fake  # type: ignore[assignment]
-    running, early, over = delivery(id="gone"), delivery(), delivery()
-    fake.held = {each.token: each for each in (running, early)}
-    fake.early = {early.token}
-    idle._lost([running, early, over])
-    assert list(fake.held) == tokens([early])
-    assert [record.getMessage() for record in caplog.records] == ["The lease of task t[gone] is gone"]
-    assert fake.changes == 1
-
-
-def test_settled_ones_are_held_no_more(idle: Child) -> None:
-    fake = Held()
-    idle.fetcher = idle.completer = fake  # type: ignore[assignment]
-    one, two = delivery(), delivery()
-    fake.held = {each.token: each for each in (one, two)}
-    fake.early = {one.token, two.token}
-    idle._settled([one, delivery()])
-    assert (list(fake.held), fake.early, fake.changes) == ([two.token], {two.token}, 1)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from celeriac.brokers.memory.blocking_ports import MemoryCaller, MemoryPublisher, MemoryReader
 from celeriac.brokers.memory.broker_port import MemoryBroker
+from celeriac.brokers.memory.results import Watcher
 from celeriac.brokers.memory.shared import drop, server
 from celeriac.brokers.memory.store_port import MemoryStore
 from celeriac.ports import AdapterOptions, Clock
 
-__all__ = ["broker", "caller", "drop", "publisher", "reader", "server", "store"]
+__all__ = ["broker", "caller", "drop", "publisher", "reader", "server", "store", "watcher"]
 
 
 def broker(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryBroker:
@@ -38,3 +39,8 @@ def reader(url: str, options: AdapterOptions, clock: Clock | None = None) -> Mem
 def caller(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryCaller:
     """The blocking side of remote control of a name."""
     return MemoryCaller(server(url, clock), options)
+
+
+def watcher() -> Watcher:
+    """Somebody who waits for results without blocking a thread (simulations): ``server(url).results.watch``."""
+    return Watcher()

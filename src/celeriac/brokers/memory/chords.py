@@ -161,6 +161,10 @@ class Chords:
         self._look_at(closing.chord, chord, tick + CHORD_DONE)
         return True
 
+    def pending(self) -> list[str]:
+        """Ids of complete chords whose body is not sent yet."""
+        return [chord_id for chord_id, chord in self._chords.items() if chord.is_complete()]
+
     # -- looks -------------------------------------------------------------------------------------------------------
 
     def overdue(self, token: str, limit: int, tick: float, wait: float) -> list[Gathered]:

@@ -1,0 +1,163 @@
+"""What happened in a simulation, told by servers and executors: the trace, and the counts that the checks look at."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import Any
+
+from celeriac.model.message import Delivery, Malformed, Message
+from celeriac.model.settle import Accept, DeadLetter, Hold, Release, Verdict
+from celeriac.testing.simulation.node import Child
+from celeriac.testing.simulation.world import World
+
+__all__ = ["Journal", "Key", "key_of"]
+
+#: One attempt: task id (or the bytes of what is no message), retries, nesting of replacements.
+Key = tuple[str, int, int]
+
+
+def key_of(message: Message | Malformed) -> Key:
+    if isinstance(message, Malformed):
+        return (f"malformed {message.raw[:24]!r}", 0, 0)
+    return (message.id, message.retries, message.headers.get("replaced_task_nesting") or 0)
+
+
+class Journal:
+    """Listens to a world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.lines: list[tuple[Any, ...]] = []
+        self.published: Counter[Key] = Counter()
+        #: By workers alone.
+        self.followed: Counter[Key] = Counter()
+        self.ended: Counter[Key] = Counter()
+        self.begun: Counter[Key] = Counter()
+        self.early: list[str] = []
+        self.wrong: list[str] = []
+        #: Tokens that ended, by whom: no token ends twice.
+        self._over: set[str] = set()
+        #: token → owner and attempt, of what was claimed.
+        self._claims: dict[str, tuple[str, Key]] = {}
+        #: Owners whom it may happen that their leases run out: the dead, the frozen, the cut off.
+        self.excused: set[str] = set()
+        self._seen: dict[str, str] = {}
+        world.tell = self.tell
+        world.on_begun = self.began
+
+    # -- what is told ------------------------------------------------------------------------------------------
+
+    def note(self, *what: Any) -> None:
+        """Write a line."""
+        self.lines.append((round(self._world.timeline.time, 6), *what))
+
+    def tell(self, process: str, method: str, args: tuple[Any, ...], answer: Any) -> None:
+        """A call had its effect."""
+        handler = getattr(self, f"_{method}", None)
+        if handler is not None:
+            handler(process, args[0] if args else None, answer)
+
+    def began(self, child: Child, delivery: Delivery) -> None:
+        """A body begins."""
+        message, key = delivery.message, key_of(delivery.message)
+        self.begun[key] += 1
+        self.note(child.process.name, "runs", key, delivery.token)
+        world = self._world
+        # By the servers' clock; the worker's own may be wrong.
+        now = world.timeline.epoch + world.timeline.time
+        if isinstance(message, Message) and message.due is not None and now < message.due - 1e-6:
+            self.early.append(f"{key} ran {message.due - now:.3f} s too early")
+
+    def _claim(self, process: str, queues: Any, deliveries: Any) -> None:
+        for delivery in deliveries:
+            key = key_of(delivery.message)
+            self._claims[delivery.token] = (process, key)
+            self.note(process, "claims", key, delivery.token, "redelivered" if delivery.redelivered else "")
+
+    def _publish(self, process: str, messages: Any, answer: Any) -> None:
+        for message in messages:
+            self._published(process, message, worker="child" in process or "agent" in process)
+
+    def _published(self, process: str, message: Message, *, worker: bool) -> None:
+        key = key_of(message)
+        self.published[key] += 1
+        if worker:
+            self.followed[key] += 1
+        self.note(process, "publishes", key, "" if message.due is None else round(message.due, 3))
+
+    def _finish(self, process: str, completions: Any, verdicts: Any) -> None:
+        for completion, verdict in zip(completions, verdicts, strict=True):
+            settlement = completion.settlement
+            delivery = settlement.delivery
+            key = key_of(delivery.message) if delivery is not None else ("no delivery", 0, 0)
+            result = "" if completion.result is None else _state(completion.result.body)
+            self.note(process, "finishes", key, type(settlement).__name__, verdict.value, result)
+            if verdict not in (Verdict.DONE, Verdict.COMPLETES):
+                continue
+            for message in completion.publish:
+                self._published(process, message, worker=True)
+            if verdict is Verdict.DONE and not isinstance(settlement, Hold):
+                self._end(process, settlement)
+
+    def _settle(self, process: str, settlements: Any, refused: Any) -> None:
+        tokens = {settlement.delivery.token for settlement in refused}
+        for settlement in settlements:
+            key = key_of(settlement.delivery.message)
+            was = "refused" if settlement.delivery.token in tokens else "done"
+            self.note(process, "settles", key, type(settlement).__name__, was)
+            if settlement.delivery.token not in tokens:
+                self._end(process, settlement)
+
+    def _end(self, process: str, settlement: Any) -> None:
+        delivery: Delivery = settlement.delivery
+        key = key_of(delivery.message)
+        if delivery.token in self._over:
+            self.wrong.append(f"{process} ended {key} under {delivery.token}, which was over")
+        self._over.add(delivery.token)
+        if isinstance(settlement, Accept | DeadLetter):
+            self.ended[key] += 1
+        else:
+            assert isinstance(settlement, Release)
+
+    def _put(self, process: str, results: Any, answer: Any) -> None:
+        for result in results:
+            self.note(process, "stores", result.id, _state(result.body))
+
+    def _join(self, process: str, parts: Any, complete: Any) -> None:
+        for part in parts:
+            self.note(process, "joins", part.chord, part.id, list(complete))
+
+    def _close_chord(self, process: str, closing: Any, answer: Any) -> None:
+        self.note(process, "closes", closing.chord, answer)
+
+    def restored(self, tokens: list[str]) -> None:
+        """Leases ran out."""
+        for token in tokens:
+            owner, key = self._claims.get(token, ("?", ("?", 0, 0)))
+            self._over.add(token)
+            self.note("broker", "restores", key, token)
+            if owner not in self.excused and not self.is_excused(owner):
+                self.wrong.append(f"the lease of {key} ran out, though {owner} was alive and connected")
+
+    def is_excused(self, owner: str) -> bool:
+        """Whether a lease of this owner may run out: a hook of the faults."""
+        return False
+
+    # -- looks -------------------------------------------------------------------------------------------------
+
+    def hash(self) -> str:
+        """Of the whole trace."""
+        return hashlib.sha256(repr(self.lines).encode()).hexdigest()
+
+    def tail(self, about: str = "", count: int = 40) -> str:
+        """The last lines, of one task if given."""
+        lines = [line for line in self.lines if not about or about in repr(line)]
+        return "\n".join("  ".join(map(str, line)) for line in lines[-count:])
+
+
+def _state(body: bytes) -> str:
+    for state in (b"SUCCESS", b"FAILURE", b"REVOKED", b"RETRY", b"STARTED"):
+        if state in body[:64]:
+            return state.decode()
+    return "?"

@@ -1,0 +1,212 @@
+"""One seed: random work under random faults, then peace, then the look at what is left. `run(seed)` returns what is
+wrong, or nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from random import Random
+from typing import Any
+
+from msgspec import Struct
+
+from celeriac import Celery
+from celeriac.testing.simulation.process import ProcessClock, spawn
+from celeriac.testing.simulation.timeline import Stuck
+from celeriac.testing.simulation.world import World
+from tests.simulation.faults import KINDS, Faults
+from tests.simulation.journal import Journal
+from tests.simulation.tasks import LEASE, make_app
+from tests.simulation.workload import Workload
+
+__all__ = ["Report", "run"]
+
+#: Seconds after the last fault (and the last due time) within which all must be over.
+BOUND = 90.0
+
+
+class Report(Struct):
+    """What one seed brought."""
+
+    seed: int
+    problems: list[str]
+    kinds: frozenset[str]
+    steps: int
+    seconds: float
+    tasks: int
+    trace: str
+    tail: str
+
+    def __str__(self) -> str:
+        faults = ", ".join(sorted(self.kinds)) or "none"
+        problems = "\n".join(f"  {problem}" for problem in self.problems[:10])
+        return (
+            f"seed {self.seed} (faults: {faults}):\n{problems}\n{self.tail}\n"
+            f"again: ./dev simulate --first {self.seed} --seeds 1"
+        )
+
+
+@cache
+def _app(max_crashes: int) -> Celery:
+    return make_app(max_crashes=max_crashes)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def run(seed: int, kinds: frozenset[str] | None = None) -> Report:
+    """Simulate; `kinds` replaces the faults that the seed would choose."""
+    random = Random(seed)
+    count = random.choice((0, 1, 1, 2, 3, 4, 13))
+    chosen = frozenset(random.sample(KINDS, count))
+    poison, apart = random.random() < 0.15, random.random() < 0.25
+    pool = random.choice(("prefork", "prefork", "threads"))
+    with _quiet(), World(_app(3 if poison else 1_000_000), seed, apart=apart) as world:
+        return _Run(world, seed, random, chosen if kinds is None else kinds, poison=poison, pool=pool).report()
+
+
+class _Run:
+    def __init__(
+        self, world: World, seed: int, random: Random, kinds: frozenset[str], *, poison: bool, pool: str
+    ) -> None:
+        self.world = world
+        self.seed = seed
+        self.random = random
+        self.journal = Journal(world)
+        self.faults = Faults(world, self.journal, random, kinds, pool)
+        self.work = Workload(world.app, random, poison=poison, kinds=kinds)
+        skew = random.choice((0.0, 1.0, -1.0)) if "skew" in kinds else 0.0
+        self.producer = spawn(world.timeline, "producer", ProcessClock(world.timeline, wall=skew))
+        self._watch_restores()
+
+    def _watch_restores(self) -> None:
+        """Tell the journal of leases that run out."""
+        queues, journal = self.world.server.queues, self.journal
+        real = type(queues).restore
+
+        class Watched(type(queues)):  # type: ignore[misc]
+            __slots__ = ()
+
+            def restore(self, *, now: float, tick: float) -> None:
+                over = [token for token, lease in self.leases.items() if lease.until <= tick]
+                real(self, now=now, tick=tick)
+                if over:
+                    journal.restored(over)
+
+        queues.__class__ = Watched
+
+    def report(self) -> Report:
+        problems: list[str]
+        try:
+            problems = self._simulate()
+        except Stuck as error:
+            problems = [str(error)]
+        except Exception as error:  # noqa: BLE001 - an error of the worker's is what we look for
+            import traceback
+
+            problems = [f"{type(error).__name__}: {error}", *traceback.format_exception(error)[-3:]]
+        tail = self.journal.tail(count=60) if problems else ""
+        timeline = self.world.timeline
+        return Report(
+            self.seed,
+            problems,
+            self.faults.kinds,
+            timeline.steps,
+            timeline.time,
+            len(self.work.sent),
+            self.journal.hash(),
+            tail,
+        )
+
+    def _simulate(self) -> list[str]:
+        timeline, random = self.world.timeline, self.random
+        self.faults.begin()
+        moment = 0.0
+        for _ in range(random.randint(2, 14)):
+            moment += random.choice((0.0, 0.0, 0.001, 0.2, 2.0)) * random.random()
+            self.producer.call_later(moment, self._send)
+        if random.random() < 0.2:
+            self.producer.call_later(moment, self._send_rubbish)
+        timeline.run(moment + random.choice((1.0, 10.0, 25.0)))
+        self.faults.heal()
+        deadline = max(timeline.time, self._last_due()) + BOUND
+        while timeline.time < deadline and not self._is_over():
+            following = self.world.next_moment() if self.world.is_idle() else None
+            self.world.pass_time(max(1.0, 0.0 if following is None else following - timeline.time))
+            deadline = max(deadline, self._last_due() + BOUND)
+        return [*self._lost(), *self._counts(), *self._left_behind(), *self.journal.wrong, *self.journal.early]
+
+    def _send(self) -> None:
+        self.work.send()
+
+    def _send_rubbish(self) -> None:
+        queues = self.world.server.queues
+        raw = self.random.choice((b"\xff\x00", b"{}", b'{"body": 1', b"[" * 5000))
+        queues.add("celery", raw, step=0, due=None, now=self.world.now())
+        self.journal.published[(f"malformed {raw[:24]!r}", 0, 0)] += 1
+
+    # -- is it over --------------------------------------------------------------------------------------------
+
+    def _last_due(self) -> float:
+        schedule = [entry for queue in self.world.server.queues._queues.values() for entry in queue.schedule]
+        return max((due - self.world.timeline.epoch for due, _, _ in schedule), default=0.0)
+
+    def _is_over(self) -> bool:
+        world = self.world
+        depth = world.server.queues.depth("celery", 0.0)
+        if depth.ready or depth.scheduled or depth.leased or world.store_server.chords.pending():
+            return False
+        return not any(child.fetcher.held for node in world.nodes for child in node.children)
+
+    # -- what must hold ----------------------------------------------------------------------------------------
+
+    def _lost(self) -> list[str]:
+        """Everything accepted has come to its end."""
+        if not self._is_over():
+            depth = self.world.server.queues.depth("celery", self.world.now())
+            held = {c.process.name: list(c.fetcher.held) for n in self.world.nodes for c in n.children}
+            return [f"not over {BOUND:g} s after the last fault: {depth}, held {held}"]
+        return [problem for sent in self.work.sent if (problem := sent.problem())]
+
+    def _counts(self) -> list[str]:
+        """Each message ended as often as it was sent; follow-ups were sent once; at most once means that."""
+        journal, world = self.journal, self.world
+        problems = []
+        once = {sent.result.id for sent in self.work.sent if sent.what.startswith("sim.once")}
+        for key in journal.published.keys() | journal.ended.keys():
+            sent, ended = journal.published[key], journal.ended[key]
+            if sent != ended and self._is_over():
+                problems.append(f"{key} was sent {sent} times and ended {ended} times")
+        if world.store_name == "broker":
+            for key, count in journal.followed.items():
+                if count > 1 and key[0] not in once:  # what was acknowledged early is given back by publishing it
+                    problems.append(f"the follow-up {key} was sent {count} times")
+        for key, count in journal.begun.items():
+            if key[0] in once and count > journal.published[key]:
+                problems.append(f"{key} is to run at most once and ran {count} times")
+            elif self.faults.is_calm and not self.work.has_poison and count > 1:
+                problems.append(f"{key} ran {count} times though nothing happened")
+        return problems
+
+    def _left_behind(self) -> list[str]:
+        """No lease and no chord is left."""
+        world = self.world
+        if not self._is_over():
+            return []
+        problems = [f"a lease is left: {lease}" for lease in world.server.queues.leases.values()]
+        if world.store_name == "broker" and not (self.work.uncertain or self.work.refused):
+            chords: dict[str, Any] = world.store_server.chords._chords
+            problems += [f"the chord {id} is left: {c}" for id, c in chords.items() if not c.is_done]
+        return problems
+
+
+assert LEASE < BOUND

@@ -1,0 +1,174 @@
+"""Random work: what is sent when, and what should have become of it in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from celeriac import states
+from celeriac.exceptions import OperationalError
+from tests.workflows.trees import BAD, FAILED, GOOD, NOTHING, REPLACED, Chain, Chord, Group, Leaf, Tree
+
+__all__ = ["Sent", "Workload", "random_tree"]
+
+_KINDS = ("plain",) * 12 + GOOD * 2 + REPLACED + BAD
+
+
+def random_tree(random: Random, size: int) -> Tree:
+    """A workflow of at most about `size` tasks."""
+    if size <= 1 or random.random() < 0.3:
+        return Leaf(random.choice(_KINDS), random.randrange(16))
+    parts = random.randint(2, min(4, size))
+    members = tuple(random_tree(random, size // parts) for _ in range(parts))
+    match random.randrange(3):
+        case 0:
+            return Chain(members)
+        case 1:
+            return Group(members)
+        case _:
+            return Chord(Group(members), random_tree(random, 1))
+
+
+class Sent:
+    """One call and its result; `check()` says what is wrong with its end, or nothing."""
+
+    def __init__(self, what: str, result: Any, check: Callable[[Any], str]) -> None:
+        self.what = what
+        self.result = result
+        self._check = check
+
+    def problem(self) -> str:
+        found = self._check(self.result)
+        return f"{self.what}: {found}" if found else ""
+
+
+class Workload:
+    """Sends one thing at a time (`send`); `sent` is what was accepted."""
+
+    def __init__(self, app: Any, random: Random, *, poison: bool, kinds: frozenset[str]) -> None:
+        self._app = app
+        self._random = random
+        self.has_poison = self._poison = poison
+        self._calm = not kinds
+        #: Nobody knows what has expired.
+        self._is_skewed = "skew" in kinds
+        self.sent: list[Sent] = []
+        #: Nobody knows whether they were sent.
+        self.uncertain = 0
+        self.refused = 0
+        self._kinds: list[tuple[int, Callable[[], Sent]]] = [
+            (6, self._tree),
+            (4, self._plain),
+            (2, self._later),
+            (2, self._retrying),
+            (2, self._once),
+            (1, self._silent),
+            (1, self._expiring),
+            (1, self._limited),
+            (2, self._coroutine),
+            (1, self._revoked),
+            (1, self._unknown),
+        ]
+
+    def send(self) -> None:
+        """Send something."""
+        weights = [weight for weight, _ in self._kinds]
+        kinds = [kind for _, kind in self._kinds]
+        (kind,) = self._random.choices(kinds, weights)
+        if self._poison and self._random.random() < 0.2:
+            kind = self._poisonous
+        try:
+            self.sent.append(kind())
+        except OperationalError as error:
+            if error.uncertain:
+                self.uncertain += 1
+            else:
+                self.refused += 1
+
+    # -- what is sent ------------------------------------------------------------------------------------------
+
+    def _tree(self) -> Sent:
+        tree = random_tree(self._random, 8)
+        silent = "ignores" in str(tree)
+        expected = tree.run(NOTHING)
+
+        def check(result: Any) -> str:
+            value = _value_of(result, silent)
+            if self._is_skewed and "expired" in str(tree):
+                return ""
+            if value == expected or (self._poison and FAILED in repr(value)):
+                return ""
+            return f"brought {value}, not {expected}"
+
+        return Sent(str(tree), tree.sig(self._app).apply_async(), check)
+
+    def _call(self, name: str, number: int, allowed: set[str], **options: Any) -> Sent:
+        if self._poison:
+            allowed = allowed | {states.FAILURE}  # taken for the culprit of a crash
+
+        def check(result: Any) -> str:
+            if result.state not in allowed:
+                return f"{result.state} ({result.result!r}), not {' or '.join(sorted(allowed))}"
+            if result.state == states.SUCCESS and result.result != number:
+                return f"brought {result.result}"
+            return ""
+
+        result = self._app.tasks[name].apply_async((number,), **options)
+        return Sent(f"{name}({number})", result, check)
+
+    def _number(self) -> int:
+        return self._random.randrange(16)
+
+    def _plain(self) -> Sent:
+        priority = self._random.choice((0, 0, 9))
+        return self._call("sim.tracked", self._number(), {states.SUCCESS}, priority=priority)
+
+    def _later(self) -> Sent:
+        return self._call("sim.tracked", self._number(), {states.SUCCESS}, countdown=self._random.uniform(0.1, 30))
+
+    def _retrying(self) -> Sent:
+        number = self._number()
+        return self._call("sim.retrying", number, {states.FAILURE if number % 4 == 3 else states.SUCCESS})
+
+    def _once(self) -> Sent:
+        lost = set() if self._calm else {states.PENDING}
+        return self._call("sim.once", self._number(), {states.SUCCESS, *lost})
+
+    def _silent(self) -> Sent:
+        return self._call("sim.silent", self._number(), {states.PENDING})
+
+    def _expiring(self) -> Sent:
+        expires = self._random.uniform(0.01, 20)
+        return self._call("sim.tracked", self._number(), {states.REVOKED, states.SUCCESS}, expires=expires)
+
+    def _limited(self) -> Sent:
+        number = self._number()
+        slow = number % 8 in (5, 7)
+        return self._call("sim.limited", number, {states.FAILURE if slow else states.SUCCESS})
+
+    def _coroutine(self) -> Sent:
+        return self._call("sim.coroutine", self._number(), {states.SUCCESS})
+
+    def _revoked(self) -> Sent:
+        sent = self._call("sim.tracked", self._number(), {states.REVOKED, states.SUCCESS}, countdown=5)
+        self._app.control.revoke(sent.result.id)
+        return sent
+
+    def _unknown(self) -> Sent:
+        result = self._app.send_task("sim.nobody", (1,))
+        return Sent("unknown", result, lambda result: "" if result.state == states.FAILURE else result.state)
+
+    def _poisonous(self) -> Sent:
+        result = self._app.tasks["sim.poison"].delay(1)
+        return Sent("poison", result, lambda result: "" if result.state == states.FAILURE else result.state)
+
+
+def _value_of(result: Any, silent: bool) -> Any:
+    """What a result brought, with what failed marked. `silent`: a task that ignores itself stores nothing."""
+    if hasattr(result, "results"):
+        return [_value_of(member, silent) for member in result.results]
+    state = result.state
+    if state not in states.READY_STATES and not silent:
+        return f"{result.id} is {state}"
+    return result.result if state == states.SUCCESS else FAILED
