@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from msgspec import Struct
 
 from celeriac.model.chord import Closing, Gathered, NewChord, Part
+from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Completion, Settlement, StoredResult, Verdict
 
@@ -26,6 +27,7 @@ __all__ = [
     "Clock",
     "DeadRecord",
     "Depth",
+    "Limiter",
     "Publisher",
     "Reader",
     "ResultStore",
@@ -209,6 +211,35 @@ class Unified(Protocol):
         completions of one call join the same chord, the last of them completes it. A ``Hold`` without a delivery has no
         token of its own: its parts complete nothing here, the sweeper finds them (``ResultStore.overdue``).
         """
+        ...
+
+
+@runtime_checkable
+class Limiter(Protocol):
+    """A broker that limits tasks across workers. What may not run now waits in the server, never in a worker.
+
+    ``Broker.maintain`` looks after what waits for seats: it wakes those for whom there is one, within a second of the
+    moment at which a lease of a holder has ended. ``Broker.depth`` counts them as scheduled, ``Broker.purge`` drops
+    them.
+    """
+
+    async def permit(self, asks: Sequence[Ask]) -> Sequence[Permit]:
+        """Whether deliveries that are held here may start now, judged in their order, in one atomic step; no GO costs
+        the others anything.
+
+        LOST where the token is no longer held. PARKED where no seat is free: the delivery is no longer leased and
+        waits behind those that wait for a seat of the same key in its queue, the first first. Then LATER where the
+        rate allows no start yet: ``due`` is the next free time of its bucket, which nobody else gets; the delivery
+        stays leased, and the caller releases it to that time with ``Marks.reserved``. Coming back in time it is held to
+        the pace alone, not to the line of those that wait. Starts keep their interval, but for ``SLACK``.
+
+        GO takes a seat until the delivery's lease ends, however it ends. Asking again for one that has a seat takes no
+        second one."""
+        ...
+
+    async def freed(self, seats: Sequence[Seats]) -> None:
+        """Leases of holders have ended: as many of those parked as there are seats go to the front of ready, in their
+        order. Their seats are kept for them for ``PROMISE`` seconds; what then asks without one waits in front."""
         ...
 
 

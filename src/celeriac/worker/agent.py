@@ -29,6 +29,7 @@ from celeriac.ports import Broker, Bus, ResultStore
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.completer import Completer
 from celeriac.worker.events import send
+from celeriac.worker.limits import Limits
 from celeriac.worker.link import Link
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.revoked import Revoked
@@ -45,6 +46,8 @@ logger = logging.getLogger("celery.worker")
 HEARTBEAT = 2.0
 SWEEP = 300.0
 CHORDS = 5.0
+#: Most seconds between two rounds of maintenance where tasks wait for seats: a child may die before it wakes the next.
+SEATS = 1.0
 #: The supervisor's last line: every child that died has been told.
 NO_MORE = b"\n"
 
@@ -94,8 +97,9 @@ class Agent:
         self.revoked = Revoked()
         #: Tasks run by children that are gone.
         self.buried = 0
+        self.limits = Limits(broker, runner)
         self.completer = Completer(
-            broker, store, lambda deliveries: None, rand=random.random, join=runner.joiner.conclude
+            broker, store, self.limits.buried, rand=random.random, join=runner.joiner.conclude
         )
         self._backoff = Backoff(rand=random.random)
         self._clock = SystemClock()
@@ -121,7 +125,7 @@ class Agent:
             except OperationalError as error:
                 pause = self._backoff.next()
                 logger.debug("Maintenance failed, next try in %.1f s: %s", pause, error)
-            await self._clock.sleep(max(0.01, pause))
+            await self._clock.sleep(max(0.01, min(pause, SEATS) if self.limits.seated else pause))
 
     async def sweep(self) -> None:
         """Drop expired results where the server does not do so itself."""

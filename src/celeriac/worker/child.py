@@ -35,6 +35,7 @@ from celeriac.worker.completer import Completer
 from celeriac.worker.connect import connected
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.leases import Leases
+from celeriac.worker.limits import Limits
 from celeriac.worker.loop import new_loop, run
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.report import Report
@@ -93,6 +94,7 @@ class Child:
         self.broker: Broker
         self.store: ResultStore | None = None
         self.fetcher: Fetcher
+        self.limits: Limits
         self.completer: Completer
         self.loop: asyncio.AbstractEventLoop | None = None
         self._open_broker = open_broker
@@ -242,6 +244,7 @@ class Child:
         self.broker = self._open_broker()
         self.store = self._open_store()
         rand = random.random
+        self.limits = Limits(self.broker, self.runner)
         self.completer = Completer(
             self.broker,
             self.store,
@@ -260,6 +263,7 @@ class Child:
             conclude=self.completer.put,
             early=self.completer.early,
             revoked=self.revoked,
+            limits=self.limits,
             rand=rand,
             finishing=lambda: self.completer.finishing,
         )
@@ -405,6 +409,7 @@ class Child:
             held.pop(delivery.token, None)
         if early:
             early.difference_update(delivery.token for delivery in deliveries)
+        self.limits.ended(deliveries)
         self.fetcher.changed()
 
     def _lost(self, deliveries: Sequence[Delivery]) -> None:

@@ -1,7 +1,7 @@
 """Claims deliveries, as many as fit a few milliseconds of work, and hands over those that are to run.
 
 Runs on the I/O loop. What is not to run (malformed, unknown, expired, revoked, not due, done already) is concluded
-here. Unstarted deliveries are given back as soon as a task turns out to be long. It decides *how much* to claim; what
+here; what is limited asks first. Unstarted deliveries are given back as soon as a task turns out to be long. It decides *how much* to claim; what
 follows from a delivery is ``plan``'s.
 """
 
@@ -23,6 +23,7 @@ from celeriac.model.message import Delivery, Malformed
 from celeriac.model.settle import Accept, Completion, Release, Settlement
 from celeriac.ports import Broker, ResultStore
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.limits import Limits
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.runner import Runner
 
@@ -66,6 +67,7 @@ class Fetcher:
         conclude: Callable[[Sequence[Completion]], None],
         early: set[str],
         revoked: Collection[str],
+        limits: Limits,
         rand: Callable[[], float],
         finishing: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -86,6 +88,7 @@ class Fetcher:
         self._conclude = conclude
         self._early = early
         self._revoked = revoked
+        self._limits = limits
         self._backoff = Backoff(rand=rand)
         self._finishing = finishing
         #: Set whenever something was claimed.
@@ -246,6 +249,7 @@ class Fetcher:
         now, entry, revoked = time.time(), self._runner.entry, self._revoked
         sync: list[Delivery] = []
         coroutines: list[Delivery] = []
+        limited: list[Delivery] = []
         concluded: list[Completion] = []
         done = await self._already_done([d for d in deliveries if d.redelivered])
         for delivery in deliveries:
@@ -259,12 +263,41 @@ class Fetcher:
             found = entry(message.task)
             if found is None:
                 concluded.append(self._runner.conclude(delivery, o.Unknown()))
+            elif found.options.limited:
+                limited.append(delivery)
             elif found.tracer.is_async:
                 coroutines.append(delivery)
             else:
                 sync.append(delivery)
         if concluded:
             self._conclude(concluded)
+        await self._hand_over(sync, coroutines)
+        if limited:
+            await self._ask_for(limited)
+
+    async def _ask_for(self, limited: Sequence[Delivery]) -> None:
+        """Hand over those limited tasks that may run now; the others wait in the broker."""
+        while not self._stopping:
+            try:
+                permitted = await self._limits.permit(limited)
+            except OperationalError as error:
+                delay = self._backoff.next()
+                if self._backoff.loud:
+                    logger.error("Cannot ask for the limits of %d tasks, next try in %.1f s: %s", len(limited), delay, error)
+                await asyncio.sleep(delay)
+                continue
+            for delivery in permitted.gone:
+                self.held.pop(delivery.token, None)
+            if permitted.concluded:
+                self._conclude(permitted.concluded)
+            entry = self._runner.entry
+            asynchronous = {d.token for d in permitted.go if (e := entry(d.message.task)) and e.tracer.is_async}
+            sync = [d for d in permitted.go if d.token not in asynchronous]
+            return await self._hand_over(sync, [d for d in permitted.go if d.token in asynchronous])
+        self._conclude([Completion(settlement=Release(delivery)) for delivery in limited])
+
+    async def _hand_over(self, sync: list[Delivery], coroutines: list[Delivery]) -> None:
+        """Feed the executors what is to run."""
         sync = await self._acknowledge_early(sync)
         coroutines = await self._acknowledge_early(coroutines)
         if sync or coroutines:

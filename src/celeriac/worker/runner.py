@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from celeriac import states
 from celeriac.app import trace
@@ -86,6 +87,8 @@ class Runner:
         self.after: Callable[[], None] | None = None
         #: Tokens of coroutines that are cancelled on request.
         self.terminated: set[str] = set()
+        #: Rates set by remote control, starts per second by task (0: no limit); see ``limit_rate``.
+        self.rates: dict[str, float] = {}
         self._slot = slot
         self._results = results
         self._entries: dict[str, Entry] = {}
@@ -107,8 +110,21 @@ class Runner:
             if task is None:
                 return None
             tracer = trace.tracer_for(task, hostname=self.options.hostname)
-            found = self._entries[name] = Entry(task, tracer, task.options(), task.request_class.from_message)
+            found = Entry(task, tracer, self._options(task), task.request_class.from_message)
+            self._entries[name] = found
         return found
+
+    def _options(self, task: Any) -> TaskOptions:
+        options: TaskOptions = task.options()
+        rate = self.rates.get(task.name)
+        if rate is None or self.app.conf.worker_disable_rate_limits:
+            return options
+        return replace(options, rate=rate or None, limited=bool(rate) or options.max_concurrency is not None)
+
+    def limit_rate(self, name: str, rate: float) -> None:
+        """From now on at most ``rate`` starts of the task a second, whatever its declaration says; 0: no limit."""
+        self.rates[name] = rate
+        self._entries.pop(name, None)
 
     def expect(self, name: str) -> float:
         """How long a task of that name takes, in seconds; unknown ones are expected to be long."""
