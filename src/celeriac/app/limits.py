@@ -12,7 +12,14 @@ from typing import Any
 from celeriac.exceptions import ImproperlyConfigured
 from celeriac.model.limits import per_second
 
-__all__ = ["limit_options"]
+__all__ = ["check_limits", "limit_options"]
+
+
+def check_limits(app: Any) -> bool:
+    """Whether a task of the app is limited. Raises as ``limit_options``: before a worker starts, not when the task
+    comes along."""
+    limited = [task for task in app.tasks.values() if task.rate_limit or task.max_concurrency is not None]
+    return any([task.options().limited for task in limited])
 
 
 def limit_options(task: Any) -> dict[str, Any]:

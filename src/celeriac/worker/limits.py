@@ -19,7 +19,6 @@ from celeriac.codec.failures import format_traceback
 from celeriac.exceptions import (
     ContentDisallowed,
     DecodeError,
-    ImproperlyConfigured,
     InvalidTaskError,
     MessageTooLarge,
     OperationalError,
@@ -48,7 +47,7 @@ class Permitted(Struct, frozen=True):
 
 
 class Limits:
-    """The limits of one process. Raises ``ImproperlyConfigured`` at once where the broker cannot keep a task's."""
+    """The limits of one process. Where the broker cannot keep any there are none: such a node does not start."""
 
     def __init__(self, broker: Broker, runner: Runner) -> None:
         self._limiter: Limiter | None = broker if isinstance(broker, Limiter) else None
@@ -60,19 +59,8 @@ class Limits:
         self._seats: dict[str, Seats] = {}
         self._freed: set[Seats] = set()
         self._waking: asyncio.Task[None] | None = None
-        tasks = runner.app.tasks.values()
         #: Some task has ``max_concurrency``.
-        self.seated = any(task.max_concurrency is not None for task in tasks)
-        if self._limiter is None:
-            self._refuse_limits()
-
-    def _refuse_limits(self) -> None:
-        for name, task in self._runner.app.tasks.items():
-            if task.options().limited:
-                raise ImproperlyConfigured(
-                    f"task {name!r}: this broker cannot limit tasks across workers; "
-                    "take away rate_limit and max_concurrency, or use Redis or SQLite"
-                )
+        self.seated = any(task.max_concurrency is not None for task in runner.app.tasks.values())
 
     async def permit(self, deliveries: Sequence[Delivery]) -> Permitted:
         """Who may run now. Raises ``OperationalError``; what was judged then is judged again."""

@@ -331,6 +331,9 @@ class Held:
     def changed(self) -> None:
         self.changes += 1
 
+    def ended(self, deliveries: Any) -> None:
+        """No seats."""
+
     def drop_unheld(self) -> None:
         """What waits and is lost does not start."""
 
@@ -349,7 +352,7 @@ def test_lost_leases(idle: Child, caplog: pytest.LogCaptureFixture) -> None:
 
 def test_settled_ones_are_held_no_more(idle: Child) -> None:
     fake = Held()
-    idle.fetcher = idle.completer = fake  # type: ignore[assignment]
+    idle.fetcher = idle.completer = idle.limits = fake  # type: ignore[assignment]
     one, two = delivery(), delivery()
     fake.held = {each.token: each for each in (one, two)}
     fake.early = {one.token, two.token}

@@ -94,7 +94,7 @@ def test_sweeping_goes_in_chunks_and_leaves_nothing(
     assert max(dropped) <= 1500
     assert (state(tables, "ever", 6.0), state(tables, "long", 6.0)) == ("SUCCESS", "SUCCESS")
     for table in ("result", "finding"):
-        assert tables.execute(f"SELECT count(*) FROM {table}").fetchone() == (3,)
+        assert tables.execute(f"SELECT count(*) FROM {table}").fetchone() == (2,)
     assert tables.execute("SELECT count(*) FROM bucket").fetchone() == (1,)
 
 
