@@ -71,6 +71,9 @@ class AdapterOptions(Struct, frozen=True, kw_only=True):
     max_message_bytes: int = 32 * 1024 * 1024
     #: How long the one who completes a chord has to send its body before another may.
     chord_token: float = 10.0
+    #: How long a freed seat is kept for the delivery that was woken for it. Longer, and what was revoked or purged
+    #: meanwhile leaves the seat empty; shorter, and a fleet that is busy wakes others in vain.
+    seat_promise: float = 5.0
     #: ``broker_transport_options`` or ``result_backend_transport_options`` as given.
     transport: Mapping[str, Any] = {}
     #: Time zone name for naive times in messages.
@@ -239,7 +242,8 @@ class Limiter(Protocol):
 
     async def freed(self, seats: Sequence[Seats]) -> None:
         """Leases of holders have ended: as many of those parked as there are seats go to the front of ready, in their
-        order. Their seats are kept for them for ``PROMISE`` seconds; what then asks without one waits in front."""
+        order. Their seats are kept for them for ``AdapterOptions.seat_promise`` seconds; what asks later and gets none
+        waits in front."""
         ...
 
 

@@ -122,7 +122,7 @@ def test_the_seats_of_a_killed_node_are_free_after_its_lease(place: Place, tmp_p
 
 
 @pytest.mark.slow
-def test_kills_under_limits_lose_nothing_and_leave_nothing(place: Place, rng: random.Random, fault_scale: float) -> None:
+def test_kills_under_limits_lose_nothing(place: Place, rng: random.Random, fault_scale: float) -> None:
     count = round(200 * fault_scale)
     with place.fleet() as fleet:
         nodes = [fleet.start("-c", "4"), fleet.start("-c", "4")]

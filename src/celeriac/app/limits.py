@@ -32,7 +32,7 @@ def limit_options(task: Any) -> dict[str, Any]:
         rate = None
     most = task.max_concurrency
     if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-        raise ImproperlyConfigured(f"task {task.name!r}: max_concurrency must be a whole number from 1 on, not {most!r}")
+        raise ImproperlyConfigured(f"task {task.name!r}: max_concurrency is a whole number from 1 on, not {most!r}")
     if most is not None and not task.acks_late:
         raise ImproperlyConfigured(
             f"task {task.name!r}: max_concurrency counts unacknowledged deliveries, so it needs acks_late=True"
@@ -78,4 +78,3 @@ def _parameter(task: Any, name: str) -> Callable[..., Any] | None:
         return kwargs.get(name, default)
 
     return pick
-

@@ -310,8 +310,8 @@ def delivery(raw: bytes, *, token: str, queue: str, zone: tzinfo = UTC, max_byte
 
 
 def remark(delivery: Delivery, marks: Marks) -> bytes:
-    """The stored text of a delivery with other marks, shown as redelivered unless it only waited for its turn; unchanged
-    when it is malformed."""
+    """The stored text of a delivery with other marks, shown as redelivered unless it only waited for its turn;
+    unchanged when it is malformed."""
     message = delivery.message
     if isinstance(message, Malformed):
         return delivery.raw

@@ -12,15 +12,12 @@ from msgspec import Struct
 
 from celeriac.model.message import Delivery
 
-__all__ = ["GO", "LOST", "PARKED", "PROMISE", "SLACK", "Ask", "Pace", "Permit", "Permission", "Rate", "Seats", "per_second"]
+__all__ = ["GO", "LOST", "PARKED", "SLACK", "Ask", "Pace", "Permission", "Permit", "Rate", "Seats", "per_second"]
 
 #: Seconds by which a start may be ahead of its time, to make up for those that came late: no window of w seconds sees
 #: more than ``(w + SLACK) / interval + 1`` starts. Claims and timers are late by some milliseconds; without it each of
 #: these would be lost for ever.
 SLACK = 0.1
-#: Seconds for which a freed seat is kept for the delivery that was woken. Longer, and what was revoked or purged
-#: meanwhile would leave the seat empty; shorter, and a busy fleet would wake others in vain.
-PROMISE = 5.0
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 

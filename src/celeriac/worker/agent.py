@@ -98,9 +98,7 @@ class Agent:
         #: Tasks run by children that are gone.
         self.buried = 0
         self.limits = Limits(broker, runner)
-        self.completer = Completer(
-            broker, store, self.limits.buried, rand=random.random, join=runner.joiner.conclude
-        )
+        self.completer = Completer(broker, store, self.limits.buried, rand=random.random, join=runner.joiner.conclude)
         self._backoff = Backoff(rand=random.random)
         self._clock = SystemClock()
         self._sending: set[asyncio.Task[None]] = set()

@@ -1,8 +1,8 @@
 """Claims deliveries, as many as fit a few milliseconds of work, and hands over those that are to run.
 
 Runs on the I/O loop. What is not to run (malformed, unknown, expired, revoked, not due, done already) is concluded
-here; what is limited asks first. Unstarted deliveries are given back as soon as a task turns out to be long. It decides *how much* to claim; what
-follows from a delivery is ``plan``'s.
+here; what is limited asks the broker first. Unstarted deliveries are given back as soon as a task turns out to be long.
+It decides *how much* to claim; what follows from a delivery is ``plan``'s.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from celeriac.model.message import Delivery, Malformed
 from celeriac.model.settle import Accept, Completion, Release, Settlement
 from celeriac.ports import Broker, ResultStore
 from celeriac.worker.backoff import Backoff
-from celeriac.worker.limits import Limits
+from celeriac.worker.limits import Limits, Permitted
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.runner import Runner
 
@@ -273,28 +273,35 @@ class Fetcher:
             self._conclude(concluded)
         await self._hand_over(sync, coroutines)
         if limited:
-            await self._ask_for(limited)
+            await self._hand_over_permitted(limited)
 
-    async def _ask_for(self, limited: Sequence[Delivery]) -> None:
-        """Hand over those limited tasks that may run now; the others wait in the broker."""
+    async def _hand_over_permitted(self, limited: Sequence[Delivery]) -> None:
+        """Those limited tasks that may run now; the others wait in the broker."""
+        permitted = await self._permitted(limited)
+        if permitted is None:
+            self._conclude([Completion(settlement=Release(delivery)) for delivery in limited])
+            return
+        for delivery in permitted.gone:
+            self.held.pop(delivery.token, None)
+        if permitted.concluded:
+            self._conclude(permitted.concluded)
+        entry = self._runner.entry
+        coroutines = [d for d in permitted.go if (found := entry(d.message.task)) and found.tracer.is_async]
+        tokens = {delivery.token for delivery in coroutines}
+        await self._hand_over([d for d in permitted.go if d.token not in tokens], coroutines)
+
+    async def _permitted(self, limited: Sequence[Delivery]) -> Permitted | None:
+        """What the broker says; None when the child stops before it has answered."""
         while not self._stopping:
             try:
-                permitted = await self._limits.permit(limited)
+                return await self._limits.permit(limited)
             except OperationalError as error:
                 delay = self._backoff.next()
                 if self._backoff.loud:
-                    logger.error("Cannot ask for the limits of %d tasks, next try in %.1f s: %s", len(limited), delay, error)
+                    count = len(limited)
+                    logger.error("Cannot ask for the limits of %d tasks, next try in %.1f s: %s", count, delay, error)
                 await asyncio.sleep(delay)
-                continue
-            for delivery in permitted.gone:
-                self.held.pop(delivery.token, None)
-            if permitted.concluded:
-                self._conclude(permitted.concluded)
-            entry = self._runner.entry
-            asynchronous = {d.token for d in permitted.go if (e := entry(d.message.task)) and e.tracer.is_async}
-            sync = [d for d in permitted.go if d.token not in asynchronous]
-            return await self._hand_over(sync, [d for d in permitted.go if d.token in asynchronous])
-        self._conclude([Completion(settlement=Release(delivery)) for delivery in limited])
+        return None
 
     async def _hand_over(self, sync: list[Delivery], coroutines: list[Delivery]) -> None:
         """Feed the executors what is to run."""

@@ -91,6 +91,13 @@ class Limits:
 
     def _ask(self, delivery: Delivery) -> Ask | Completion | None:
         """What to ask for a delivery; None: nothing, it runs as it is; a completion when its key cannot be told."""
+        try:
+            return self._limits_of(delivery)
+        except Exception as error:  # noqa: BLE001 - the user's callable
+            return self._runner.conclude(delivery, o.Failure(error, format_traceback(error)))
+
+    def _limits_of(self, delivery: Delivery) -> Ask | None:
+        """None when there are none, or what they depend on cannot be read. Raises what the user's key raises."""
         message = delivery.message
         entry = self._runner.entry(message.task)
         if entry is None or isinstance(message, Malformed):
@@ -103,10 +110,7 @@ class Limits:
             except (DecodeError, ContentDisallowed, MessageTooLarge, InvalidTaskError):
                 return None  # the runner will say why
             arguments = args, kwargs
-        try:
-            return Ask(delivery, _rate(options, arguments), _seats(options, arguments))
-        except Exception as error:  # noqa: BLE001 - the user's callable
-            return self._runner.conclude(delivery, o.Failure(error, format_traceback(error)), entry)
+        return Ask(delivery, _rate(options, arguments), _seats(options, arguments))
 
     def ended(self, deliveries: Sequence[Delivery]) -> None:
         """These are over, however: who waits for their seats is woken soon."""
@@ -115,12 +119,15 @@ class Limits:
 
     def buried(self, deliveries: Sequence[Delivery]) -> None:
         """As ``ended``, for deliveries that another process held."""
-        asks = [self._ask(each) for each in deliveries if self._has_seats(each)]
-        self.free({ask.seats for ask in asks if isinstance(ask, Ask) and ask.seats is not None})
+        if self.seated:
+            self.free({seats for each in deliveries if (seats := self._seats_of(each)) is not None})
 
-    def _has_seats(self, delivery: Delivery) -> bool:
-        entry = self._runner.entry(delivery.message.task)
-        return entry is not None and entry.options.max_concurrency is not None
+    def _seats_of(self, delivery: Delivery) -> Seats | None:
+        try:
+            ask = self._limits_of(delivery)
+        except Exception:  # noqa: BLE001 - the user's callable; such a delivery never had a seat
+            return None
+        return None if ask is None else ask.seats
 
     def free(self, seats: set[Seats]) -> None:
         """Tell the server, all at once what comes while it answers."""

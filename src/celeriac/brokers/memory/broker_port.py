@@ -1,4 +1,5 @@
-"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified``, ``Limiter`` and ``Bus``. Used by workers, one event loop each.
+"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified``, ``Limiter`` and ``Bus``. Used by workers, one event
+loop each.
 
 Every step is taken under the server's lock, without waiting; only an empty claim and a listener wait.
 """
@@ -248,7 +249,7 @@ class MemoryBroker:
             now, tick = server.clock.now(), server.clock.monotonic()
             server.queues.due(now)
             server.queues.restore(now=now, tick=tick)
-            server.limits.tend(now)
+            server.limits.tend(now, options.seat_promise)
             server.queues.trim_dead(now=now, expires=options.dead_letter_expires, limit=options.dead_letter_limit)
             event = server.queues.next_event(now=now, tick=tick, dead_expires=options.dead_letter_expires)
             # Whoever frees a seat wakes the next one; somebody may die between the two.
@@ -260,12 +261,12 @@ class MemoryBroker:
     async def permit(self, asks: Sequence[Ask]) -> Sequence[Permit]:
         """See ``Limiter.permit``."""
         with self._locked() as server:
-            return server.limits.permit(asks, server.clock.now())
+            return server.limits.permit(asks, server.clock.now(), self._options.seat_promise)
 
     async def freed(self, seats: Sequence[Seats]) -> None:
         """See ``Limiter.freed``."""
         with self._locked() as server:
-            server.limits.freed(seats, server.clock.now())
+            server.limits.freed(seats, server.clock.now(), self._options.seat_promise)
 
     # -- looks -------------------------------------------------------------------------------------------------------
 

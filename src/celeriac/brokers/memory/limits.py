@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from celeriac.brokers.memory.queues import Lease, Parked, Queues
-from celeriac.model.limits import GO, LOST, PARKED, PROMISE, Ask, Pace, Permission, Permit, Seats
+from celeriac.model.limits import GO, LOST, PARKED, Ask, Pace, Permission, Permit, Seats
 
 __all__ = ["Limits"]
 
@@ -37,14 +37,14 @@ class Limits:
         self._paces: dict[str, Pace] = {}
         self._rows: dict[str, _Row] = {}
 
-    def permit(self, asks: Sequence[Ask], now: float) -> list[Permit]:
-        """See ``Limiter.permit``."""
-        permits = [self._judge(ask, now) for ask in asks]
+    def permit(self, asks: Sequence[Ask], now: float, promise: float) -> list[Permit]:
+        """See ``Limiter.permit``; ``promise`` in seconds."""
+        permits = [self._judge(ask, now, promise) for ask in asks]
         # A promise may have been given up.
-        self.freed({ask.seats for ask in asks if ask.seats is not None}, now)
+        self.freed({ask.seats for ask in asks if ask.seats is not None}, now, promise)
         return permits
 
-    def _judge(self, ask: Ask, now: float) -> Permit:
+    def _judge(self, ask: Ask, now: float, promise: float) -> Permit:
         delivery, row = ask.delivery, None
         token, task_id = delivery.token, delivery.message.id
         if token not in self._queues.leases:
@@ -52,7 +52,7 @@ class Limits:
         if ask.seats is not None:
             row = self._row(ask.seats)
             if token not in row.holders and not row.promised.get(task_id, 0) > now:
-                self._wake(ask.seats.key, row, now)
+                self._wake(ask.seats.key, row, now, promise)
                 if self._used(row, now) >= row.most:
                     self._park(ask.seats, token, task_id, first=row.promised.pop(task_id, None) is not None)
                     return PARKED
@@ -70,16 +70,16 @@ class Limits:
             row.holders.add(token)
         return GO
 
-    def freed(self, seats: Iterable[Seats], now: float) -> None:
+    def freed(self, seats: Iterable[Seats], now: float, promise: float) -> None:
         """See ``Limiter.freed``."""
         for each in seats:
-            self._wake(each.key, self._row(each), now)
+            self._wake(each.key, self._row(each), now, promise)
             self._sweep(each.key, now)
 
-    def tend(self, now: float) -> None:
+    def tend(self, now: float, promise: float) -> None:
         """Wake whoever can have a seat, and forget what says nothing any more."""
         for key in tuple(self._rows):
-            self._wake(key, self._rows[key], now)
+            self._wake(key, self._rows[key], now, promise)
             self._sweep(key, now)
         self._paces = {bucket: pace for bucket, pace in self._paces.items() if max(pace.start, pace.line) > now}
 
@@ -100,13 +100,13 @@ class Limits:
         parked = Parked(lease.queue, task_id, lease.item)
         (line.appendleft if first else line.append)(parked)
 
-    def _wake(self, key: str, row: _Row, now: float) -> None:
+    def _wake(self, key: str, row: _Row, now: float, promise: float) -> None:
         line = self._queues.parked.get(key)
         woken: list[Parked] = []
         while line and self._used(row, now) < row.most:
             parked = line.popleft()
             parked.item.since = now
-            row.promised[parked.id] = now + PROMISE
+            row.promised[parked.id] = now + promise
             woken.append(parked)
         if line is not None and not line:
             del self._queues.parked[key]

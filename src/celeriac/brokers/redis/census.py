@@ -34,9 +34,9 @@ def depth(layout: Layout, queues: Sequence[str]) -> Generator[Ask, Any, Mapping[
     counted = yield DEPTH, keys, [len(layout.steps), *names]
     parked = dict.fromkeys(names, 0)
     for field in (yield None, ["HKEYS", layout.parks], []):
-        queue = queue_of(field)
-        if queue in parked:
-            parked[queue] += yield None, ["LLEN", layout.park(field.decode())], []
+        owner = queue_of(field)
+        if owner in parked:
+            parked[owner] += yield None, ["LLEN", layout.park(field.decode())], []
     leased = [0] * len(names)
     # kombu writes entries with the stdlib's json, hence with spaces, and not always for exchange "".
     ends = [end for queue in names for end in (layout.tail(queue), f", {json.dumps(queue)}]")]

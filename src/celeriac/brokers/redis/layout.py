@@ -12,8 +12,8 @@ Pure: no connection. The one place that knows prefix, separator and priority ste
 ``celeriac:schedules``         set     queues that have a schedule
 ``celeriac:rate:<bucket>``     string  ``<next start> <end of the line>``, epoch seconds (``model/limits.py``, Pace)
 ``celeriac:seats:<key>``       zset    tokens that hold a seat → inf; ``?<task id>`` → end of its promise, epoch seconds
-``celeriac:parked:<park>``     list    ``<step>:<length of the id>:<id><envelope>``, those that wait for a seat; the left
-                                       end is next; ``<park>`` is ``["<queue>","<key>"]``
+``celeriac:parked:<park>``     list    ``<step>:<length of the id>:<id><envelope>``, those that wait for a seat;
+                                       the left end is next; ``<park>`` is ``["<queue>","<key>"]``
 ``celeriac:parks``             hash    ``<park>`` → number of seats; only those in which somebody waits
 ``celeriac:dead``              zset    ``<uuid>:<queue>`` → epoch seconds of the death
 ``celeriac:dead:records``      hash    the same member → JSON with all an operator needs

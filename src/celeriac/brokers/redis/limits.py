@@ -1,7 +1,7 @@
 """Limits across workers on Redis: what ``lua/limits.lua`` is told, and what it answers.
 
-Parks are found by their fields in one hash, ``["<queue>","<key>"]`` → how many seats there are: so whoever maintains can
-wake those who wait there without knowing their tasks.
+Parks are found by their fields in one hash, ``["<queue>","<key>"]`` → how many seats there are: so whoever maintains
+can wake those who wait there without knowing their tasks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.scripts import LIMITS
 from celeriac.brokers.redis.sockets import Word
-from celeriac.model.limits import GO, LOST, PARKED, PROMISE, SLACK, Ask, Permission, Permit, Rate, Seats
+from celeriac.model.limits import GO, LOST, PARKED, SLACK, Ask, Permission, Permit, Rate, Seats
 from celeriac.model.message import Malformed
 
 __all__ = ["Limits", "park_field", "queue_of"]
@@ -42,8 +42,9 @@ def queue_of(field: bytes) -> str | None:
 class _Call:
     """One run of the script: keys are numbered as they come up."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, promise: float) -> None:
         self._layout = layout
+        self._promise = promise
         self._rates: dict[Rate, int] = {}
         self._seats: dict[str, int] = {}
         self._most: list[int] = []
@@ -83,7 +84,8 @@ class _Call:
 
     def args(self) -> list[Word]:
         steps = self._layout.steps
-        args: list[Word] = [SLACK, PROMISE, len(self._rates), len(self._seats), len(self._parks), len(steps), *steps]
+        counts = len(self._rates), len(self._seats), len(self._parks), len(steps)
+        args: list[Word] = [SLACK, self._promise, *counts, *steps]
         args += [f"{rate.interval:.6f}" for rate in self._rates]
         args += self._most
         for queue, key in self._parks:
@@ -94,17 +96,18 @@ class _Call:
 class Limits:
     """The limiting side of one broker instance; ``queues`` are those it has met."""
 
-    def __init__(self, link: Link, layout: Layout, queues: Collection[str]) -> None:
+    def __init__(self, link: Link, layout: Layout, queues: Collection[str], promise: float) -> None:
         self._link = link
         self._layout = layout
         self._queues = queues
+        self._promise = promise
         self._turn = 0
 
     async def permit(self, asks: Sequence[Ask]) -> Sequence[Permit]:
         """See ``Limiter.permit``."""
         permits: list[Permit] = []
         for at in range(0, len(asks), _BATCH):
-            call = _Call(self._layout)
+            call = _Call(self._layout, self._promise)
             for ask in asks[at : at + _BATCH]:
                 call.ask(ask)
             permits += map(_permit, await self._link.script(LIMITS, call.keys(), call.args()))
@@ -138,7 +141,7 @@ class Limits:
 
     async def _wake(self, parks: Sequence[tuple[str, Seats]]) -> None:
         for at in range(0, len(parks), _PARKS):
-            call = _Call(self._layout)
+            call = _Call(self._layout, self._promise)
             for queue, seats in parks[at : at + _PARKS]:
                 call.park(queue, seats)
             await self._link.script(LIMITS, call.keys(), call.args())

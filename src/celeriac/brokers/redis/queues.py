@@ -53,7 +53,7 @@ class RedisBroker:
         self._link = Link(self._address, on_push=self._pushed, on_lost=self._bell.ring, tracking=True)
         self._claims = Claims(self._link, self._layout, self._owner, self._bell, self._read)
         self._maintenance = Maintenance(self._link, self._layout, options, self._read)
-        self._limits = Limits(self._link, self._layout, self._queues)
+        self._limits = Limits(self._link, self._layout, self._queues, options.seat_promise)
         self._bus = RedisBus(self._address, self._layout, self._link)
         self.traits = Traits(durable=True, native_delay=True, server=self._address.server)
 

@@ -8,8 +8,8 @@ from importlib.resources import files
 
 __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
-    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LEASED", "LIMITS", "PUBLISH", "PURGE", "PURGE_PARK", "RECLAIM", "RESTORE",
-    "STORE", "TRIM", "UNLOCK", "Script",
+    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LEASED", "LIMITS", "PUBLISH", "PURGE", "PURGE_PARK", "RECLAIM",
+    "RESTORE", "STORE", "TRIM", "UNLOCK", "Script",
 ]  # fmt: skip
 
 

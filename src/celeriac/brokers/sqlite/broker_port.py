@@ -1,6 +1,7 @@
 """The asyncio ``Broker`` of SQLite, with ``Unified``, ``Limiter`` and ``Bus``: used by workers.
 
-Decides when to look, to wait and to ring; what happens in the file is in queues.py, limits.py, records.py and upkeep.py.
+Decides when to look, to wait and to ring; what happens in the file is in queues.py, limits.py, records.py,
+upkeep.py.
 """
 
 from __future__ import annotations
@@ -182,7 +183,8 @@ class SQLiteBroker:
             changed.update(ripe)
         waiting = desk.read(limits.keys_waiting, timeout)
         if waiting:
-            changed |= desk.write(lambda sqlite: limits.freed(sqlite, waiting, time.time()), timeout)
+            promise = self._options.seat_promise
+            changed |= desk.write(lambda sqlite: limits.freed(sqlite, waiting, time.time(), promise), timeout)
         desk.bells.ring_queues(changed)
         desk.write(lambda sqlite: upkeep.bury(sqlite, self._options, time.time()), timeout)
         desk.bare(upkeep.shrink, timeout)
@@ -229,7 +231,7 @@ class SQLiteBroker:
         if not asks:
             return ()
         permits, woken = await self._session.write(
-            lambda sqlite: limits.permit(sqlite, asks, time.time()), rows=len(asks)
+            lambda sqlite: limits.permit(sqlite, asks, time.time(), self._options.seat_promise), rows=len(asks)
         )
         self._session.bells.ring_queues(woken)
         return permits
@@ -238,7 +240,10 @@ class SQLiteBroker:
         """See ``Limiter.freed``."""
         waited = await self._session.bare(lambda sqlite: limits.waits(sqlite, seats))
         if waited:
-            woken = await self._session.write(lambda sqlite: limits.freed(sqlite, waited, time.time()), rows=len(waited))
+            promise = self._options.seat_promise
+            woken = await self._session.write(
+                lambda sqlite: limits.freed(sqlite, waited, time.time(), promise), rows=len(waited)
+            )
             self._session.bells.ring_queues(woken)
 
     # ------------------------------------------------------------ bus

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from celeriac.brokers.sqlite.queues import SQL as MESSAGES
 from celeriac.brokers.sqlite.queues import held, numbers, push_front, unpack
 from celeriac.brokers.sqlite.statements import statements
-from celeriac.model.limits import GO, LOST, PARKED, PROMISE, Ask, Pace, Permission, Permit, Rate, Seats
+from celeriac.model.limits import GO, LOST, PARKED, Ask, Pace, Permission, Permit, Rate, Seats
 
 __all__ = ["drop_parked", "forget", "freed", "keys_waiting", "permit", "waits"]
 
@@ -24,9 +24,10 @@ _MEMORY = 60.0
 class _Row:
     """The seats of one key, as they are in this transaction."""
 
-    def __init__(self, sqlite: sqlite3.Connection, seats: Seats, now: float) -> None:
+    def __init__(self, sqlite: sqlite3.Connection, seats: Seats, now: float, promise: float) -> None:
         self._sqlite = sqlite
         self._now = now
+        self._promise = promise
         self.key, self.most = seats.key, seats.most
         #: Message → its claim.
         self.holders: dict[int, int] = {}
@@ -52,7 +53,7 @@ class _Row:
         self._sqlite.execute(_SQL["unpark"], (self.key, *rows[-1][:2]))
         lanes: dict[tuple[str, int], list[tuple[int, int]]] = {}
         for _, key, queue, level, alone in rows:
-            self._sqlite.execute(_SQL["take_seat"], (self.key, key, None, self._now + PROMISE))
+            self._sqlite.execute(_SQL["take_seat"], (self.key, key, None, self._now + self._promise))
             self.promised[key] = True
             lanes.setdefault((queue, level), []).append((key, alone))
         for (queue, level), entries in lanes.items():
@@ -81,8 +82,10 @@ class _Row:
             self._sqlite.execute(_SQL["leave_seat"], (self.key, key))
 
 
-def permit(sqlite: sqlite3.Connection, asks: Sequence[Ask], now: float) -> tuple[list[Permit], set[str]]:
-    """See ``Limiter.permit``; also the queues in which somebody was woken."""
+def permit(
+    sqlite: sqlite3.Connection, asks: Sequence[Ask], now: float, promise: float
+) -> tuple[list[Permit], set[str]]:
+    """See ``Limiter.permit``, ``promise`` in seconds; also the queues in which somebody was woken."""
     tokens = [unpack(ask.delivery.token) for ask in asks]
     leases = held(sqlite, tokens)
     rows: dict[str, _Row] = {}
@@ -97,7 +100,7 @@ def permit(sqlite: sqlite3.Connection, asks: Sequence[Ask], now: float) -> tuple
         if ask.seats is not None:
             row = rows.get(ask.seats.key)
             if row is None:
-                row = rows[ask.seats.key] = _Row(sqlite, ask.seats, now)
+                row = rows[ask.seats.key] = _Row(sqlite, ask.seats, now, promise)
             if row.holders.get(key) != claim and not row.promised.get(key):
                 woken += row.wake()
                 if row.free <= 0:
@@ -131,9 +134,9 @@ def _take(
     return due
 
 
-def freed(sqlite: sqlite3.Connection, seats: Iterable[Seats], now: float) -> set[str]:
+def freed(sqlite: sqlite3.Connection, seats: Iterable[Seats], now: float, promise: float) -> set[str]:
     """Wake those for whom there is a seat; returns their queues."""
-    return {queue for each in seats for queue in _Row(sqlite, each, now).wake()}
+    return {queue for each in seats for queue in _Row(sqlite, each, now, promise).wake()}
 
 
 def waits(sqlite: sqlite3.Connection, seats: Iterable[Seats]) -> list[Seats]:
