@@ -28,8 +28,8 @@ def limit_options(task: Any) -> dict[str, Any]:
         rate = per_second(task.rate_limit)
     except ValueError as error:
         raise ImproperlyConfigured(f"task {task.name!r}: {error}") from None
-    if task.app.conf.worker_disable_rate_limits:
-        rate = None
+    if task.app.conf.worker_disable_rate_limits or task.name.startswith("celery."):
+        rate = None  # the default is for the user's tasks
     most = task.max_concurrency
     if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
         raise ImproperlyConfigured(f"task {task.name!r}: max_concurrency is a whole number from 1 on, not {most!r}")

@@ -420,6 +420,7 @@ class Child:
             if delivery.token not in early and self.fetcher.held.pop(delivery.token, None) is not None:
                 message = delivery.message
                 logger.warning("The lease of task %s[%s] is gone", message.task, message.id)
+        self.limits.ended(deliveries)
         self.fetcher.drop_unheld()
         self.fetcher.changed()
 

@@ -340,7 +340,7 @@ class Held:
 
 def test_lost_leases(idle: Child, caplog: pytest.LogCaptureFixture) -> None:
     fake = Held()
-    idle.fetcher = idle.completer = fake  # type: ignore[assignment]
+    idle.fetcher = idle.completer = idle.limits = fake  # type: ignore[assignment]
     running, early, over = delivery(id="gone"), delivery(), delivery()
     fake.held = {each.token: each for each in (running, early)}
     fake.early = {early.token}
