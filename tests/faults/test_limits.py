@@ -58,6 +58,23 @@ def test_a_rate_holds_in_the_whole_fleet(place: Place, node: tuple[str, ...]) ->
         assert fleet.journal.doubled(numbers) == 0
 
 
+def test_a_rate_set_by_remote_control_holds_for_children_of_later_too(place: Place) -> None:
+    with place.fleet() as fleet:
+        node = fleet.start("-c", "2", name="w@limits")
+        control = place.app.control
+        answers = control.rate_limit("faults.work", f"{RATE}/s", reply=True, timeout=5, limit=1)
+        assert answers == [{"w@limits": {"ok": "new rate limit set successfully"}}]
+        first = place.send("gated", str(place.folder))
+        wait_until(lambda: fleet.journal.read().started(first), 10.0, lambda: fleet.logs())
+        os.kill(fleet.journal.started(first)[0].pid, signal.SIGKILL)
+        wait_until(lambda: len(fleet.journal.read().started(first)) == 2, 10.0, lambda: node.log())
+        (place.folder / "all").touch()
+        ids = place.send_many("work", [(n, 0) for n in range(40)])
+        place.wait_all(fleet, [first, *ids], 15.0)
+        starts = [run.at for run in fleet.journal.runs if run.id in ids and run.kind == "start"]
+        assert max(starts) - min(starts) >= 39 / RATE - 2 * SLACK
+
+
 @pytest.mark.parametrize("task", ["seated", "seated_waits"])
 def test_seats_hold_in_the_whole_fleet(place: Place, task: str) -> None:
     with place.fleet() as fleet:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
+from celeriac.exceptions import OperationalError
 from celeriac.model.limits import GO, LOST, PARKED, SLACK, Ask, Permission, Permit, Rate, Seats
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept, Release
@@ -233,6 +236,35 @@ class Limits:
         ], "freed: in the order in which they were parked, within a queue"
         assert running.queue == ("other" if running.message.id == "other" else "q"), "freed: to their own queues"
         assert well_placed(running), "freed: with their priorities"
+
+    @asynchronous
+    async def test_a_queue_that_cannot_be_written_changes_nothing(self, harness: Harness) -> None:
+        broker, limiter = await _limiter(harness)
+        await broker.publish(messages("a", "b", "c"))
+        first, second, third = await take(broker)
+        assert await seated(limiter, [first, second], _ONE) == [GO, PARKED]
+        await accept(broker, [first])
+        await harness.spoil("q")
+        with pytest.raises(OperationalError):
+            await limiter.freed([_ONE])
+        with pytest.raises(OperationalError):
+            await seated(limiter, [third], _ONE)
+        await harness.heal("q")
+        assert list(await broker.extend([third])) == [], "permit: one atomic step"
+        assert await seated(limiter, [third], _ONE) == [PARKED], "permit: behind those that wait"
+        assert ids(await take(broker)) == ["b"], "freed: one atomic step"
+
+    @asynchronous
+    async def test_an_answer_that_was_lost_is_asked_for_again(self, harness: Harness) -> None:
+        broker, limiter = await _limiter(harness)
+        await broker.publish(messages("a", "b"))
+        held = await take(broker)
+        assert await seated(limiter, held, _ONE) == [GO, PARKED]
+        again = await seated(limiter, held, _ONE)
+        assert again == [GO, LOST], "permit: LOST where the token is no longer held"
+        await accept(broker, held[:1])
+        await limiter.freed([_ONE])
+        assert ids(await take(broker)) == ["b"], "permit: a second ask parks nobody twice"
 
     # -- both --------------------------------------------------------------------------------------------------------
 
