@@ -97,6 +97,7 @@ class Depth(Struct, frozen=True, kw_only=True):
     """How full a queue is."""
 
     ready: int = 0
+    #: What waits for its time, or for a seat (``Limiter``).
     scheduled: int = 0
     leased: int = 0
     dead: int = 0
@@ -191,7 +192,7 @@ class Broker(Protocol):
         ...
 
     async def purge(self, queue: str) -> int:
-        """Drop all ready and scheduled messages of a queue; returns how many."""
+        """Drop all ready and scheduled messages of a queue, parked ones too; returns how many."""
         ...
 
     async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:

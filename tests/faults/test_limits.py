@@ -54,7 +54,7 @@ def test_a_rate_holds_in_the_whole_fleet(place: Place, node: tuple[str, ...]) ->
         assert most <= RATE * (1 + SLACK) + 2
         least = (len(starts) - 1) / RATE - 2 * SLACK
         assert least <= took <= least + 1.5
-        assert others_took < 2.5, "what is not limited does not wait"
+        assert others_took < took / 2, "what is not limited does not wait"
         assert fleet.journal.doubled(numbers) == 0
 
 
@@ -86,9 +86,10 @@ def test_seats_hold_in_the_whole_fleet(place: Place, task: str) -> None:
         wait_until(lambda: fleet.journal.ended(others) == len(others), 10.0, lambda: f"the others\n{fleet.logs()}")
         others_took = time.monotonic() - began
         place.wait_all(fleet, list(numbers), 20.0)
-        place.judge(fleet, {**numbers, **others}, most=at_once(fleet, numbers), took=time.monotonic() - began)
+        took = time.monotonic() - began
+        place.judge(fleet, {**numbers, **others}, most=at_once(fleet, numbers), took=took, others_took=others_took)
         assert at_once(fleet, numbers) == 2
-        assert others_took < 1.2, "what is not limited does not wait"
+        assert others_took < took / 2, "what is not limited does not wait"
         assert fleet.journal.doubled(numbers) == 0
 
 
@@ -134,7 +135,7 @@ def test_the_seats_of_a_killed_node_are_free_after_its_lease(place: Place, tmp_p
         began = time.monotonic()
         (tmp_path / "all").touch()
         wait_until(lambda: fleet.journal.ended(ids) >= 1, LEASE + 3, lambda: f"a seat is free\n{fleet.logs()}")
-        assert time.monotonic() - began < LEASE + 1.2
+        assert time.monotonic() - began < LEASE + 1.5
         place.wait_all(fleet, ids, 15.0)
 
 

@@ -14,8 +14,8 @@ from celeriac.model.limits import SLACK, Pace, per_second
 @pytest.mark.parametrize(
     ("limit", "rate"),
     [
-        (None, None), (0, None), ("", None), ("0/m", None), ("0", None), (5, 5.0), (0.5, 0.5), ("5", 5.0), ("10/s", 10.0),
-        ("120/m", 2.0), ("3600/h", 1.0), ("0.5/s", 0.5), ("10/", 10.0), ("60 / m", 1.0),
+        (None, None), (0, None), ("", None), ("0/m", None), ("0", None), (5, 5.0), (0.5, 0.5), ("5", 5.0),
+        ("10/s", 10.0), ("120/m", 2.0), ("3600/h", 1.0), ("0.5/s", 0.5), ("10/", 10.0), ("60 / m", 1.0),
     ],
 )  # fmt: skip
 def test_rates_in_celerys_words(limit: Any, rate: float | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -319,6 +321,63 @@ class Limits:
         else:
             await gathered(*(work(each) for each in brokers))
         assert sorted(done) == sorted(names), "permit: each runs once"
+        depth = (await brokers[0].depth(["q"]))["q"]
+        assert (depth.ready, depth.scheduled, depth.leased) == (0, 0, 0), "freed: nothing is left"
+
+    @pytest.mark.parametrize("seed", range(4))
+    @asynchronous
+    async def test_any_history_keeps_seats_and_forgets_nobody(self, harness: Harness, seed: int) -> None:
+        rand = random.Random(seed)
+        workers = [(await _limiter(harness))[1] for _ in range(2)]
+        brokers: list[Any] = workers
+        seats = [Seats("one", 1), Seats("three", 3)]
+        sent, done = itertools.count(), list[str]()
+        running: list[tuple[Seats, Delivery]] = []
+        published = 0
+
+        async def ask(broker: Any) -> None:
+            held = await broker.claim(["q"], limit=rand.randint(1, 6), wait=0.0)
+            asks = [Ask(each, None, seats[int(each.message.id[-1])]) for each in held]
+            for each, permit in zip(asks, await broker.permit(asks), strict=True):
+                assert permit in (GO, PARKED), "permit: a held delivery is no lost one"
+                if permit == GO:
+                    assert each.seats is not None
+                    running.append((each.seats, each.delivery))
+            for key in seats:
+                taken = sum(of == key for of, _ in running)
+                assert taken <= key.most, f"permit: {taken} run where there are {key.most} seats"
+
+        async def end(broker: Any, *, back: float) -> None:
+            if running:
+                key, delivery = running.pop(rand.randrange(len(running)))
+                again = rand.random() < back
+                await broker.settle([Release(delivery) if again else Accept(delivery)])
+                if not again:
+                    done.append(delivery.message.id)
+                if rand.random() < 0.8:
+                    await broker.freed([key])
+
+        for _ in range(120):
+            broker = rand.choice(brokers)
+            step = rand.random()
+            if step < 0.3:
+                batch = [message(f"{next(sent)}-{rand.randrange(2)}") for _ in range(rand.randint(1, 4))]
+                published += len(batch)
+                await broker.publish(batch)
+            elif step < 0.7:
+                await ask(broker)
+            elif step < 0.95:
+                await end(broker, back=0.2)
+            else:
+                await broker.maintain()
+        for _ in range(20 * published):
+            if len(done) == published:
+                break
+            await ask(rand.choice(brokers))
+            await end(rand.choice(brokers), back=0.0)
+            if not running:
+                await rand.choice(brokers).maintain()
+        assert len(done) == len(set(done)) == published, "freed, maintain: nobody is forgotten, and nobody runs twice"
         depth = (await brokers[0].depth(["q"]))["q"]
         assert (depth.ready, depth.scheduled, depth.leased) == (0, 0, 0), "freed: nothing is left"
 
