@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import asdict, replace
 
 from celeriac import signals
-from celeriac.app.limits import check_limits
 from celeriac.client import resolver
 from celeriac.exceptions import CeleryCommandException, ImproperlyConfigured, OperationalError
-from celeriac.ports import Limiter
 from celeriac.supervisor.node import Given, resolve
-from celeriac.worker.adapters import broker_of, store_of
+from celeriac.worker.adapters import broker_of, refuse_limits, store_of
 from celeriac.worker.options import NodeOptions
 
 if TYPE_CHECKING:
@@ -93,7 +91,7 @@ def launch(node: Node, *, ready: Callable[[], None] | None = None) -> int:
     """Run the node until it stops; returns its exit code. Raises ``CeleryCommandException`` or ``ImproperlyConfigured``
     when it must not start."""
     app, options = node.app, node.options
-    _check_limits(app)
+    refuse_limits(app)
     _preload(node)
     if options.purge or not app.conf.broker_connection_retry_on_startup:
         _ask_broker(node)
@@ -111,14 +109,6 @@ def launch(node: Node, *, ready: Callable[[], None] | None = None) -> int:
         return Supervisor(app, options, ready=ready).run()
     finally:
         app.loader.shutdown_worker()
-
-
-def _check_limits(app: Celery) -> None:
-    if check_limits(app) and not isinstance(broker_of(app, ""), Limiter):
-        raise ImproperlyConfigured(
-            "this broker cannot limit tasks across workers: take away rate_limit and max_concurrency, or use Redis or "
-            "SQLite"
-        )
 
 
 def _preload(node: Node) -> None:

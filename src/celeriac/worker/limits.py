@@ -7,6 +7,7 @@ when deliveries are over. It knows what a limit is made of; who may run is the s
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,6 +33,9 @@ from celeriac.ports import Broker, Limiter
 from celeriac.worker.runner import Runner
 
 __all__ = ["Limits", "Permitted"]
+
+#: Longer keys, in bytes, are hashed.
+_LONGEST_KEY = 200
 
 logger = logging.getLogger("celery.worker")
 
@@ -162,7 +166,10 @@ def _key(name: str, make: Callable[..., Any] | None, arguments: tuple[Any, Any] 
     if make is None or arguments is None:
         return name
     args, kwargs = arguments
-    return f"{name}[{make(*args, **kwargs)}]"
+    # Whatever the arguments hold: servers take names that are valid Unicode and not too long.
+    data = str(make(*args, **kwargs)).encode("utf-8", "backslashreplace")
+    key = data.decode() if len(data) <= _LONGEST_KEY else hashlib.sha256(data).hexdigest()
+    return f"{name}[{key}]"
 
 
 def _later(delivery: Delivery, due: float) -> Completion:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from celeriac import Celery
-from celeriac.exceptions import OperationalError
+from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.limits import GO, LOST, PARKED, Ask, Permission, Permit, Rate, Seats
 from celeriac.model.message import Delivery, Marks
 from celeriac.model.settle import DeadLetter, Release
-from celeriac.worker import inside
+from celeriac.worker import adapters, inside
 from celeriac.worker.limits import Limits
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.report import Report
@@ -68,6 +68,23 @@ def test_keys_split_them() -> None:
     limiter, limits = limits_of(rate_limit=1, max_concurrency=1, **options)
     asyncio.run(limits.permit([delivery("t", "acme", 7)]))
     assert (limiter.asked[0].rate, limiter.asked[0].seats) == (Rate("t[acme]", 1.0), Seats("t[7]", 1))
+
+
+def test_keys_of_any_kind() -> None:
+    limiter, limits = limits_of(rate_limit=1, rate_limit_key=lambda key: key)
+    keys = ["\udcff", "x" * 300, None, 5, ["a"]]
+    asyncio.run(limits.permit([delivery("t", key) for key in keys]))
+    buckets = [ask.rate.bucket for ask in limiter.asked if ask.rate is not None]
+    assert buckets[0] == "t[\\udcff]"
+    assert len(buckets[1]) == len("t[]") + 64
+    assert buckets[2:] == ["t[None]", "t[5]", "t[['a']]"]
+
+
+def test_a_broker_that_cannot_limit_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "broker_of", lambda app, owner: FakeBroker())
+    adapters.refuse_limits(runner_of().app)
+    with pytest.raises(ImproperlyConfigured, match="memory:// cannot limit tasks across workers"):
+        adapters.refuse_limits(runner_of(rate_limit=1).app)
 
 
 def test_a_key_that_raises_fails_the_task() -> None:

@@ -33,6 +33,8 @@ class _Row:
         self.holders: dict[int, int] = {}
         #: Message → whether its seat is still kept for it.
         self.promised: dict[int, bool] = {}
+        #: Nobody is known to wait.
+        self._empty = False
         for key, claim, until in sqlite.execute(_SQL["seats"], (seats.key,)):
             if claim is None:
                 self.promised[key] = until > now
@@ -45,9 +47,10 @@ class _Row:
 
     def wake(self) -> list[str]:
         """As many as there are free seats become ready, in front; returns their queues."""
-        if self.free <= 0:
+        if self._empty or self.free <= 0:
             return []
         rows = self._sqlite.execute(_SQL["first_parked"], (self.key, self.free)).fetchall()
+        self._empty = len(rows) < self.free
         if not rows:
             return []
         self._sqlite.execute(_SQL["unpark"], (self.key, *rows[-1][:2]))
@@ -62,6 +65,7 @@ class _Row:
 
     def park(self, claim: int, key: int, *, alone: bool) -> None:
         """It waits, and its lease ends."""
+        self._empty = False
         first, last = self._sqlite.execute(_SQL["ends"], (self.key,)).fetchone()
         in_front = self.promised.pop(key, None) is not None
         position = min(first or 0, 0) - 1 if in_front else max(last or 0, 0) + 1
