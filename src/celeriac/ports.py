@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from msgspec import Struct
 
 from celeriac.model.chord import Closing, Gathered, NewChord, Part
+from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Completion, Settlement, StoredResult, Verdict
 
@@ -27,6 +28,7 @@ __all__ = [
     "Clock",
     "DeadRecord",
     "Depth",
+    "Limiter",
     "PayloadStore",
     "Publisher",
     "Reader",
@@ -71,6 +73,9 @@ class AdapterOptions(Struct, frozen=True, kw_only=True):
     max_message_bytes: int = 32 * 1024 * 1024
     #: How long the one who completes a chord has to send its body before another may.
     chord_token: float = 10.0
+    #: How long a freed seat is kept for the delivery that was woken for it. Longer, and what was revoked or purged
+    #: meanwhile leaves the seat empty; shorter, and a fleet that is busy wakes others in vain.
+    seat_promise: float = 5.0
     #: ``broker_transport_options`` or ``result_backend_transport_options`` as given.
     transport: Mapping[str, Any] = {}
     #: Time zone name for naive times in messages.
@@ -94,6 +99,7 @@ class Depth(Struct, frozen=True, kw_only=True):
     """How full a queue is."""
 
     ready: int = 0
+    #: What waits for its time, or for a seat (``Limiter``).
     scheduled: int = 0
     leased: int = 0
     dead: int = 0
@@ -188,7 +194,7 @@ class Broker(Protocol):
         ...
 
     async def purge(self, queue: str) -> int:
-        """Drop all ready and scheduled messages of a queue; returns how many."""
+        """Drop all ready and scheduled messages of a queue, parked ones too; returns how many."""
         ...
 
     async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:
@@ -211,6 +217,36 @@ class Unified(Protocol):
         completions of one call join the same chord, the last of them completes it. A ``Hold`` without a delivery has no
         token of its own: its parts complete nothing here, the sweeper finds them (``ResultStore.overdue``).
         """
+        ...
+
+
+@runtime_checkable
+class Limiter(Protocol):
+    """A broker that limits tasks across workers. What may not run now waits in the server, never in a worker.
+
+    ``Broker.maintain`` looks after what waits for seats: it wakes those for whom there is one, within a second of the
+    moment at which a lease of a holder has ended. ``Broker.depth`` counts them as scheduled, ``Broker.purge`` drops
+    them.
+    """
+
+    async def permit(self, asks: Sequence[Ask]) -> Sequence[Permit]:
+        """Whether deliveries that are held here may start now, judged in their order, in one atomic step; no GO costs
+        the others anything.
+
+        LOST where the token is no longer held. PARKED where no seat is free: the delivery is no longer leased and
+        waits behind those that wait for a seat of the same key in its queue, the first first. Then LATER where the
+        rate allows no start yet: ``due`` is the next free time of its bucket, which nobody else gets; the delivery
+        stays leased, and the caller releases it to that time with ``Marks.reserved``. Coming back in time it is held to
+        the pace alone, not to the line of those that wait. Starts keep their interval, but for ``SLACK``.
+
+        GO takes a seat until the delivery's lease ends, however it ends. Asking again for one that has a seat takes no
+        second one."""
+        ...
+
+    async def freed(self, seats: Sequence[Seats]) -> None:
+        """Leases of holders have ended: as many of those parked as there are seats go to the front of ready, in their
+        order. Their seats are kept for them for ``AdapterOptions.seat_promise`` seconds; what asks later and gets none
+        waits in front."""
         ...
 
 

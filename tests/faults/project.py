@@ -112,12 +112,21 @@ async def waits(self: Any, number: int, milliseconds: float) -> int:
     return number
 
 
+def _tenant(number: int, milliseconds: float) -> int:
+    return number % 3
+
+
 def make_app(conf: Mapping[str, Any]) -> Celery:
     """The app with these settings."""
     app = Celery("faults", set_as_current=False, **conf)
     for body in (work, gated, die, hold, again, step, collect, waits):
         app.task(bind=True, name=f"faults.{body.__name__}")(body)
     app.task(bind=True, name="faults.once", acks_late=False)(work)
+    app.task(bind=True, name="faults.paced", rate_limit="30/s")(work)
+    app.task(bind=True, name="faults.seated", max_concurrency=2)(work)
+    app.task(bind=True, name="faults.seated_gate", max_concurrency=2)(gated)
+    app.task(bind=True, name="faults.seated_waits", max_concurrency=2)(waits)
+    app.task(bind=True, name="faults.tenants", max_concurrency=1, max_concurrency_key=_tenant)(work)
     return app
 
 

@@ -98,7 +98,7 @@ def test_a_lost_payload_is_a_failure_with_its_name(app: Celery, tmp_path: Path) 
 
 
 def test_a_store_that_is_away_is_waited_for(app: Celery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("celeriac.worker.runner._STORE_AWAY", 0.2)
+    monkeypatch.setattr("celeriac.worker.runner.STORE_AWAY", 0.2)
     result: Any = app.tasks["length"].delay(LARGE)
     hidden = tmp_path / "hidden"
     (tmp_path / "payloads").rename(hidden)

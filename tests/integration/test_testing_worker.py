@@ -235,6 +235,42 @@ def test_what_keeps_it_from_starting_is_raised(app: Celery, threads: Callable[[]
     assert threads() == []
 
 
+def test_a_limit_that_makes_no_sense_is_told_at_the_start(app: Celery) -> None:
+    app.task(name="limited", rate_limit="10/d")(lambda: None)
+    expected = "task 'limited': rate limit '10/d' is not understood"
+    with pytest.raises(RuntimeError, match=expected), start_worker(app):
+        raise AssertionError("it has started")
+
+
+def test_limits_of_threads_and_coroutines(app: Celery) -> None:
+    running: list[int] = []
+    most = 0
+
+    def begin() -> None:
+        nonlocal most
+        running.append(1)
+        most = max(most, len(running))
+
+    @app.task(name="two", max_concurrency=2)
+    def two() -> None:
+        begin()
+        time.sleep(0.02)
+        running.pop()
+
+    @app.task(name="two_async", max_concurrency=2)
+    async def two_async() -> None:
+        begin()
+        await asyncio.sleep(0.02)
+        running.pop()
+
+    with start_worker(app, pool="threads", concurrency=6):
+        for task in (two, two_async):
+            most = 0
+            for result in [task.delay() for _ in range(20)]:
+                result.get(timeout=10)
+            assert most == 2
+
+
 def test_bad_arguments(app: Celery) -> None:
     with pytest.raises(TypeError, match="'conc'"), start_worker(app, conc=3):
         pass

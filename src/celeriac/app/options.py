@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from celeriac.app.limits import limit_options
 from celeriac.conf.check import in_seconds
 from celeriac.model.options import TaskOptions
 
@@ -96,7 +97,7 @@ def send_defaults(task: Any) -> dict[str, Any]:
 
 
 def task_options(task: Any) -> TaskOptions:
-    """The typed options of a task."""
+    """The typed options of a task. Raises ``ImproperlyConfigured`` where its limits make no sense."""
     conf = task.app.conf
     retry_kwargs = getattr(task, "retry_kwargs", None) or {}
     backoff = getattr(task, "retry_backoff", 0)
@@ -125,6 +126,7 @@ def task_options(task: Any) -> TaskOptions:
         max_crashes=conf.worker_max_crashes,
         send_events=bool(task.send_events),
         serializer=conf.result_serializer,
+        **limit_options(task),
     )
 
 

@@ -70,6 +70,11 @@ class Task(Composing[P, R]):
     #: Remember what the task sends as ``children`` of its result.
     trail: bool = True
     send_events: bool = True
+    #: Splits ``rate_limit`` by a call's arguments: a parameter's name, or a callable that makes a key of them.
+    rate_limit_key: Any = None
+    #: Runs that may go on at once, in all workers together, and what splits them (as ``rate_limit_key``).
+    max_concurrency: int | None = None
+    max_concurrency_key: Any = None
     expires: Any = None
     resultrepr_maxsize: int = 1024
     abstract: bool = True

@@ -68,7 +68,7 @@ CONTROL: dict[str, Method] = {
     "pool_restart": Method("Restart the children (Celery workers only)."),
     "pool_shrink": Method("Fewer children (Celery workers only).", (("n", int),), usage="[N]"),
     "rate_limit": Method(
-        "Runs of a task per time (Celery workers only).",
+        "Starts of a task per time: 10/s, 100/m, 2/h; 0: no limit.",
         (("task_name", str), ("rate_limit", str)),
         2,
         usage="TASK RATE",

@@ -125,7 +125,8 @@ class Control:
     def rate_limit(
         self, task_name: str, rate_limit: int | str, destination: Destination = None, **kwargs: Any
     ) -> list[Reply] | None:
-        """Start at most so many tasks of that name on a node: ``10`` a second, ``"10/m"``, ``"10/h"``; 0: any."""
+        """Start at most so many tasks of that name in all workers together: ``10`` a second, ``"10/m"``, ``"10/h"``; 0:
+        any. Workers that start later do not know it. Celery's workers count each for itself."""
         arguments = {"task_name": task_name, "rate_limit": rate_limit}
         return self.broadcast("rate_limit", arguments, destination, **kwargs)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from celeriac.codec.json import check_depth, dumps, loads, plain
 from celeriac.exceptions import CeleryError, DecodeError
@@ -313,12 +314,14 @@ def delivery(raw: bytes, *, token: str, queue: str, zone: tzinfo = UTC, max_byte
 
 
 def remark(delivery: Delivery, marks: Marks) -> bytes:
-    """The stored text of a delivery with other marks, shown as redelivered; unchanged when it is malformed."""
+    """The stored text of a delivery with other marks, shown as redelivered unless it only waited for its turn;
+    unchanged when it is malformed."""
     message = delivery.message
     if isinstance(message, Malformed):
         return delivery.raw
+    waited = marks.reserved and marks == replace(delivery.marks, reserved=True)
     try:
-        return encode(message, marks=marks, redelivered=True)
+        return encode(message, marks=marks, redelivered=delivery.redelivered or not waited)
     except (CeleryError, RecursionError):
         return delivery.raw  # headers nested as nobody does
 

@@ -69,6 +69,8 @@ class Marks(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     parked_until: float | None = None
     #: Times the lease ran out without a known culprit.
     expired_leases: int = 0
+    #: It has waited for its turn under a rate limit, and comes back when it is due.
+    reserved: bool = False
 
 
 #: Shared by all deliveries without a past.

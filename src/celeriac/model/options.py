@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from msgspec import Struct
 
 __all__ = ["TaskOptions"]
@@ -43,3 +46,11 @@ class TaskOptions(Struct, frozen=True, kw_only=True):
     max_crashes: int = 3
     send_events: bool = True
     serializer: str = "json"
+    #: Some limit across workers applies: the fetcher looks no further where it does not.
+    limited: bool = False
+    #: Starts per second in the whole fleet; None: no limit. ``rate_key`` splits it by the call's arguments.
+    rate: float | None = None
+    rate_key: Callable[..., Any] | None = None
+    #: Runs at once in the whole fleet, and what splits them.
+    max_concurrency: int | None = None
+    concurrency_key: Callable[..., Any] | None = None

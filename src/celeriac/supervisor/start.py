@@ -21,7 +21,7 @@ from celeriac import signals
 from celeriac.client import resolver
 from celeriac.exceptions import CeleryCommandException, ImproperlyConfigured, OperationalError
 from celeriac.supervisor.node import Given, resolve
-from celeriac.worker.adapters import broker_of, store_of
+from celeriac.worker.adapters import broker_of, refuse_limits, store_of
 from celeriac.worker.options import NodeOptions
 
 if TYPE_CHECKING:
@@ -88,8 +88,10 @@ def prepare(
 
 
 def launch(node: Node, *, ready: Callable[[], None] | None = None) -> int:
-    """Run the node until it stops; returns its exit code. Raises ``CeleryCommandException`` when it must not start."""
+    """Run the node until it stops; returns its exit code. Raises ``CeleryCommandException`` or ``ImproperlyConfigured``
+    when it must not start."""
     app, options = node.app, node.options
+    refuse_limits(app)
     _preload(node)
     if options.purge or not app.conf.broker_connection_retry_on_startup:
         _ask_broker(node)

@@ -29,6 +29,7 @@ from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside
 from celeriac.worker.completer import Completer
 from celeriac.worker.events import send
+from celeriac.worker.limits import Limits
 from celeriac.worker.link import Link
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.payloads import PayloadDropper
@@ -46,6 +47,8 @@ logger = logging.getLogger("celery.worker")
 HEARTBEAT = 2.0
 SWEEP = 300.0
 CHORDS = 5.0
+#: Most seconds between two rounds of maintenance where tasks wait for seats: a child may die before it wakes the next.
+SEATS = 1.0
 #: The supervisor's last line: every child that died has been told.
 NO_MORE = b"\n"
 
@@ -99,11 +102,12 @@ class Agent:
         self.revoked = Revoked(clock.now)
         #: Tasks run by children that are gone.
         self.buried = 0
+        self.limits = Limits(broker, runner)
         self._payloads = PayloadDropper(runner.payloads, aside) if runner.payloads is not None else None
         self.completer = Completer(
             broker,
             store,
-            lambda deliveries: None,
+            self.limits.buried,
             rand=rand,
             join=runner.joiner.conclude,
             ended=self._payloads,
@@ -134,7 +138,7 @@ class Agent:
             except OperationalError as error:
                 pause = self._backoff.next()
                 logger.debug("Maintenance failed, next try in %.1f s: %s", pause, error)
-            await self.clock.sleep(max(0.01, pause))
+            await self.clock.sleep(max(0.01, min(pause, SEATS) if self.limits.seated else pause))
 
     async def sweep(self) -> None:
         """Drop expired results where the server does not do so itself, and payloads that nobody came for."""

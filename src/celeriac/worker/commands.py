@@ -15,6 +15,8 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from celeriac.model.limits import per_second
+
 if TYPE_CHECKING:
     from celeriac.worker.agent import Agent
 
@@ -313,6 +315,22 @@ async def _switch_events(state: Agent, on: bool) -> dict[str, str]:
 async def heartbeat(state: Agent, **kwargs: Any) -> None:
     """Send a heartbeat event now."""
     await state._beat("heartbeat")
+
+
+@control_command()
+async def rate_limit(state: Agent, task_name: str, rate_limit: Any, **kwargs: Any) -> dict[str, str]:
+    """Another limit for a task's starts in all workers together: ``"10/m"``; 0: none. Until the node ends."""
+    try:
+        rate = per_second(rate_limit) or 0.0
+    except ValueError as error:
+        return {"error": f"Invalid rate limit string: {error}"}
+    if task_name not in state.app.tasks:
+        return {"error": "unknown task"}
+    state.runner.limit_rate(task_name, rate)
+    rates = state.runner.rates
+    state.tell("rate_limit", {"rates": rates})
+    await state.link.ask("rate_limit", {"rates": rates})
+    return {"ok": "new rate limit set successfully" if rate else "rate limits disabled successfully"}
 
 
 @control_command()

@@ -1,8 +1,8 @@
 """Claims deliveries, as many as fit a few milliseconds of work, and hands over those that are to run.
 
 Runs on the I/O loop. What is not to run (malformed, unknown, expired, revoked, not due, done already) is concluded
-here. Unstarted deliveries are given back as soon as a task turns out to be long. It decides *how much* to claim; what
-follows from a delivery is ``plan``'s.
+here; what is limited asks the broker first. Unstarted deliveries are given back as soon as a task turns out to be long.
+It decides *how much* to claim; what follows from a delivery is ``plan``'s.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from celeriac.model.message import Delivery, Malformed
 from celeriac.model.settle import Accept, Completion, Release, Settlement
 from celeriac.ports import Broker, Clock, ResultStore
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.limits import Limits, Permitted
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.runner import Runner
 
@@ -73,6 +74,7 @@ class Fetcher:
         conclude: Callable[[Sequence[Completion]], None],
         early: set[str],
         revoked: Collection[str],
+        limits: Limits,
         rand: Callable[[], float],
         finishing: Callable[[], int] = lambda: 0,
         clock: Clock = SYSTEM,
@@ -94,6 +96,7 @@ class Fetcher:
         self._conclude = conclude
         self._early = early
         self._revoked = revoked
+        self._limits = limits
         self._backoff = Backoff(rand=rand)
         self._finishing = finishing
         self._clock = clock
@@ -262,6 +265,7 @@ class Fetcher:
         now, entry, revoked = self._clock.now(), self._runner.entry, self._revoked
         sync: list[Delivery] = []
         coroutines: list[Delivery] = []
+        limited: list[Delivery] = []
         concluded: list[Completion] = []
         done = await self._already_done([d for d in deliveries if d.redelivered])
         for delivery in deliveries:
@@ -275,6 +279,8 @@ class Fetcher:
             found = entry(message.task)
             if found is None:
                 concluded.append(self._runner.conclude(delivery, o.Unknown()))
+            elif found.options.limited:
+                limited.append(delivery)
             elif found.tracer.is_async:
                 coroutines.append(delivery)
             else:
@@ -283,6 +289,40 @@ class Fetcher:
         self._fruitless = 0 if goes_on else self._fruitless + 1
         if concluded:
             self._conclude(concluded)
+        await self._hand_over(sync, coroutines)
+        if limited:
+            await self._hand_over_permitted(limited)
+
+    async def _hand_over_permitted(self, limited: Sequence[Delivery]) -> None:
+        """Those limited tasks that may run now; the others wait in the broker."""
+        permitted = await self._permitted(limited)
+        if permitted is None:
+            self._conclude([Completion(settlement=Release(delivery)) for delivery in limited])
+            return
+        for delivery in permitted.gone:
+            self.held.pop(delivery.token, None)
+        if permitted.concluded:
+            self._conclude(permitted.concluded)
+        entry = self._runner.entry
+        coroutines = [d for d in permitted.go if (found := entry(d.message.task)) and found.tracer.is_async]
+        tokens = {delivery.token for delivery in coroutines}
+        await self._hand_over([d for d in permitted.go if d.token not in tokens], coroutines)
+
+    async def _permitted(self, limited: Sequence[Delivery]) -> Permitted | None:
+        """What the broker says; None when the child stops before it has answered."""
+        while not self._stopping:
+            try:
+                return await self._limits.permit(limited)
+            except OperationalError as error:
+                delay = self._backoff.next()
+                if self._backoff.loud:
+                    count = len(limited)
+                    logger.error("Cannot ask for the limits of %d tasks, next try in %.1f s: %s", count, delay, error)
+                await asyncio.sleep(delay)
+        return None
+
+    async def _hand_over(self, sync: list[Delivery], coroutines: list[Delivery]) -> None:
+        """Feed the executors what is to run."""
         sync = await self._acknowledge_early(sync)
         coroutines = await self._acknowledge_early(coroutines)
         if sync or coroutines:

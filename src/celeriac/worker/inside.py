@@ -103,6 +103,12 @@ def _queues(child: Child, arguments: Mapping[str, Any]) -> list[str]:
     return wanted
 
 
+def _rate_limit(child: Child, arguments: Mapping[str, Any]) -> None:
+    """All rates that were set by remote control, starts per second by task."""
+    for name, rate in arguments["rates"].items():
+        child.runner.limit_rate(name, rate)
+
+
 def _stop(child: Child, arguments: Mapping[str, Any]) -> None:
     child.stop(grace=arguments.get("grace"))
 
@@ -114,5 +120,6 @@ _METHODS: Mapping[str, Callable[[Child, Mapping[str, Any]], Any]] = {
     "revoke": _revoke,
     "events": _events,
     "queues": _queues,
+    "rate_limit": _rate_limit,
     "stop": _stop,
 }

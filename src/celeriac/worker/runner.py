@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from celeriac import states
 from celeriac.app import trace
@@ -51,12 +52,12 @@ if TYPE_CHECKING:
     from celeriac.worker.options import NodeOptions
     from celeriac.worker.slot import Slot
 
-__all__ = ["Entry", "Runner"]
+__all__ = ["STORE_AWAY", "Entry", "Runner"]
 
 logger = logging.getLogger("celery.app.trace")
 
 #: Seconds until a task is offered again whose arguments lie in a payload store that is away.
-_STORE_AWAY = 5.0
+STORE_AWAY = 5.0
 #: Weight of the newest run in the moving average of a task's run time.
 _NEWEST = 0.2
 
@@ -102,6 +103,8 @@ class Runner:
         self.after: Callable[[], None] | None = None
         #: Tokens of coroutines that are cancelled on request.
         self.terminated: set[str] = set()
+        #: Rates set by remote control, starts per second by task (0: no limit); see ``limit_rate``.
+        self.rates: dict[str, float] = {}
         self._slot = slot
         self._now, self._monotonic, self._rand = clock.now, clock.monotonic, rand
         self._results = results
@@ -126,8 +129,21 @@ class Runner:
             if task is None:
                 return None
             tracer = trace.tracer_for(task, hostname=self.options.hostname)
-            found = self._entries[name] = Entry(task, tracer, task.options(), task.request_class.from_message)
+            found = Entry(task, tracer, self._options(task), task.request_class.from_message)
+            self._entries[name] = found
         return found
+
+    def _options(self, task: Any) -> TaskOptions:
+        options: TaskOptions = task.options()
+        rate = self.rates.get(task.name)
+        if rate is None or self.app.conf.worker_disable_rate_limits:
+            return options
+        return replace(options, rate=rate or None, limited=bool(rate) or options.max_concurrency is not None)
+
+    def limit_rate(self, name: str, rate: float) -> None:
+        """From now on at most ``rate`` starts of the task a second, whatever its declaration says; 0: no limit."""
+        self.rates[name] = rate
+        self._entries.pop(name, None)
 
     def expect(self, name: str) -> float:
         """How long a task of that name takes, in seconds; unknown ones are expected to be long."""
@@ -237,12 +253,12 @@ class Runner:
         if entry is None:
             return self.conclude(delivery, o.Unknown())
         try:
-            args, kwargs, embed = self._decoded(message)
+            args, kwargs, embed = self.decoded(message)
         except (DecodeError, ContentDisallowed, MessageTooLarge, InvalidTaskError, PayloadLost) as error:
             return self.conclude(delivery, o.Discarded(error, f"{type(error).__name__}: {error}"), entry=entry)
         except OperationalError as error:
             logger.warning("Task %s[%s] waits for its arguments: %s", message.task, message.id, error)
-            return self.conclude(delivery, o.Postponed(_STORE_AWAY), entry=entry, embed=NO_EMBED)
+            return self.conclude(delivery, o.Postponed(STORE_AWAY), entry=entry, embed=NO_EMBED)
         request = entry.request(message, args, kwargs, embed, hostname=self._hostname, redelivered=delivery.redelivered)
         if entry.options.track_started and self.started is not None:
             self.started(self._recorder.started(message, entry.options))
@@ -356,7 +372,7 @@ class Runner:
             return None
         return self._recorder.record(message, decided, options, request, now)
 
-    def _decoded(self, message: Message) -> tuple[list[Any], dict[str, Any], Embed]:
+    def decoded(self, message: Message) -> tuple[list[Any], dict[str, Any], Embed]:
         """Arguments and what follows. Raises as ``decode_body`` and ``Payloads.fetch``."""
         if message.content_type == REFERENCE:
             if self.payloads is None:
@@ -366,7 +382,7 @@ class Runner:
 
     def _embed(self, message: Message) -> Embed | None:
         try:
-            return self._decoded(message)[2]
+            return self.decoded(message)[2]
         except CeleryError:
             return None
 

@@ -22,6 +22,7 @@ from celeriac.worker.closer import Aside
 from celeriac.worker.completer import Completer
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.leases import Leases
+from celeriac.worker.limits import Limits
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.payloads import PayloadDropper
 from celeriac.worker.revoked import Revoked
@@ -59,6 +60,7 @@ class Services:
         self.runner = runner
         self.clock = clock
         self._sync = sync
+        self.limits = limits = Limits(broker, runner)
         self.completer = completer = Completer(
             broker,
             store,
@@ -80,6 +82,7 @@ class Services:
             conclude=completer.put,
             early=completer.early,
             revoked=revoked,
+            limits=limits,
             rand=rand,
             finishing=lambda: completer.finishing,
             clock=clock,
@@ -108,6 +111,7 @@ class Services:
             held.pop(delivery.token, None)
         if early:
             early.difference_update(delivery.token for delivery in deliveries)
+        self.limits.ended(deliveries)
         self.fetcher.changed()
 
     def _lost(self, deliveries: Sequence[Delivery]) -> None:
@@ -118,6 +122,7 @@ class Services:
             if delivery.token not in early and self.fetcher.held.pop(delivery.token, None) is not None:
                 message = delivery.message
                 logger.warning("The lease of task %s[%s] is gone", message.task, message.id)
+        self.limits.ended(deliveries)
         self.fetcher.drop_unheld()
         self.fetcher.changed()
 

@@ -12,6 +12,7 @@ from celeriac.model.options import TaskOptions
 from celeriac.model.plan import plan
 from celeriac.model.settle import Completion
 from celeriac.worker.fetcher import Fetcher
+from celeriac.worker.limits import Limits
 from celeriac.worker.options import NodeOptions
 from tests.unit.worker.fakes import FakeBroker, FakeExecutor, FakeStore
 
@@ -27,6 +28,7 @@ class FakeRunner:
         self.count = 0
         self.valid_until = float("inf")
         self.outcomes: list[tuple[str, o.Outcome]] = []
+        self.app = SimpleNamespace(tasks={}, conf=SimpleNamespace(accept_content=["json"], max_message_bytes=10_000))
 
     def entry(self, name: str) -> Any:
         if name not in KNOWN:
@@ -54,6 +56,7 @@ class FetcherBench:
         self.concluded: list[Completion] = []
         self.early: set[str] = set()
         self.revoked: dict[str, None] = {}
+        self.limits = Limits(self.broker, self.runner)  # type: ignore[arg-type]
         node = NodeOptions(**{"hostname": "w@h", "queues": ("celery",), **options})
         self.fetcher = Fetcher(
             self.broker,  # type: ignore[arg-type]
@@ -65,6 +68,7 @@ class FetcherBench:
             conclude=self.concluded.extend,
             early=self.early,
             revoked=self.revoked,
+            limits=self.limits,
             rand=lambda: 0.0,
         )
 

@@ -373,6 +373,25 @@ def test_events_are_switched_everywhere(bench: Bench) -> None:
     assert bench.link.asked == [("events", {"on": on}) for on in (True, True, False)]
 
 
+def test_rates_are_set_everywhere(bench: Bench, app: Celery) -> None:
+    app.task(name="slow", shared=False)(lambda: None)
+    assert bench.ask("rate_limit", {"task_name": "slow", "rate_limit": "30/m"}) == {
+        "ok": "new rate limit set successfully"
+    }
+    assert bench.link.asked[-1] == ("rate_limit", {"rates": {"slow": 0.5}})
+    assert bench.link.kept["rate_limit"] == {"rates": {"slow": 0.5}}
+    answer = bench.ask("rate_limit", {"task_name": "slow", "rate_limit": 0})
+    assert answer == {"ok": "rate limits disabled successfully"}
+    assert bench.link.kept["rate_limit"] == {"rates": {"slow": 0.0}}
+
+
+def test_rates_that_make_no_sense(bench: Bench) -> None:
+    answer = bench.ask("rate_limit", {"task_name": "celery.map", "rate_limit": "10/d"})
+    assert answer["error"].startswith("Invalid rate limit string")
+    assert bench.ask("rate_limit", {"task_name": "nobody", "rate_limit": "1/s"}) == {"error": "unknown task"}
+    assert bench.link.kept == {}
+
+
 def test_queues_come_and_go(bench: Bench) -> None:
     assert bench.ask("add_consumer", {"queue": "extra", "exchange": "x"}) == {"ok": "add consumer extra"}
     assert bench.ask("add_consumer", {"queue": "extra"}) == {"ok": "already consuming from 'extra'"}

@@ -1,4 +1,5 @@
-"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified`` and ``Bus``. Used by workers, one event loop each.
+"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified``, ``Limiter`` and ``Bus``. Used by workers, one event
+loop each.
 
 Every step is taken under the server's lock, without waiting; only an empty claim and a listener wait.
 """
@@ -17,6 +18,7 @@ from celeriac.brokers.memory.waiter import Waiter
 from celeriac.codec.envelope import delivery, encode, remark
 from celeriac.codec.json import dumps
 from celeriac.exceptions import OperationalError
+from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Accept, Completion, DeadLetter, Hold, Release, Settlement, Verdict, last_to_join
 from celeriac.ports import AdapterOptions, DeadRecord, Depth
@@ -263,9 +265,24 @@ class MemoryBroker:
             now, tick = server.clock.now(), server.clock.monotonic()
             server.queues.due(now)
             server.queues.restore(now=now, tick=tick)
+            server.limits.tend(now, options.seat_promise)
             server.queues.trim_dead(now=now, expires=options.dead_letter_expires, limit=options.dead_letter_limit)
             event = server.queues.next_event(now=now, tick=tick, dead_expires=options.dead_letter_expires)
-        return options.lease if event is None else min(max(event, 0.0), options.lease)
+            # Whoever frees a seat wakes the next one; somebody may die between the two.
+            most = min(options.lease, 1.0) if server.queues.parked else options.lease
+        return most if event is None else min(max(event, 0.0), most)
+
+    # -- limits ------------------------------------------------------------------------------------------------------
+
+    async def permit(self, asks: Sequence[Ask]) -> Sequence[Permit]:
+        """See ``Limiter.permit``."""
+        with self._locked() as server:
+            return server.limits.permit(asks, server.clock.now(), self._options.seat_promise)
+
+    async def freed(self, seats: Sequence[Seats]) -> None:
+        """See ``Limiter.freed``."""
+        with self._locked() as server:
+            server.limits.freed(seats, server.clock.now(), self._options.seat_promise)
 
     # -- looks -------------------------------------------------------------------------------------------------------
 

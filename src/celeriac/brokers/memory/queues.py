@@ -18,7 +18,7 @@ from celeriac.codec.envelope import delivery, remark
 from celeriac.model.leases import after_lost_lease
 from celeriac.ports import DeadRecord, Depth
 
-__all__ = ["Item", "Lease", "Queues", "Wakeable", "step_of"]
+__all__ = ["Item", "Lease", "Parked", "Queues", "Wakeable", "step_of"]
 
 #: kombu's priority steps; a priority is rounded down to one, the lower is taken first.
 STEPS = (0, 3, 6, 9)
@@ -52,6 +52,14 @@ class Lease(Struct):
     until: float
 
 
+class Parked(Struct):
+    """A stored message that waits for a seat (limits.py), and its task's id."""
+
+    queue: str
+    id: str
+    item: Item
+
+
 class _Queue:
     __slots__ = ("ready", "schedule", "waiters")
 
@@ -66,12 +74,14 @@ class _Queue:
 class Queues:
     """All queues of one server."""
 
-    __slots__ = ("_dead", "_numbers", "_queues", "leases")
+    __slots__ = ("_dead", "_numbers", "_queues", "leases", "parked")
 
     def __init__(self) -> None:
         self._queues: dict[str, _Queue] = {}
         #: By token, the oldest claim first.
         self.leases: dict[str, Lease] = {}
+        #: By the key of the seats that they wait for: the left end is next.
+        self.parked: dict[str, deque[Parked]] = {}
         #: The newest at the right end, with the moment it was written.
         self._dead: deque[tuple[float, DeadRecord]] = deque()
         self._numbers = itertools.count(1)
@@ -239,16 +249,22 @@ class Queues:
         heads = [item.since for ready in queue.ready for item in itertools.islice(ready, 1)]
         return Depth(
             ready=sum(len(ready) for ready in queue.ready),
-            scheduled=len(queue.schedule),
+            scheduled=len(queue.schedule) + sum(each.queue == name for line in self.parked.values() for each in line),
             leased=sum(lease.queue == name for lease in self.leases.values()),
             dead=sum(record.queue == name for _, record in self._dead),
             oldest=max(0.0, now - min(heads)) if heads else None,
         )
 
     def purge(self, name: str) -> int:
-        """Drop ready and scheduled messages; returns how many."""
+        """Drop ready, scheduled and parked messages; returns how many."""
         queue = self._queues.get(name) or _Queue()
         dropped = sum(len(ready) for ready in queue.ready) + len(queue.schedule)
+        for key, line in tuple(self.parked.items()):
+            kept = deque(each for each in line if each.queue != name)
+            dropped += len(line) - len(kept)
+            self.parked[key] = kept
+            if not kept:
+                del self.parked[key]
         for ready in queue.ready:
             ready.clear()
         queue.schedule.clear()

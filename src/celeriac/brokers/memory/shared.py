@@ -11,6 +11,7 @@ import threading
 from urllib.parse import urlsplit
 
 from celeriac.brokers.memory.chords import Chords
+from celeriac.brokers.memory.limits import Limits
 from celeriac.brokers.memory.queues import Queues
 from celeriac.brokers.memory.results import Results
 from celeriac.brokers.memory.stages import Stages
@@ -24,13 +25,14 @@ __all__ = ["Server", "drop", "server"]
 class Server:
     """One name: the state, its lock and its clock."""
 
-    __slots__ = ("chords", "clock", "lock", "name", "queues", "results", "stages", "topics", "traits")
+    __slots__ = ("chords", "clock", "limits", "lock", "name", "queues", "results", "stages", "topics", "traits")
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.name = name
         self.clock = clock
         self.lock = threading.Lock()
         self.queues = Queues()
+        self.limits = Limits(self.queues)
         self.results = Results()
         self.chords = Chords(self.queues.leases)
         self.stages: Stages[tuple[str, bytes, int, float | None]] = Stages()

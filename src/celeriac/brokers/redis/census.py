@@ -12,7 +12,8 @@ from typing import Any
 
 from celeriac.brokers.redis.endings import dead_record
 from celeriac.brokers.redis.layout import Layout
-from celeriac.brokers.redis.scripts import DEPTH, LEASED, PURGE, Script
+from celeriac.brokers.redis.limits import queue_of
+from celeriac.brokers.redis.scripts import DEPTH, LEASED, PURGE, PURGE_PARK, Script
 from celeriac.ports import DeadRecord, Depth
 
 __all__ = ["Ask", "dead", "depth", "purge"]
@@ -31,6 +32,11 @@ def depth(layout: Layout, queues: Sequence[str]) -> Generator[Ask, Any, Mapping[
     for queue in names:
         keys += (layout.schedule(queue), *layout.lists(queue))
     counted = yield DEPTH, keys, [len(layout.steps), *names]
+    parked = dict.fromkeys(names, 0)
+    for field in (yield None, ["HKEYS", layout.parks], []):
+        owner = queue_of(field)
+        if owner in parked:
+            parked[owner] += yield None, ["LLEN", layout.park(field.decode())], []
     leased = [0] * len(names)
     # kombu writes entries with the stdlib's json, hence with spaces, and not always for exchange "".
     ends = [end for queue in names for end in (layout.tail(queue), f", {json.dumps(queue)}]")]
@@ -42,7 +48,10 @@ def depth(layout: Layout, queues: Sequence[str]) -> Generator[Ask, Any, Mapping[
             break
     return {
         queue: Depth(
-            ready=counted[3 * i], scheduled=counted[3 * i + 1], dead=max(counted[3 * i + 2], 0), leased=leased[i]
+            ready=counted[3 * i],
+            scheduled=counted[3 * i + 1] + parked[queue],
+            dead=max(counted[3 * i + 2], 0),
+            leased=leased[i],
         )
         for i, queue in enumerate(names)
     }
@@ -50,8 +59,11 @@ def depth(layout: Layout, queues: Sequence[str]) -> Generator[Ask, Any, Mapping[
 
 def purge(layout: Layout, queue: str) -> Generator[Ask, Any, int]:
     """Drop what waits in a queue; returns how much that was."""
+    fields = [field.decode() for field in (yield None, ["HKEYS", layout.parks], []) if queue_of(field) == queue]
+    # First those that may be woken meanwhile.
+    parked = (yield PURGE_PARK, [layout.parks, *map(layout.park, fields)], fields) if fields else 0
     dropped = yield PURGE, [layout.schedule(queue), *layout.lists(queue)], []
-    return int(dropped)
+    return int(parked) + int(dropped)
 
 
 def dead(layout: Layout, limit: int, queue: str | None) -> Generator[Ask, Any, Sequence[DeadRecord]]:

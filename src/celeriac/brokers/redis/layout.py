@@ -12,6 +12,11 @@ Pure: no connection. The one place that knows prefix, separator and priority ste
 ``celeriac:schedules``         set     queues that have a schedule
 ``celeriac:stage:<id>``        set     ready lists that a send of many messages, not complete yet, is meant for
 the same + ``:<ready list>``   list    its messages for that list
+``celeriac:rate:<bucket>``     string  ``<next start> <end of the line>``, epoch seconds (``model/limits.py``, Pace)
+``celeriac:seats:<key>``       zset    tokens that hold a seat → inf; ``?<task id>`` → end of its promise, epoch seconds
+``celeriac:parked:<park>``     list    ``<step>:<length of the id>:<id><envelope>``, those that wait for a seat;
+                                       the left end is next; ``<park>`` is ``["<queue>","<key>"]``
+``celeriac:parks``             hash    ``<park>`` → number of seats; only those in which somebody waits
 ``celeriac:dead``              zset    ``<uuid>:<queue>`` → epoch seconds of the death
 ``celeriac:dead:records``      hash    the same member → JSON with all an operator needs
 ``celeriac:dead:counts``       hash    queue → how many of its messages are dead
@@ -72,6 +77,7 @@ class Layout:
         self.mutex = prefix + str(get("unacked_mutex_key", "unacked_mutex"))
         self.mutex_expire = int(get("unacked_mutex_expire", 300))
         self.schedules = f"{prefix}celeriac:schedules"
+        self.parks = f"{prefix}celeriac:parks"
         self.dead = f"{prefix}celeriac:dead"
         self.dead_records = f"{prefix}celeriac:dead:records"
         self.dead_counts = f"{prefix}celeriac:dead:counts"
@@ -111,6 +117,18 @@ class Layout:
     def stage(self, name: str) -> str:
         """The set of ready lists that a stage is meant for; what is for each is in ``<this>:<ready list>``."""
         return f"{self.prefix}celeriac:stage:{name}"
+
+    def rate(self, bucket: str) -> str:
+        """The pace of a bucket."""
+        return f"{self.prefix}celeriac:rate:{bucket}"
+
+    def seats(self, key: str) -> str:
+        """Who holds a seat."""
+        return f"{self.prefix}celeriac:seats:{key}"
+
+    def park(self, field: str) -> str:
+        """Those that wait for a seat, by their field in ``parks``."""
+        return f"{self.prefix}celeriac:parked:{field}"
 
     def scheduled(self, message: Message | Malformed, envelope: bytes) -> bytes:
         """The member that stands for a message in its schedule."""

@@ -1,7 +1,7 @@
-"""The broker of a worker on Redis: ``Broker``, ``Unified`` and ``Bus`` over one connection.
+"""The broker of a worker on Redis: ``Broker``, ``Unified``, ``Limiter`` and ``Bus`` over one connection.
 
 A façade: taking messages is ``claims.py``, ending them ``endings.py`` and ``lua/finish.lua``, the timer
-``maintenance.py``, remote control ``bus.py``. The names of the keys are in ``layout.py``.
+``maintenance.py``, limits ``limits.py``, remote control ``bus.py``. The names of the keys are in ``layout.py``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from celeriac.brokers.redis.claims import Claims, reader_of
 from celeriac.brokers.redis.doorbell import Doorbell
 from celeriac.brokers.redis.endings import Endings, postings
 from celeriac.brokers.redis.layout import Layout, envelope_of
+from celeriac.brokers.redis.limits import Limits
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.maintenance import Maintenance, scan_index
 from celeriac.brokers.redis.scripts import EXTEND, FINISH, PUBLISH
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
 from celeriac.exceptions import OperationalError
+from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Completion, Hold, Release, Settlement, Verdict
 from celeriac.ports import AdapterOptions, DeadRecord, Depth, Traits
@@ -38,7 +40,7 @@ _VERDICTS = {b"F": Verdict.FENCED, b"W": Verdict.STEPWISE, b"C": Verdict.COMPLET
 
 
 class RedisBroker:
-    """See ``celeriac.ports.Broker``, ``Unified`` and ``Bus``."""
+    """See ``celeriac.ports.Broker``, ``Unified``, ``Limiter`` and ``Bus``."""
 
     def __init__(self, url: str, options: AdapterOptions) -> None:
         self._address = parse(url, options)
@@ -51,6 +53,7 @@ class RedisBroker:
         self._link = Link(self._address, on_push=self._pushed, on_lost=self._bell.ring, tracking=True)
         self._claims = Claims(self._link, self._layout, self._owner, self._bell, self._read)
         self._maintenance = Maintenance(self._link, self._layout, options, self._read)
+        self._limits = Limits(self._link, self._layout, self._queues, options.seat_promise)
         self._bus = RedisBus(self._address, self._layout, self._link)
         self.traits = Traits(durable=True, native_delay=True, server=self._address.server)
 
@@ -126,7 +129,9 @@ class RedisBroker:
 
     async def maintain(self) -> float:
         """See ``Broker.maintain``."""
-        return await self._maintenance.round(self._queues)
+        pause = await self._maintenance.round(self._queues)
+        # Whoever frees a seat wakes the next one; somebody may die between the two.
+        return min(pause, 1.0) if await self._limits.tend() else pause
 
     async def depth(self, queues: Sequence[str]) -> Mapping[str, Depth]:
         """See ``Broker.depth``."""
@@ -161,6 +166,16 @@ class RedisBroker:
             for number, code in zip(answer[::2], answer[1::2], strict=True):
                 verdicts[added[number - 1]] = _VERDICTS[code]
         return verdicts
+
+    # -- Limiter
+
+    async def permit(self, asks: Sequence[Ask]) -> Sequence[Permit]:
+        """See ``Limiter.permit``."""
+        return await self._limits.permit(asks)
+
+    async def freed(self, seats: Sequence[Seats]) -> None:
+        """See ``Limiter.freed``."""
+        await self._limits.freed(seats)
 
     # -- Bus
 

@@ -8,8 +8,8 @@ from importlib.resources import files
 
 __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
-    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LAUNCH", "LEASED", "PUBLISH", "PURGE", "RECLAIM", "RESTORE",
-    "STORE", "TRIM", "UNLOCK", "Script",
+    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LAUNCH", "LEASED", "LIMITS", "PUBLISH", "PURGE",
+    "PURGE_PARK", "RECLAIM", "RESTORE", "STORE", "TRIM", "UNLOCK", "Script",
 ]  # fmt: skip
 
 
@@ -49,6 +49,8 @@ EXPIRED = Script("expired")
 RESTORE = Script("restore", drains=True)
 TRIM = Script("trim", drains=True)
 PURGE = Script("purge", drains=True)
+LIMITS = Script("limits", drains=True)
+PURGE_PARK = Script("purge_park", drains=True)
 UNLOCK = Script("unlock", drains=True)
 PUBLISH = Script("publish")
 LAUNCH = Script("launch")

@@ -1,6 +1,7 @@
-"""The asyncio ``Broker`` of SQLite, with ``Unified`` and ``Bus``: used by workers.
+"""The asyncio ``Broker`` of SQLite, with ``Unified``, ``Limiter`` and ``Bus``: used by workers.
 
-Decides when to look, to wait and to ring; what happens in the file is in queues.py, records.py and upkeep.py.
+Decides when to look, to wait and to ring; what happens in the file is in queues.py, limits.py, records.py,
+upkeep.py.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from celeriac.brokers.sqlite import finishing, upkeep
+from celeriac.brokers.sqlite import finishing, limits, upkeep
 from celeriac.brokers.sqlite import queues as tables
 from celeriac.brokers.sqlite.address import Address
 from celeriac.brokers.sqlite.bells import ANY_RESULT, Bells, result_topic
@@ -24,6 +25,7 @@ from celeriac.brokers.sqlite.boot import BOOT, moment, uptime
 from celeriac.brokers.sqlite.bus import SQLiteBus
 from celeriac.brokers.sqlite.session import Session
 from celeriac.codec import envelope
+from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Completion, Release, Settlement, StoredResult, Verdict
 from celeriac.ports import AdapterOptions, DeadRecord, Depth, Traits
@@ -38,7 +40,8 @@ _LONGEST_REST = 30.0
 
 
 class SQLiteBroker:
-    """Queues, leases, schedule and results in one file; see the ``Broker``, ``Unified`` and ``Bus`` ports."""
+    """Queues, leases, schedule and results in one file; see the ``Broker``, ``Unified``, ``Limiter`` and
+    ``Bus`` ports."""
 
     def __init__(self, address: Address, options: AdapterOptions) -> None:
         self.traits = Traits(durable=True, native_delay=True, server=("sqlite", address.path))
@@ -178,6 +181,10 @@ class SQLiteBroker:
                 break
         while ripe := desk.write(lambda sqlite: upkeep.ripen(sqlite, time.time()), timeout):
             changed.update(ripe)
+        waiting = desk.read(limits.keys_waiting, timeout)
+        if waiting:
+            promise = self._options.seat_promise
+            changed |= desk.write(lambda sqlite: limits.freed(sqlite, waiting, time.time(), promise), timeout)
         desk.bells.ring_queues(changed)
         desk.write(lambda sqlite: upkeep.bury(sqlite, self._options, time.time()), timeout)
         desk.bare(upkeep.shrink, timeout)
@@ -185,6 +192,9 @@ class SQLiteBroker:
         due, expiry = desk.read(upkeep.next_times, timeout)
         # A lease given in this moment ends after a whole lease.
         rest = min(_LONGEST_REST, self._options.lease)
+        if waiting:
+            # Whoever frees a seat wakes the next one; somebody may die between the two.
+            rest = min(rest, 1.0)
         if due is not None:
             rest = min(rest, due - time.time())
         if expiry is not None:
@@ -213,6 +223,28 @@ class SQLiteBroker:
         return await self._session.aside(
             lambda desk, timeout: desk.read(lambda sqlite: upkeep.dead(sqlite, limit, queue), timeout)
         )
+
+    # ------------------------------------------------------------ limits
+
+    async def permit(self, asks: Sequence[Ask]) -> Sequence[Permit]:
+        """See ``Limiter.permit``."""
+        if not asks:
+            return ()
+        permits, woken = await self._session.write(
+            lambda sqlite: limits.permit(sqlite, asks, time.time(), self._options.seat_promise), rows=len(asks)
+        )
+        self._session.bells.ring_queues(woken)
+        return permits
+
+    async def freed(self, seats: Sequence[Seats]) -> None:
+        """See ``Limiter.freed``."""
+        waited = await self._session.bare(lambda sqlite: limits.waits(sqlite, seats))
+        if waited:
+            promise = self._options.seat_promise
+            woken = await self._session.write(
+                lambda sqlite: limits.freed(sqlite, waited, time.time(), promise), rows=len(waited)
+            )
+            self._session.bells.ring_queues(woken)
 
     # ------------------------------------------------------------ bus
 

@@ -120,7 +120,7 @@ DELETE FROM dead WHERE key <= (SELECT key FROM dead ORDER BY key DESC LIMIT 1 OF
 
 -- :depth  queue
 SELECT (SELECT count(*) FROM ready WHERE queue = ?1),
-       (SELECT count(*) FROM schedule WHERE queue = ?1),
+       (SELECT count(*) FROM schedule WHERE queue = ?1) + (SELECT count(*) FROM parked WHERE queue = ?1),
        (SELECT count(*) FROM lease JOIN message ON message.id = lease.id WHERE message.queue = ?1),
        (SELECT count(*) FROM dead WHERE queue = ?1),
        (SELECT min(at) FROM message WHERE id IN (

@@ -1,7 +1,8 @@
 -- The tables of one Celeriac file, version 3 (PRAGMA user_version). Times are seconds since the epoch but for
 -- lease.until, chord.until and chord.look. Envelopes are kombu's JSON text, the same bytes as on Redis.
 --
--- A file of an older version gets the tables that it lacks when it is opened; 1 had no chords, 2 no stages.
+-- A file of an older version gets the tables that it lacks when it is opened; 1 had no chords, 2 neither
+-- stages nor limits.
 
 -- :auto_vacuum  (only counts before the first table)
 PRAGMA auto_vacuum = INCREMENTAL;
@@ -47,6 +48,31 @@ CREATE TABLE IF NOT EXISTS staged (
     due REAL,                       -- NULL: at once
     PRIMARY KEY (stage, id)
 ) WITHOUT ROWID;
+
+-- :pace  Rates: when the next start of a bucket is in time, and the first moment that nobody has reserved.
+CREATE TABLE IF NOT EXISTS pace (
+    bucket TEXT NOT NULL PRIMARY KEY, start REAL NOT NULL, line REAL NOT NULL
+) WITHOUT ROWID;
+
+-- :seat  Who has a seat of a key: the lease of that claim and id, as long as there is one; or the message, until then.
+CREATE TABLE IF NOT EXISTS seat (
+    key TEXT NOT NULL, id INTEGER NOT NULL,
+    claim INTEGER,                  -- NULL: it was woken, and its seat is kept for it
+    until REAL NOT NULL,
+    PRIMARY KEY (key, id)
+) WITHOUT ROWID;
+
+-- :parked  Those that wait for a seat.
+CREATE TABLE IF NOT EXISTS parked (
+    key TEXT NOT NULL,
+    position INTEGER NOT NULL,      -- smaller is earlier; below 0 for those that were parked in front
+    id INTEGER NOT NULL, queue TEXT NOT NULL, step INTEGER NOT NULL, alone INTEGER NOT NULL,
+    most INTEGER NOT NULL,          -- how many seats there are
+    PRIMARY KEY (key, position, id)
+) WITHOUT ROWID;
+
+-- :parked_queue
+CREATE INDEX IF NOT EXISTS parked_queue ON parked (queue);
 
 -- :dead  Dead letters, oldest first.
 CREATE TABLE IF NOT EXISTS dead (

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import tzinfo
 
+from celeriac.brokers.sqlite import limits
 from celeriac.brokers.sqlite.queues import SQL, drop, move_due, numbers, push_front, token
 from celeriac.brokers.sqlite.stages import drop_old
 from celeriac.brokers.sqlite.statements import statements
@@ -69,7 +70,9 @@ def next_times(sqlite: sqlite3.Connection) -> tuple[float | None, float | None]:
 
 
 def bury(sqlite: sqlite3.Connection, options: AdapterOptions, now: float) -> None:
-    """Drop dead letters that are too old or too many, sends that were never completed, what the bus no longer needs."""
+    """Drop dead letters that are too old or too many, sends that were never completed, what bus and limits no longer
+    need."""
+    limits.forget(sqlite, now)
     sqlite.execute(SQL["drop_old_dead"], (now - options.dead_letter_expires, PURGE_CHUNK))
     sqlite.execute(SQL["drop_surplus_dead"], (options.dead_letter_limit,))
     drop_old(sqlite, now - STAGE_EXPIRES)
@@ -111,7 +114,11 @@ def depth(sqlite: sqlite3.Connection, queues: Sequence[str], now: float) -> dict
 
 
 def purge(sqlite: sqlite3.Connection, queue: str) -> int:
-    """Drop up to ``PURGE_CHUNK`` ready or scheduled messages; returns how many. 0: none is left."""
+    """Drop up to ``PURGE_CHUNK`` parked, ready or scheduled messages; returns how many. 0: none is left."""
+    ids = limits.drop_parked(sqlite, queue, PURGE_CHUNK)
+    if ids:
+        drop(sqlite, ids)
+        return len(ids)
     rows = sqlite.execute(SQL["ready"], (queue, PURGE_CHUNK)).fetchall()
     if rows:
         sqlite.execute(SQL["drop_ready"], (queue, *rows[-1][:3]))

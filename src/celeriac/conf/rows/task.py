@@ -14,7 +14,6 @@ __all__ = ["ROWS"]
 CRASHES = no_effect("what a lost child ran is always tried again, and dead-lettered after worker_max_crashes crashes")
 EVENTS = no_effect("events are not sent yet")
 RABBITMQ = no_effect("only RabbitMQ reads it, and its adapter is not built yet")
-RATE = no_effect("rate limits are not built yet")
 
 ROWS: tuple[Setting, ...] = (
     # running
@@ -76,9 +75,8 @@ ROWS: tuple[Setting, ...] = (
         "task_default_rate_limit",
         ANY,
         None,
-        'Default of rate_limit: "10/s", "100/m", a number a second.',
+        'Default of rate_limit: "10/s", "100/m", "2/h", a number a second; of each task, in all workers together.',
         old="CELERY_DEFAULT_RATE_LIMIT",
-        status=RATE,
     ),
     Setting("task_track_started", BOOL, False, "Store the state STARTED.", old="CELERY_TRACK_STARTED"),
     Setting("task_ignore_result", BOOL, False, "Store no results.", old="CELERY_IGNORE_RESULT"),

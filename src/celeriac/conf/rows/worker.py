@@ -13,7 +13,6 @@ __all__ = ["ROWS"]
 
 EVENTS = no_effect("events are not sent yet")
 FIXED = no_effect("this part of a worker cannot be replaced")
-RATE = no_effect("rate limits are not built yet")
 
 ROWS: tuple[Setting, ...] = (
     # size and limits
@@ -118,9 +117,7 @@ ROWS: tuple[Setting, ...] = (
         old="CELERY_WORKER_DIRECT",
         status=no_effect("queues of single workers are not built yet"),
     ),
-    Setting(
-        "worker_disable_rate_limits", BOOL, False, "Ignore rate limits.", old="CELERY_DISABLE_RATE_LIMITS", status=RATE
-    ),
+    Setting("worker_disable_rate_limits", BOOL, False, "Ignore rate limits.", old="CELERY_DISABLE_RATE_LIMITS"),
     # losing nothing
     Setting(
         "worker_lease",

@@ -34,6 +34,7 @@ pytest.register_assert_rewrite(
             "settling",
             "payloads",
             "waiting",
+            "limits",
             "finishing",
             "results",
             "chords",

@@ -9,6 +9,7 @@ from celeriac.testing.conformance.histories import Histories
 from celeriac.testing.conformance.joining import Joining
 from celeriac.testing.conformance.leases import Leases
 from celeriac.testing.conformance.lifecycle import LifeCycle
+from celeriac.testing.conformance.limits import Limits
 from celeriac.testing.conformance.order import Order
 from celeriac.testing.conformance.payloads import Payloads
 from celeriac.testing.conformance.producers import Producers
@@ -21,7 +22,7 @@ from celeriac.testing.conformance.waiting import Waiting
 __all__ = ["Conformance"]
 
 
-class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Payloads, Waiting):
+class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Payloads, Waiting, Limits):
     """What a broker does."""
 
 

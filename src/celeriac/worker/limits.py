@@ -1,0 +1,178 @@
+"""Asks the server whether limited tasks may run, and tells it when their seats are free.
+
+On the I/O loop. The fetcher calls ``permit`` before it hands limited deliveries over, child and agent call ``ended``
+when deliveries are over. It knows what a limit is made of; who may run is the server's word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from celeriac.codec.body import NO_EMBED
+from celeriac.codec.failures import format_traceback
+from celeriac.exceptions import (
+    ContentDisallowed,
+    DecodeError,
+    InvalidTaskError,
+    MessageTooLarge,
+    OperationalError,
+    PayloadLost,
+)
+from celeriac.model import outcome as o
+from celeriac.model.limits import Ask, Permission, Rate, Seats
+from celeriac.model.message import Delivery, Malformed
+from celeriac.model.options import TaskOptions
+from celeriac.model.settle import Completion, Release
+from celeriac.ports import Broker, Limiter
+from celeriac.worker.runner import STORE_AWAY, Runner
+
+__all__ = ["Limits", "Permitted"]
+
+#: Longer keys, in bytes, are hashed.
+_LONGEST_KEY = 200
+
+logger = logging.getLogger("celery.worker")
+
+
+class Permitted(Struct, frozen=True):
+    """What becomes of limited deliveries."""
+
+    go: list[Delivery]
+    #: Those that wait for their time, and those whose keys cannot be told.
+    concluded: list[Completion]
+    #: No longer held here: parked in the server, or lost.
+    gone: list[Delivery]
+
+
+class Limits:
+    """The limits of one process. Where the broker cannot keep any there are none: such a node does not start."""
+
+    def __init__(self, broker: Broker, runner: Runner) -> None:
+        self._limiter: Limiter | None = broker if isinstance(broker, Limiter) else None
+        self._runner = runner
+        #: Token → the seat that its delivery has.
+        self._seats: dict[str, Seats] = {}
+        self._freed: set[Seats] = set()
+        self._waking: asyncio.Task[None] | None = None
+        #: Some task has ``max_concurrency``.
+        self.seated = any(task.max_concurrency is not None for task in runner.app.tasks.values())
+
+    async def permit(self, deliveries: Sequence[Delivery]) -> Permitted:
+        """Who may run now. Raises ``OperationalError``; what was judged then is judged again."""
+        permitted = Permitted([], [], [])
+        asks: list[Ask] = []
+        for delivery in deliveries:
+            asked = self._ask(delivery)
+            if isinstance(asked, Ask):
+                asks.append(asked)
+            elif asked is not None:
+                permitted.concluded.append(asked)
+            else:
+                permitted.go.append(delivery)
+        if not asks or self._limiter is None:
+            permitted.go.extend(ask.delivery for ask in asks)
+            return permitted
+        for ask, permit in zip(asks, await self._limiter.permit(asks), strict=True):
+            delivery = ask.delivery
+            if permit.permission is Permission.GO:
+                permitted.go.append(delivery)
+                if ask.seats is not None:
+                    self._seats[delivery.token] = ask.seats
+            elif permit.permission is Permission.LATER:
+                permitted.concluded.append(_later(delivery, permit.due))
+            else:
+                permitted.gone.append(delivery)
+        return permitted
+
+    def _ask(self, delivery: Delivery) -> Ask | Completion | None:
+        """What to ask for a delivery; None: nothing, it runs as it is; a completion when its key cannot be told."""
+        try:
+            return self._limits_of(delivery)
+        except OperationalError:  # of the payload store: nobody knows yet which limit it is
+            return self._runner.conclude(delivery, o.Postponed(STORE_AWAY), embed=NO_EMBED)
+        except Exception as error:  # noqa: BLE001 - the user's callable
+            return self._runner.conclude(delivery, o.Failure(error, format_traceback(error)))
+
+    def _limits_of(self, delivery: Delivery) -> Ask | None:
+        """None when there are none, or what they depend on cannot be read. Raises what the user's key raises."""
+        message = delivery.message
+        entry = self._runner.entry(message.task)
+        if entry is None or isinstance(message, Malformed):
+            return None
+        options = entry.options
+        arguments: tuple[Any, Any] | None = None
+        if options.rate_key is not None or options.concurrency_key is not None:
+            try:
+                args, kwargs, _ = self._runner.decoded(message)
+            except (DecodeError, ContentDisallowed, MessageTooLarge, InvalidTaskError, PayloadLost):
+                return None  # the runner will say why
+            arguments = args, kwargs
+        return Ask(delivery, _rate(options, arguments), _seats(options, arguments))
+
+    def ended(self, deliveries: Sequence[Delivery]) -> None:
+        """These are over, however: who waits for their seats is woken soon."""
+        if self._seats:
+            self.free({seats for each in deliveries if (seats := self._seats.pop(each.token, None)) is not None})
+
+    def buried(self, deliveries: Sequence[Delivery]) -> None:
+        """As ``ended``, for deliveries that another process held."""
+        if self.seated:
+            self.free({seats for each in deliveries if (seats := self._seats_of(each)) is not None})
+
+    def _seats_of(self, delivery: Delivery) -> Seats | None:
+        try:
+            ask = self._limits_of(delivery)
+        except Exception:  # noqa: BLE001 - the user's callable; such a delivery never had a seat
+            return None
+        return None if ask is None else ask.seats
+
+    def free(self, seats: set[Seats]) -> None:
+        """Tell the server, all at once what comes while it answers."""
+        self._freed |= seats
+        if self._freed and self._waking is None:
+            self._waking = asyncio.ensure_future(self._wake())
+
+    async def _wake(self) -> None:
+        try:
+            while self._freed and self._limiter is not None:
+                freed, self._freed = self._freed, set()
+                await self._limiter.freed(list(freed))
+        except OperationalError as error:
+            logger.debug("Cannot wake who waits for a seat, maintenance will: %s", error)
+        finally:
+            self._waking = None
+
+
+def _rate(options: TaskOptions, arguments: tuple[Any, Any] | None) -> Rate | None:
+    if options.rate is None:
+        return None
+    return Rate(_key(options.name, options.rate_key, arguments), 1.0 / options.rate)
+
+
+def _seats(options: TaskOptions, arguments: tuple[Any, Any] | None) -> Seats | None:
+    if options.max_concurrency is None:
+        return None
+    return Seats(_key(options.name, options.concurrency_key, arguments), options.max_concurrency)
+
+
+def _key(name: str, make: Callable[..., Any] | None, arguments: tuple[Any, Any] | None) -> str:
+    if make is None or arguments is None:
+        return name
+    args, kwargs = arguments
+    # Whatever the arguments hold: servers take names that are valid Unicode and not too long.
+    data = str(make(*args, **kwargs)).encode("utf-8", "backslashreplace")
+    key = data.decode() if len(data) <= _LONGEST_KEY else hashlib.sha256(data).hexdigest()
+    return f"{name}[{key}]"
+
+
+def _later(delivery: Delivery, due: float) -> Completion:
+    """Back until its turn comes; it keeps its place in the line then."""
+    marks = None if delivery.marks.reserved else replace(delivery.marks, reserved=True)
+    return Completion(settlement=Release(delivery, due=due, marks=marks))
