@@ -28,10 +28,10 @@ from celeriac.model.settle import Completion
 from celeriac.ports import Broker, Bus, ResultStore
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.completer import Completer
+from celeriac.worker.enforcer import Enforcer
 from celeriac.worker.events import send
 from celeriac.worker.link import Link
 from celeriac.worker.options import NodeOptions
-from celeriac.worker.revoked import Revoked
 from celeriac.worker.runner import Runner
 
 if TYPE_CHECKING:
@@ -89,14 +89,12 @@ class Agent:
         self.started = time.time()
         self.queues = list(options.queues)
         self.events = options.events
-        #: token → signal, of tasks ended on request.
-        self.terminating: dict[str, int] = {}
-        self.revoked = Revoked()
         #: Tasks run by children that are gone.
         self.buried = 0
         self.completer = Completer(
             broker, store, lambda deliveries: None, rand=random.random, join=runner.joiner.conclude
         )
+        self.enforcer = Enforcer(self)
         self._backoff = Backoff(rand=random.random)
         self._clock = SystemClock()
         self._sending: set[asyncio.Task[None]] = set()
@@ -105,7 +103,13 @@ class Agent:
 
     def services(self) -> Sequence[Callable[[], Any]]:
         """The coroutine functions that make up the agent, but for remote control."""
-        wanted: list[Callable[[], Any]] = [self.completer.run, self.maintain, self.sweep, self.chords]
+        wanted: list[Callable[[], Any]] = [
+            self.completer.run,
+            self.maintain,
+            self.sweep,
+            self.chords,
+            self.enforcer.run,
+        ]
         if isinstance(self.broker, Bus) and self.options.heartbeats:
             wanted.append(self.heartbeat)
         return wanted
@@ -175,10 +179,13 @@ class Agent:
 
     def _verdict(self, delivery: Delivery, died: Died, alone: bool) -> Completion:
         outcome: o.Outcome
+        terminating = self.enforcer.terminating
         if delivery.token != died.token and not alone:
             outcome = o.Unstarted(suspect=died.many, orphaned=True)
-        elif delivery.token in self.terminating:
-            outcome = o.Revoked("terminated", self.terminating.pop(delivery.token))
+        elif delivery.token in terminating:
+            outcome = terminating.pop(delivery.token)
+        elif (refusal := self.enforcer.book.refusal(delivery.message, time.time())) is not None:
+            outcome = refusal  # it would be refused when it is claimed again
         elif died.limit:
             outcome = o.TimedOut(died.limit)
         else:

@@ -38,7 +38,7 @@ from celeriac.worker.leases import Leases
 from celeriac.worker.loop import new_loop, run
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.report import Report
-from celeriac.worker.revoked import Revoked
+from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 from celeriac.worker.slot import Slot
 
@@ -83,7 +83,7 @@ class Child:
         self.app = app
         self.options = options
         self.slot = slot
-        self.revoked = Revoked()
+        self.rules = RuleBook()
         self.report = Report(log_arguments=options.log_arguments, log_results=options.log_results)
         self.report.events = options.events
         self.report.emit = self._emit
@@ -259,7 +259,7 @@ class Child:
             coroutines=self._start_coroutines,
             conclude=self.completer.put,
             early=self.completer.early,
-            revoked=self.revoked,
+            rules=self.rules,
             rand=rand,
             finishing=lambda: self.completer.finishing,
         )

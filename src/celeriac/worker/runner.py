@@ -84,8 +84,8 @@ class Runner:
         self.leave: Callable[[], None] | None = None
         #: Called after each task: the limits of the child.
         self.after: Callable[[], None] | None = None
-        #: Tokens of coroutines that are cancelled on request.
-        self.terminated: set[str] = set()
+        #: token → outcome, of coroutines that are cancelled on request.
+        self.terminated: dict[str, o.Revoked] = {}
         self._slot = slot
         self._results = results
         self._entries: dict[str, Entry] = {}
@@ -200,8 +200,7 @@ class Runner:
         except (Exception, asyncio.CancelledError, WorkerShutdown, WorkerTerminate) as error:  # noqa: BLE001
             outcome = self._failed(error)
         if self.terminated and delivery.token in self.terminated:
-            self.terminated.discard(delivery.token)
-            outcome = o.Revoked("terminated")
+            outcome = self.terminated.pop(delivery.token)
         runtime = time.monotonic() - started
         return self.conclude(delivery, outcome, entry, embed, request, runtime)
 

@@ -13,6 +13,7 @@ from celeriac.model.plan import plan
 from celeriac.model.settle import Completion
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.rules import RuleBook
 from tests.unit.worker.fakes import FakeBroker, FakeExecutor, FakeStore
 
 #: Names the runner knows: whether they are coroutines, and whether they are acknowledged late.
@@ -53,7 +54,7 @@ class FetcherBench:
         self.coroutines = FakeExecutor(coroutines)
         self.concluded: list[Completion] = []
         self.early: set[str] = set()
-        self.revoked: dict[str, None] = {}
+        self.rules = RuleBook()
         node = NodeOptions(**{"hostname": "w@h", "queues": ("celery",), **options})
         self.fetcher = Fetcher(
             self.broker,  # type: ignore[arg-type]
@@ -64,7 +65,7 @@ class FetcherBench:
             coroutines=lambda: self.coroutines,
             conclude=self.concluded.extend,
             early=self.early,
-            revoked=self.revoked,
+            rules=self.rules,
             rand=lambda: 0.0,
         )
 

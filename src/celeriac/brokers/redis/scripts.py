@@ -8,8 +8,8 @@ from importlib.resources import files
 
 __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
-    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LEASED", "PUBLISH", "PURGE", "RECLAIM", "RESTORE", "STORE", "TRIM",
-    "UNLOCK", "Script",
+    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LEASED", "PUBLISH", "PURGE", "RECLAIM", "RESTORE", "RULES_READ",
+    "RULES_SET", "STORE", "TRIM", "UNLOCK", "WITHDRAW", "Script",
 ]  # fmt: skip
 
 
@@ -61,3 +61,6 @@ CHORD_CLOSE = Script("chord_close", after="chord", drains=True)
 CHORD_GROW = Script("chord_grow")
 CHORD_LOOK = Script("chord_look", drains=True)
 CHORD_SWEEP = Script("chord_sweep", after="chord", drains=True)
+RULES_SET = Script("rules_set")
+RULES_READ = Script("rules_read", drains=True)
+WITHDRAW = Script("withdraw", drains=True)

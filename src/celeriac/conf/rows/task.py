@@ -5,6 +5,8 @@ Data only. Read by ``table.py``.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from celeriac.conf.setting import ANY, BOOL, DICT, INT, SECONDS, STR, Setting, no_effect, refused
 
 __all__ = ["ROWS"]
@@ -22,6 +24,14 @@ ROWS: tuple[Setting, ...] = (
         True,
         "Settle a task after its run; off: before, and a crash loses it.",
         old="CELERY_ACKS_LATE",
+    ),
+    Setting(
+        "task_revoke_expires",
+        SECONDS,
+        timedelta(days=30),
+        "Time for which a revoked task stays revoked; None: for ever.",
+        optional=True,
+        own=True,
     ),
     Setting(
         "task_acks_on_failure_or_timeout",

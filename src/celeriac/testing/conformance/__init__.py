@@ -42,6 +42,8 @@ pytest.register_assert_rewrite(
             "faults",
             "remote",
             "histories",
+            "rules",
+            "withdrawing",
         )
     )
 )
