@@ -219,9 +219,9 @@ class Unified(Protocol):
 class Rules(Protocol):
     """Rules of the fleet, kept beside the queues (``model/rules.py``): for workers."""
 
-    #: The epoch of the rules at the moment of the last claim, 0 while none was ever written. A claim that took a message
-    #: after a rule was written tells that rule's epoch, or a later one. Only equality means anything to the caller.
-    #: A claim that waits ends, with nothing, when the rules change.
+    #: The epoch of the rules at the moment of the last claim, 0 while none was ever written: a claim that takes a
+    #: message after a rule was written tells that rule's epoch, or a later one. Only equality means anything to the
+    #: caller. A claim that waits ends, with nothing, within a second after the rules have changed.
     epoch: int
 
     async def rules(self, after: int = 0) -> RulesRead:

@@ -19,9 +19,7 @@ __all__ = ["pause", "resume"]
 @click.option("-j", "--json", "as_json", is_flag=True, help="With --list: print JSON.")
 @click.argument("queues", nargs=-1)
 @pass_context
-def pause(
-    context: Context, queues: tuple[str, ...], by: str | None, reason: str, listed: bool, as_json: bool
-) -> None:
+def pause(context: Context, queues: tuple[str, ...], by: str | None, reason: str, listed: bool, as_json: bool) -> None:
     """Let no worker take tasks from these queues.
 
     Tasks that run are finished, and more can be sent. Workers that start later obey too, until `celeriac resume`.

@@ -126,7 +126,7 @@ class Control:
         reason: str = "",
         **kwargs: Any,
     ) -> list[Reply] | None:
-        """As ``revoke``, for tasks that carry one of these stamps: ``{"customer": "17"}``, ``{"customer": ["17", "18"]}``.
+        """As ``revoke``, for tasks that carry one of these stamps: ``{"customer": ["17", "18"]}``.
 
         Tasks that wait are refused when their turn comes.
         """

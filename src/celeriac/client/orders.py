@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from celeriac.client.signal_names import signal_number
 from celeriac.exceptions import ImproperlyConfigured
-from celeriac.model.rules import PAUSE, REVOKE, Change, Order, decode_order, encode_order, signal_number, stamp_keys
+from celeriac.model.rules import PAUSE, REVOKE, Change, Order, decode_order, encode_order, stamp_keys
 from celeriac.ports import RulesDesk
 
 __all__ = ["pause", "paused", "resume", "revoke", "revoke_stamped"]

@@ -6,7 +6,6 @@ tells with each claim whether they changed (``ports.Rules``); ``worker/rules.py`
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +25,6 @@ __all__ = [
     "RulesRead",
     "decode_order",
     "encode_order",
-    "signal_number",
     "stamp_key",
     "stamp_keys",
 ]
@@ -106,13 +104,3 @@ def stamp_keys(headers: Mapping[str, Any]) -> list[str]:
         for header, values in headers.items()
         for value in (values if isinstance(values, (list, tuple, set, frozenset)) else (values,))
     ]
-
-
-def signal_number(name: object) -> int:
-    """The number of a signal given by number or name, with or without SIG. Raises ``ValueError``."""
-    text = str(name).upper()
-    found = signal.Signals.__members__.get(text if text.startswith("SIG") else f"SIG{text}")
-    number = int(text) if found is None and text.isascii() and text.isdigit() else found
-    if number is None or number not in signal.valid_signals():
-        raise ValueError(f"there is no signal {name!r}: write a name such as SIGTERM, or its number")
-    return int(number)

@@ -94,7 +94,15 @@ class Agent:
         self.completer = Completer(
             broker, store, lambda deliveries: None, rand=random.random, join=runner.joiner.conclude
         )
-        self.enforcer = Enforcer(self)
+        self.enforcer = Enforcer(
+            broker,
+            options,
+            runner,
+            link,
+            queues=lambda: self.queues,
+            conclude=self.completer.put,
+            tell=self.tell,
+        )
         self._backoff = Backoff(rand=random.random)
         self._clock = SystemClock()
         self._sending: set[asyncio.Task[None]] = set()

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from celeriac.model.rules import REVOKE, Order, decode_order, signal_number, stamp_keys
+from celeriac.client.signal_names import signal_number
+from celeriac.model.rules import REVOKE, Order, decode_order, stamp_keys
 
 if TYPE_CHECKING:
     from celeriac.worker.agent import Agent

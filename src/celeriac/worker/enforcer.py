@@ -12,19 +12,20 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+from celeriac.client.signal_names import signal_number
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
-from celeriac.model.rules import SEARCHED, Change, Order, Rule, decode_order, encode_order, signal_number
+from celeriac.model.rules import SEARCHED, Change, Order, Rule, decode_order, encode_order
 from celeriac.model.settle import Completion, Release
-from celeriac.ports import Rules
+from celeriac.ports import Broker, Rules
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.link import Link
+from celeriac.worker.options import NodeOptions
 from celeriac.worker.rules import RuleBook, to_wire
-
-if TYPE_CHECKING:
-    from celeriac.worker.agent import Agent
+from celeriac.worker.runner import Runner
 
 __all__ = ["Enforcer"]
 
@@ -43,12 +44,29 @@ TERMINATING_MAX = 1_000
 class Enforcer:
     """Enforces the rules on one node. ``book`` is what the agent knows of them."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        options: NodeOptions,
+        runner: Runner,
+        link: Link,
+        *,
+        queues: Callable[[], Sequence[str]],
+        conclude: Callable[[Sequence[Completion]], None],
+        tell: Callable[[str, Mapping[str, Any]], None],
+    ) -> None:
+        """``queues()`` are those of the node, ``conclude`` takes what is to be written, ``tell`` repeats an order to
+        children that start later."""
         self.book = RuleBook()
         #: token → how it ends, of tasks ended on request.
         self.terminating: dict[str, o.Revoked] = {}
-        self._agent = agent
-        self._rules: Rules | None = agent.broker if isinstance(agent.broker, Rules) else None
+        self._rules: Rules | None = broker if isinstance(broker, Rules) else None
+        self._life = options.revoke_expires
+        self._runner = runner
+        self._link = link
+        self._queues = queues
+        self._conclude = conclude
+        self._tell = tell
         self._hurry = asyncio.Event()
         self._backoff = Backoff(rand=random.random)
         self._insist_until = 0.0
@@ -79,10 +97,11 @@ class Enforcer:
     async def revoke(self, keys: Iterable[str], order: Order) -> None:
         """A remote command revokes tasks: write the rules that are not there yet, and enforce them. Raises
         ``OperationalError`` when they cannot be written."""
-        value, life = encode_order(order), self._agent.options.revoke_expires
+        value, life = encode_order(order), self._life
         if self._rules is None:
             until = None if life is None else time.time() + life
-            return await self._order([Rule(key, value, until) for key in keys])
+            await self._order([Rule(key, value, until) for key in keys])
+            return
         await self._learn()
         known = {rule.key: rule for rule in self.book.in_force()}
         missing = [key for key in keys if key not in known or (order.terminate and not _terminates(known[key]))]
@@ -101,13 +120,12 @@ class Enforcer:
             await self._order(new)
 
     async def _order(self, rules: Sequence[Rule]) -> None:
-        agent = self._agent
         if any(map(_terminates, rules)):
             self._insist_until = time.monotonic() + INSIST
         if self._rules is None:
             self.book.hear(rules)
-            agent.tell("obey", {"rules": to_wire(self.book.in_force())})
-        for answer in await agent.link.ask("obey", {"rules": to_wire(rules)}):
+            self._tell("obey", {"rules": to_wire(self.book.in_force())})
+        for answer in await self._link.ask("obey", {"rules": to_wire(rules)}):
             for task in answer:
                 self._end(task)
 
@@ -135,7 +153,7 @@ class Enforcer:
         """Revoked ids for which nobody has searched yet, and in which of this node's queues; both empty: none."""
         ids: set[str] = set()
         queues: list[str] = []
-        for queue in self._agent.queues:
+        for queue in self._queues():
             mark = _searched(self.book.others.get(SEARCHED + queue))
             found = set()
             for task_id, rule in reversed(self.book.revoked.items()):
@@ -150,7 +168,7 @@ class Enforcer:
     async def _search(self) -> None:
         """Take revoked tasks out of the queues and conclude them: whoever waits for them hears of it now."""
         assert self._rules is not None
-        agent, book = self._agent, self.book
+        book = self.book
         ids, queues = self._unsearched()
         if not ids:
             return
@@ -162,12 +180,12 @@ class Enforcer:
             completions.append(
                 Completion(settlement=Release(delivery))
                 if refusal is None
-                else agent.runner.conclude(delivery, refusal)
+                else self._runner.conclude(delivery, refusal)
             )
         if completions:
-            agent.completer.put(completions)
-        life = agent.options.revoke_expires
-        await self._rules.set_rules([Change(SEARCHED + queue, str(epoch).encode(), life) for queue in queues])
+            self._conclude(completions)
+        mark = str(epoch).encode()
+        await self._rules.set_rules([Change(SEARCHED + queue, mark, self._life) for queue in queues])
 
 
 def _terminates(rule: Rule) -> bool:

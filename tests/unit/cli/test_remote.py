@@ -25,7 +25,6 @@ class _Control:
         self.asked.append((command, options))
         return self.answers if options.get("reply") else None
 
-
     def revoke(self, task_id: list[str], **options: Any) -> list[dict[str, Any]]:
         self.asked.append(("revoke", {"task_id": task_id, **options}))
         return self.answers

@@ -1,4 +1,5 @@
-"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified``, ``Rules`` and ``Bus``. Used by workers, one event loop each.
+"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified``, ``Rules`` and ``Bus``. Used by workers,
+one event loop each.
 
 Every step is taken under the server's lock, without waiting; only an empty claim and a listener wait.
 """

@@ -81,9 +81,7 @@ class Layout:
         #: What every script that ends deliveries gets first.
         self.fixed = (self.unacked, self.index, self.dead, self.dead_records, self.dead_counts, self.schedules)
         #: The keys of the rules, in the order of ``lua/rules_set.lua``.
-        self.rules = tuple(
-            f"{prefix}celeriac:rules{part}" for part in (":epoch", "", ":epochs", ":ends", ":floor")
-        )
+        self.rules = tuple(f"{prefix}celeriac:rules{part}" for part in (":epoch", "", ":epochs", ":ends", ":floor"))
         self._result_prefix = f"{_result_prefix(prefix)}celery-task-meta-"
         self._group_prefix = f"{_result_prefix(prefix)}celery-taskset-meta-"
         self.chords = f"{prefix}celeriac:chords"

@@ -27,7 +27,9 @@ class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Payloads, Waiting):
     """What a broker does."""
 
 
-class Conformance(_Themes, Finishing, Results, Chords, Joining, Producers, Faults, Remote, Histories, RulesTheme, Withdrawing):
+class Conformance(
+    _Themes, Finishing, Results, Chords, Joining, Producers, Faults, Remote, Histories, RulesTheme, Withdrawing
+):
     """Subclass it with a fixture ``harness`` (see the package)."""
 
 

@@ -113,4 +113,6 @@ class Withdrawing:
         assert set(ids(taken)) == wanted, "withdraw: looks at every message"
         assert len(taken) == len(wanted)
         await accept(broker, taken)
-        assert ids(await take(broker, limit=5000)) == [each for each in names if each not in wanted], "withdraw: order stays"
+        assert ids(await take(broker, limit=5000)) == [each for each in names if each not in wanted], (
+            "withdraw: order stays"
+        )
