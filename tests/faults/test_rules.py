@@ -84,6 +84,20 @@ def test_running_ones_are_ended(place: Place, told: bool, task: str) -> None:
         assert fleet.journal.ended([task_id]) == 0
 
 
+def test_one_that_was_settled_before_it_ran(redis_place: Place) -> None:
+    """``acks_late=False``: no lease tells of it, and its end is recorded all the same."""
+    place = redis_place
+    with place.fleet() as fleet:
+        fleet.start("-c", "1")
+        task_id = place.send("once", 1, 60_000)
+        wait_until(lambda: fleet.journal.started(task_id), 10.0, fleet.logs)
+        place.app.control.terminate(task_id, by="")
+        assert said(place, task_id, 8.0) == "terminated"
+        after = place.send("work", 1, 1)
+        place.wait_all(fleet, [after], 10.0)
+        assert fleet.journal.ended([task_id]) == 0
+
+
 def test_one_of_many_threads_is_ended(redis_place: Place) -> None:
     """Its process is replaced; the others run again, uncounted."""
     place = redis_place
@@ -93,6 +107,7 @@ def test_one_of_many_threads_is_ended(redis_place: Place) -> None:
         wait_until(lambda: fleet.journal.started(task_id) and fleet.journal.started(other), 10.0, fleet.logs)
         place.app.control.terminate(task_id, by="")
         assert said(place, task_id, 8.0) == "terminated"
+        wait_until(lambda: len(fleet.journal.started(other)) == 2, 10.0, fleet.logs)
         (place.folder / "all").touch()
         place.wait_all(fleet, [other], 15.0)
         assert fleet.journal.ended([task_id]) == 0

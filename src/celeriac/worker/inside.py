@@ -90,18 +90,25 @@ def _obey(child: Child, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _end(child: Child, delivery: Delivery, order: Order) -> bool:
-    outcome = Revoked("terminated", by=order.by, why=order.reason)
-    terminated = child.runner.terminated
-    # Before the cancellation: the coroutine's thread looks there when it is over.
-    terminated[delivery.token] = outcome
-    if child.cancel(delivery.token):
+    """End a running task; orders are repeated, and it is ended once. False: only the end of its process ends it."""
+    token, terminated = delivery.token, child.runner.terminated
+    if token in terminated:
         return True
-    del terminated[delivery.token]
+    outcome = Revoked("terminated", by=order.by, why=order.reason)
+    # Before the cancellation: the coroutine's thread looks there when it is over.
+    terminated[token] = outcome
+    if child.cancel(token):
+        return True
     if child.options.pool == "threads" and child.slot is not None:
         # Nothing ends a thread but the end of its process: the others in it go back uncounted (as for hard limits).
         child.exit_reason = "a task was terminated"
         child.completer.put([child.runner.conclude(delivery, outcome)])
         child.stop(grace=0.0)
+        return True
+    del terminated[token]
+    if token in child.completer.early:
+        # No lease tells of it when its process is gone: it is written now, and its process ended at the next order.
+        child.completer.put([child.runner.conclude(delivery, outcome)])
         return True
     return False
 

@@ -122,6 +122,27 @@ def test_terminate_cancels_what_can_be_cancelled_and_names_the_rest(child: FakeC
     assert child.runner.terminated == {coroutine.token: Revoked("terminated", by="me", why="why")}
 
 
+def test_a_coroutine_is_cancelled_once(child: FakeChild) -> None:
+    """It may clean up; orders are repeated meanwhile."""
+    one = delivery(id="a")
+    child.runs(one)
+    child.cancellable = {one.token}
+    obey(child, "revoke:a", terminate=True)
+    child.cancellable = set()
+    assert obey(child, "revoke:a", terminate=True) == []
+    assert list(child.runner.terminated) == [one.token]
+
+
+def test_what_was_settled_before_its_run_is_written_first(child: FakeChild) -> None:
+    one = delivery(id="a")
+    child.runs(one)
+    child.completer.early.add(one.token)
+    assert obey(child, "revoke:a", terminate=True) == []
+    assert child.written == [(one, Revoked("terminated"))]
+    child.completer.early.clear()  # it is written
+    assert [each["token"] for each in obey(child, "revoke:a", terminate=True)] == [one.token]
+
+
 def test_a_process_of_threads_leaves_to_end_one(child: FakeChild) -> None:
     """As for hard limits: what cannot be ended has ended, and the others go back."""
     one = delivery(id="a")

@@ -190,12 +190,12 @@ class Claims:
                     words = ("EVAL", text, *words[2:])
                     continue
                 raise self._link.translated(wire, error) from error
-            due, epoch = reply[0]
-            self.epoch = int(epoch) if epoch else 0
+            due = reply[0][0]
             return self._deliveries(reply, plan, first), float(due) if due else None
 
     def _deliveries(self, reply: Sequence[Any], plan: _Plan, first: int) -> list[Delivery]:
         read, tokens, queues = self._read, self._tokens, plan.queues
+        self.epoch = int(reply[0][1] or 0)
         found: list[Delivery] = []
         number = first
         for place, envelopes in reply[1:]:
@@ -220,6 +220,8 @@ class Claims:
             tokens = [self._tokens % number for number in self._doubtful[0]]
             try:
                 entries = await self._link.run(wire, RECLAIM, keys, (self._layout.lease_shift, *tokens))
+                # What those claims would have told: rules may have been written before them.
+                self.epoch = int(await wire.send("GET", self._layout.rules[0]) or 0)
             except (LostWire, hiredis.ReplyError) as error:
                 raise self._link.translated(wire, error) from error
             self._doubtful.pop(0)
