@@ -6,7 +6,6 @@ A page is as long as its texts allow, so that none holds the server up for much 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.scripts import WITHDRAW
 from celeriac.brokers.redis.sockets import Word
+from celeriac.codec.seeking import written
 from celeriac.model.message import Delivery, Malformed
 from celeriac.model.settle import Release
 
@@ -33,7 +33,7 @@ async def withdraw(
     link: Link, layout: Layout, claims: Claims, read: Read, ids: Collection[str], queues: Sequence[str]
 ) -> tuple[list[Delivery], list[Release]]:
     """What was found, and what only looked so and goes back: see ``Rules.withdraw``."""
-    written = sorted({text for each in ids for text in _in_json(each)})
+    forms = sorted(written(ids))
     found: list[Delivery] = []
     wrong: list[Release] = []
     for queue, key, kind in _places(layout, queues):
@@ -41,7 +41,7 @@ async def withdraw(
         page = _FIRST
         while at:
             form, first = claims.reserve(_TOKENS)
-            args: list[Word] = [form, first, layout.lease_shift, layout.tail(queue), kind, at, page, *written]
+            args: list[Word] = [form, first, layout.lease_shift, layout.tail(queue), kind, at, page, *forms]
             at, size, envelopes = await link.script(WITHDRAW, [layout.unacked, layout.index, key], args)
             for number, raw in enumerate(envelopes, first):
                 delivery = read(raw, form % number, queue)
@@ -61,11 +61,3 @@ def _places(layout: Layout, queues: Sequence[str]) -> Iterator[tuple[str, str, s
         yield queue, layout.schedule(queue), "zset"
         for name in layout.lists(queue):
             yield queue, name, "list"
-
-
-def _in_json(text: str) -> tuple[str, str]:
-    """How an id may be written in a message, by us and by kombu, without the quotes."""
-    try:
-        return json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1].encode().decode()
-    except UnicodeEncodeError:  # a lone surrogate, of which no message consists
-        return json.dumps(text)[1:-1], json.dumps(text)[1:-1]

@@ -25,6 +25,7 @@ from celeriac.brokers.sqlite.boot import BOOT, moment, uptime
 from celeriac.brokers.sqlite.bus import SQLiteBus
 from celeriac.brokers.sqlite.session import Session
 from celeriac.codec import envelope
+from celeriac.codec.seeking import may_be_one, written
 from celeriac.model.message import Delivery, Malformed, Message
 from celeriac.model.rules import Change, RulesRead
 from celeriac.model.settle import Completion, Release, Settlement, StoredResult, Verdict
@@ -246,16 +247,18 @@ class SQLiteBroker:
     def _withdraw(
         self, desk: Desk, timeout: float, wanted: Collection[str], queues: Sequence[str], number: int
     ) -> list[tuple[int, str, bytes]]:
-        taken: list[tuple[int, str, bytes]] = []
-        last = 0
+        forms, last = written(wanted), 0
+        found: list[int] = []
         while rows := desk.bare(lambda sqlite: rulebook.page(sqlite, queues, last, WITHDRAW_PAGE), timeout):  # noqa: B023
             last = rows[-1][0]
-            found = [key for key, raw in rows if self._task_id(raw) in wanted]
-            if found:
-                taken += desk.write(
-                    lambda sqlite: rulebook.withdraw(sqlite, found, lambda: self._lending(number)),  # noqa: B023
-                    timeout,
-                )
+            found += [key for key, raw in rows if may_be_one(raw, forms) and self._task_id(raw) in wanted]
+        taken: list[tuple[int, str, bytes]] = []
+        for at in range(0, len(found), WITHDRAW_PAGE):
+            page = found[at : at + WITHDRAW_PAGE]
+            taken += desk.write(
+                lambda sqlite: rulebook.withdraw(sqlite, page, lambda: self._lending(number)),  # noqa: B023
+                timeout,
+            )
         return taken
 
     def _task_id(self, raw: bytes) -> str:

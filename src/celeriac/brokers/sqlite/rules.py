@@ -73,10 +73,13 @@ def withdraw(
         lanes.setdefault((queue, level), []).append(key)
     taken: list[int] = []
     for (queue, level), keys in lanes.items():
-        text = numbers(keys)
-        for where, lane in (("ready", (queue, level)), ("schedule", (queue,))):
-            found = [row[0] for row in sqlite.execute(SQL[f"in_{where}"], (*lane, text))]
-            if found:
-                sqlite.execute(SQL[f"drop_from_{where}"], (*lane, numbers(found)))
-                taken += found
+        left = set(keys)
+        # The schedule is read through for each look: last, and only for those that are nowhere else.
+        for where, lane in (("ready", (queue, level)), ("front", (queue, level)), ("schedule", (queue,))):
+            if left:
+                found = [row[0] for row in sqlite.execute(SQL[f"in_{where}"], (*lane, numbers(left)))]
+                if found:
+                    sqlite.execute(SQL[f"drop_from_{where}"], (*lane, numbers(found)))
+                    left.difference_update(found)
+                    taken += found
     return lend(sqlite, sorted(taken), claim())

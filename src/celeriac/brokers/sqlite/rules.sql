@@ -34,11 +34,17 @@ SELECT key, value, expires, epoch FROM rule WHERE value IS NOT NULL ORDER BY epo
 -- :page  queues as JSON, last id seen, limit: messages of some queues, the oldest first
 SELECT id, envelope FROM message WHERE id > ?2 AND queue IN (SELECT value FROM json_each(?1)) ORDER BY id LIMIT ?3;
 
--- :in_ready  queue, step, ids as JSON
-SELECT id FROM ready WHERE queue = ? AND step = ? AND id IN (SELECT value FROM json_each(?));
+-- :in_ready  queue, step, ids as JSON: those in the order of their arrival, whose positions are their ids
+SELECT id FROM ready WHERE queue = ? AND step = ? AND position IN (SELECT value FROM json_each(?)) AND id = position;
 
 -- :drop_from_ready  queue, step, ids as JSON
-DELETE FROM ready WHERE queue = ? AND step = ? AND id IN (SELECT value FROM json_each(?));
+DELETE FROM ready WHERE queue = ? AND step = ? AND position IN (SELECT value FROM json_each(?)) AND id = position;
+
+-- :in_front  queue, step, ids as JSON: those that were due or given back
+SELECT id FROM ready WHERE queue = ? AND step = ? AND position < 0 AND id IN (SELECT value FROM json_each(?));
+
+-- :drop_from_front  queue, step, ids as JSON
+DELETE FROM ready WHERE queue = ? AND step = ? AND position < 0 AND id IN (SELECT value FROM json_each(?));
 
 -- :in_schedule  queue, ids as JSON
 SELECT id FROM schedule WHERE queue = ? AND id IN (SELECT value FROM json_each(?));
