@@ -46,8 +46,16 @@ class FakeRunner:
 class FetcherBench:
     """``bench.fetcher`` and all it talks to; ``bench.concluded`` are completions, in order."""
 
-    def __init__(self, *, store: bool = True, sync: int = 1, coroutines: int = 100, **options: Any) -> None:
-        self.broker = FakeBroker()
+    def __init__(
+        self,
+        *,
+        store: bool = True,
+        sync: int = 1,
+        coroutines: int = 100,
+        broker: FakeBroker | None = None,
+        **options: Any,
+    ) -> None:
+        self.broker = broker or FakeBroker()
         self.store = FakeStore() if store else None
         self.runner = FakeRunner()
         self.sync = FakeExecutor(sync)
