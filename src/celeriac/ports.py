@@ -7,7 +7,7 @@ refuses, never a driver's error; none hangs: blocking calls take a timeout in se
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -15,6 +15,7 @@ from msgspec import Struct
 from celeriac.model.chord import Closing, Gathered, NewChord, Part
 from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
+from celeriac.model.rules import Change, RulesRead
 from celeriac.model.settle import Completion, Settlement, StoredResult, Verdict
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "Publisher",
     "Reader",
     "ResultStore",
+    "Rules",
+    "RulesDesk",
     "Traits",
     "Unified",
 ]
@@ -247,6 +250,46 @@ class Limiter(Protocol):
         """Leases of holders have ended: as many of those parked as there are seats go to the front of ready, in their
         order. Their seats are kept for them for ``AdapterOptions.seat_promise`` seconds; what asks later and gets none
         waits in front."""
+        ...
+
+
+@runtime_checkable
+class Rules(Protocol):
+    """Rules of the fleet, kept beside the queues (``model/rules.py``): for workers."""
+
+    #: The epoch of the rules at the moment of the last claim, 0 while none was ever written: a claim that takes a
+    #: message after a rule was written tells that rule's epoch, or a later one. Only equality means anything to the
+    #: caller. A claim that waits ends, with nothing, within a second after the rules have changed.
+    epoch: int
+
+    async def rules(self, after: int = 0) -> RulesRead:
+        """The rules that were written or dropped after that epoch, in the order of their changes; all that are in force
+        (``complete``) when ``after`` is 0, is none of this server's epochs, or is so old that dropped rules were
+        forgotten since (``TOMBSTONE`` seconds). Expired rules may be among them: the reader looks at ``expires``."""
+        ...
+
+    async def set_rules(self, changes: Sequence[Change]) -> int:
+        """Write or drop rules, all or none; durable when it returns. Each change begins an epoch of its own, later than
+        all before; returns the last. Of rules about revoked tasks the newest ``RULES_LIMIT`` are kept."""
+        ...
+
+    async def withdraw(self, ids: Collection[str], queues: Sequence[str]) -> Sequence[Delivery]:
+        """Take the messages with these task ids that wait or are scheduled in these queues, under leases of this owner.
+        Leaves all others where they are. Messages that arrive or move meanwhile may be missed. Looks at every message
+        of the queues, in steps that hold the server up for a few milliseconds each."""
+        ...
+
+
+@runtime_checkable
+class RulesDesk(Protocol):
+    """The blocking side of ``Rules``; a ``Publisher`` may have it. Safe in threads."""
+
+    def rules(self, prefix: str, *, timeout: float) -> RulesRead:
+        """All rules in force whose keys begin with ``prefix``."""
+        ...
+
+    def set_rules(self, changes: Sequence[Change], *, timeout: float) -> int:
+        """As ``Rules.set_rules``, within ``timeout`` seconds."""
         ...
 
 

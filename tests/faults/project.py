@@ -86,6 +86,15 @@ def again(self: Any, number: int) -> int:
     return number
 
 
+def later(self: Any, number: int, seconds: float) -> int:
+    """Fail once, retry after so many seconds, then return the number."""
+    note("start", self.request)
+    if self.request.retries == 0:
+        raise self.retry(countdown=seconds, exc=ValueError("once"))
+    note("end", self.request)
+    return number
+
+
 def step(self: Any, number: int) -> int:
     """A part of a chain: one more than before."""
     note("start", self.request)
@@ -119,7 +128,7 @@ def _tenant(number: int, milliseconds: float) -> int:
 def make_app(conf: Mapping[str, Any]) -> Celery:
     """The app with these settings."""
     app = Celery("faults", set_as_current=False, **conf)
-    for body in (work, gated, die, hold, again, step, collect, waits):
+    for body in (work, gated, die, hold, again, later, step, collect, waits):
         app.task(bind=True, name=f"faults.{body.__name__}")(body)
     app.task(bind=True, name="faults.once", acks_late=False)(work)
     app.task(bind=True, name="faults.paced", rate_limit="30/s")(work)

@@ -27,6 +27,7 @@ from celeriac.worker.completer import Completer
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.report import Report
+from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 
 __all__ = ["Died", "Simulation", "make_app"]
@@ -165,7 +166,7 @@ class _Worker:
             coroutines=lambda: self.slot,  # type: ignore[arg-type,return-value]
             conclude=lambda completions: self.finished.extend(completions),
             early=self.completer.early,
-            revoked=(),
+            rules=RuleBook(),
             rand=rand,
         )
 

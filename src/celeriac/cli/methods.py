@@ -75,7 +75,7 @@ CONTROL: dict[str, Method] = {
     ),
     "revoke": Method("Refuse tasks from now on.", rest="task_id", rest_required=True, usage="ID..."),
     "revoke_by_stamped_headers": Method(
-        "Refuse tasks by a stamped header (Celery workers only).",
+        "Refuse tasks by a stamped header.",
         rest="headers",
         rest_required=True,
         usage="NAME=VALUE...",

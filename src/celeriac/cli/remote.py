@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -91,6 +91,8 @@ def inspect(
 @_json
 @click.option("--terminate", is_flag=True, help="With revoke: also end the tasks that run.")
 @click.option("-s", "--signal", metavar="SIGNAL", help="With revoke --terminate: the signal (default SIGTERM).")
+@click.option("--by", metavar="NAME", help="With revoke: who wants it (default: user and host).")
+@click.option("--reason", metavar="TEXT", help="With revoke: why, for those who read the result.")
 @click.argument("what")
 @click.argument("arguments", nargs=-1)
 @pass_context
@@ -103,16 +105,26 @@ def control(
     as_json: bool,
     terminate: bool,
     signal: str | None,
+    by: str | None,
+    reason: str | None,
 ) -> int:
-    """Tell running workers to do something."""
+    """Tell running workers to do something.
+
+    What is revoked is also written to the broker: workers that start later obey too.
+    """
     method = _method(context, what, CONTROL, "control")
     told = dict(parse(what, method, arguments))
-    if (terminate or signal) and what != "revoke":
+    revokes = what in ("revoke", "revoke_by_stamped_headers")
+    if (terminate or signal) and not revokes:
         raise click.UsageError("--terminate and --signal go with revoke only")
+    if (by or reason) and not (revokes or what == "terminate"):
+        raise click.UsageError("--by and --reason go with revoke only")
+    if what == "terminate":
+        what, terminate, signal = "revoke", True, told.pop("signal")
     if what == "revoke_by_stamped_headers":
-        told["headers"] = dict(each.partition("=")[::2] for each in told["headers"])
-    if terminate:
-        told |= {"terminate": True, "signal": signal or "SIGTERM"}
+        told["headers"] = _stamps(told["headers"])
+    if revokes or what == "revoke":
+        return _revoke(context, what, told, timeout, destination, as_json, terminate, signal, by, reason)
     if method is not None and not method.answered:
         context.app.control.broadcast(what, arguments=told, destination=_list(destination))
         if not context.quiet:
@@ -120,6 +132,41 @@ def control(
         return 0
     replies = _ask(context, what, told, timeout, destination)
     return _answer(context, replies, as_json)
+
+
+def _stamps(pairs: Sequence[str]) -> dict[str, list[str]]:
+    """``NAME=VALUE`` of each; a name may come several times."""
+    stamps: dict[str, list[str]] = {}
+    for each in pairs:
+        name, _, value = each.partition("=")
+        stamps.setdefault(name, []).append(value)
+    return stamps
+
+
+def _revoke(
+    context: Context,
+    what: str,
+    told: Mapping[str, Any],
+    timeout: float,
+    destination: tuple[str, ...] | None,
+    as_json: bool,
+    terminate: bool,
+    signal: str | None,
+    by: str | None,
+    reason: str | None,
+) -> int:
+    """Write the order, tell the nodes; it counts though nobody answers."""
+    tell = getattr(context.app.control, what)
+    how = {"destination": _list(destination), "terminate": terminate, "signal": signal or "SIGTERM"}
+    try:
+        replies = merge(tell(*told.values(), **how, by=by, reason=reason or "", reply=True, timeout=timeout))
+    except ValueError as error:  # no such signal
+        raise click.UsageError(str(error)) from None
+    if replies or as_json:
+        return _answer(context, replies, as_json)
+    if not context.quiet:
+        context.echo("Revoked. No worker answered: those that start obey.")
+    return 0
 
 
 def _answer(context: Context, replies: Mapping[str, Any], as_json: bool) -> int:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from celeriac.client import resolver
+from celeriac.client import orders, resolver
 from celeriac.client.connections import PerProcess
 from celeriac.exceptions import DuplicateNodenameWarning
+from celeriac.model.rules import Order
 from celeriac.ports import Caller
 
 __all__ = ["Control", "Inspect"]
@@ -97,10 +98,20 @@ class Control:
         destination: Destination = None,
         terminate: bool = False,
         signal: str | None = _TERM,
+        *,
+        by: str | None = None,
+        reason: str = "",
         **kwargs: Any,
     ) -> list[Reply] | None:
-        """Do not run the task, or tasks; with ``terminate`` end it, if it runs, by ``signal``."""
+        """Do not run the task, or tasks; with ``terminate`` end it, if it runs, by ``signal``.
+
+        Written to the broker, so that workers that start later obey too, for ``task_revoke_expires`` seconds; workers
+        that run are told at once. ``destination`` says which of them are told: the order is for all. The result shows
+        ``by`` whom (default: user and host) and the ``reason``. Raises ``OperationalError`` when it cannot be written.
+        """
         ids = task_id if isinstance(task_id, str) else list(task_id)
+        how = {"by": by, "reason": reason, "terminate": terminate, "signal": str(signal or _TERM)}
+        orders.revoke(self.app, [ids] if isinstance(ids, str) else ids, **how)
         arguments = {"task_id": ids, "terminate": terminate, "signal": signal or _TERM}
         return self.broadcast("revoke", arguments, destination, **kwargs)
 
@@ -110,9 +121,17 @@ class Control:
         destination: Destination = None,
         terminate: bool = False,
         signal: str | None = _TERM,
+        *,
+        by: str | None = None,
+        reason: str = "",
         **kwargs: Any,
     ) -> list[Reply] | None:
-        """As ``revoke``, for tasks that carry all these stamps."""
+        """As ``revoke``, for tasks that carry one of these stamps: ``{"customer": ["17", "18"]}``.
+
+        Tasks that wait are refused when their turn comes.
+        """
+        how = {"by": by, "reason": reason, "terminate": terminate, "signal": str(signal or _TERM)}
+        orders.revoke_stamped(self.app, headers, **how)
         arguments = {"headers": dict(headers), "terminate": terminate, "signal": signal or _TERM}
         return self.broadcast("revoke_by_stamped_headers", arguments, destination, **kwargs)
 
@@ -121,6 +140,28 @@ class Control:
     ) -> list[Reply] | None:
         """``revoke`` with ``terminate=True``."""
         return self.revoke(task_id, destination, terminate=True, signal=signal, **kwargs)
+
+    # ------------------------------------------------------------ queues
+
+    def pause_queue(self, *queues: str, by: str | None = None, reason: str = "") -> None:
+        """Let no worker take tasks from these queues until ``resume_queue``.
+
+        Tasks that run are finished, and tasks can be sent. Written to the broker: workers that start later obey too.
+        Celery workers do not. Raises ``OperationalError`` when it cannot be written.
+        """
+        orders.pause(self.app, queues, by=by, reason=reason)
+
+    def resume_queue(self, *queues: str) -> None:
+        """Let workers take tasks from these queues again; they do within a second. Queues that are not paused stay as
+        they are. Raises ``OperationalError`` when it cannot be written."""
+        orders.resume(self.app, queues)
+
+    def paused_queues(self) -> dict[str, Order]:
+        """The paused queues by name; of each ``by`` whom, the ``reason``, and when (``at``, seconds since the epoch).
+        Raises ``OperationalError``."""
+        return orders.paused(self.app)
+
+    # ------------------------------------------------------------ limits
 
     def rate_limit(
         self, task_name: str, rate_limit: int | str, destination: Destination = None, **kwargs: Any

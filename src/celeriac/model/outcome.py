@@ -61,10 +61,20 @@ class Rejected(Struct, frozen=True):
 
 
 class Revoked(Struct, frozen=True):
-    """Not run, or ended, on request: ``reason`` is ``revoked``, ``expired`` or ``terminated``."""
+    """Not run, or ended, on request: ``reason`` is ``revoked``, ``expired`` or ``terminated``.
+
+    ``by`` whom and ``why``, as far as they are known.
+    """
 
     reason: str
     signum: int | None = None
+    by: str = ""
+    why: str = ""
+
+    def __str__(self) -> str:
+        """The reason as the task's result shows it: ``revoked by alice: wrong customer``."""
+        who = f"{self.reason} by {self.by}" if self.by else self.reason
+        return f"{who}: {self.why}" if self.why else who
 
 
 class TimedOut(Struct, frozen=True):

@@ -216,7 +216,7 @@ def _rejected(context: _Context, outcome: o.Rejected) -> Plan:
 
 def _revoked(context: _Context, outcome: o.Revoked) -> Plan:
     stored = not (context.options.ignore_result or _ignores(context.delivery.message))
-    exc = TaskRevokedError(outcome.reason)
+    exc = TaskRevokedError(str(outcome))
     behind, joins = context.ends_workflow(states.REVOKED, exc)
     return Plan(
         settlement=Accept(context.delivery),

@@ -401,12 +401,27 @@ class AsyncResult(ResultBase, Generic[R]):
         signal: str | None = None,
         wait: bool = False,
         timeout: float | None = None,
+        *,
+        parents: bool = False,
+        by: str | None = None,
+        reason: str = "",
     ) -> Any:
-        """Tell all workers not to run the task; with ``terminate`` to end it, if it runs, by ``signal`` (TERM).
+        """Let no worker run the task; with ``terminate`` end it, if it runs, by ``signal`` (TERM).
 
-        ``wait`` waits ``timeout`` seconds for their replies and returns these.
+        ``parents``: also the steps before it in a chain, and the members of a chord's header. ``wait`` waits
+        ``timeout`` seconds for the workers' replies and returns these. ``by`` and ``reason`` are for those who read the
+        result. Raises ``OperationalError`` when it cannot be written.
         """
-        return self.app.control.revoke(self.id, terminate=terminate, signal=signal, reply=wait, timeout=timeout)
+        ids = [leaf.id for leaf in self._lineage()] if parents else self.id
+        how = {"terminate": terminate, "signal": signal, "by": by, "reason": reason}
+        return self.app.control.revoke(ids, reply=wait, timeout=timeout, **how)
+
+    def _lineage(self) -> Iterator[AsyncResult[Any]]:
+        """This one and all before it; of groups their members."""
+        step: Any = self
+        while step is not None:
+            yield from step._leaves() if hasattr(step, "_leaves") else (step,)
+            step = step.parent
 
     # ------------------------------------------------------------ as a value
 

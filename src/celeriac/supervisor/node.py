@@ -68,6 +68,7 @@ def resolve(conf: Any, queues: Queues, given: Given, *, hostname: str, processor
         claim_target=conf.seconds("worker_claim_target"),
         prefetch_limit=_prefetch(conf, given, concurrency if pool == "threads" else 1),
         park=conf.seconds("worker_unknown_task_park"),
+        revoke_expires=conf.seconds("task_revoke_expires"),
         events=given.events or bool(conf.worker_send_task_events),
         heartbeats=given.heartbeats,
         remote_control=bool(conf.worker_enable_remote_control),

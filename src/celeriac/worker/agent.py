@@ -28,12 +28,12 @@ from celeriac.ports import Broker, Bus, Clock, ResultStore
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside
 from celeriac.worker.completer import Completer
+from celeriac.worker.enforcer import Enforcer
 from celeriac.worker.events import send
 from celeriac.worker.limits import Limits
 from celeriac.worker.link import Link
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.payloads import PayloadDropper
-from celeriac.worker.revoked import Revoked
 from celeriac.worker.runner import Runner
 
 if TYPE_CHECKING:
@@ -97,9 +97,6 @@ class Agent:
         self.started = clock.now()
         self.queues = list(options.queues)
         self.events = options.events
-        #: token → signal, of tasks ended on request.
-        self.terminating: dict[str, int] = {}
-        self.revoked = Revoked(clock.now)
         #: Tasks run by children that are gone.
         self.buried = 0
         self.limits = Limits(broker, runner)
@@ -114,6 +111,17 @@ class Agent:
             aside=aside,
             clock=clock,
         )
+        self.enforcer = Enforcer(
+            broker,
+            options,
+            runner,
+            link,
+            queues=lambda: self.queues,
+            conclude=self.completer.put,
+            tell=self.tell,
+            rand=rand,
+            clock=clock,
+        )
         self._rand = rand
         self._backoff = Backoff(rand=rand)
         self._sending: set[asyncio.Task[None]] = set()
@@ -122,7 +130,13 @@ class Agent:
 
     def services(self) -> Sequence[Callable[[], Any]]:
         """The coroutine functions that make up the agent, but for remote control."""
-        wanted: list[Callable[[], Any]] = [self.completer.run, self.maintain, self.sweep, self.chords]
+        wanted: list[Callable[[], Any]] = [
+            self.completer.run,
+            self.maintain,
+            self.sweep,
+            self.chords,
+            self.enforcer.run,
+        ]
         if isinstance(self.broker, Bus) and self.options.heartbeats:
             wanted.append(self.heartbeat)
         return wanted
@@ -194,10 +208,13 @@ class Agent:
 
     def _verdict(self, delivery: Delivery, died: Died, alone: bool) -> Completion:
         outcome: o.Outcome
+        terminating = self.enforcer.terminating
         if delivery.token != died.token and not alone:
             outcome = o.Unstarted(suspect=died.many, orphaned=True)
-        elif delivery.token in self.terminating:
-            outcome = o.Revoked("terminated", self.terminating.pop(delivery.token))
+        elif delivery.token in terminating:
+            outcome = terminating.pop(delivery.token)
+        elif (refusal := self.enforcer.book.refusal(delivery.message, self.clock.now())) is not None:
+            outcome = refusal  # it would be refused when it is claimed again
         elif died.limit:
             outcome = o.TimedOut(died.limit)
         else:

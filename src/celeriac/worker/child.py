@@ -32,7 +32,7 @@ from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.loop import new_loop, run
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.report import Report
-from celeriac.worker.revoked import Revoked
+from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 from celeriac.worker.services import Services
 from celeriac.worker.slot import Slot
@@ -75,7 +75,7 @@ class Child:
         self.app = app
         self.options = options
         self.slot = slot
-        self.revoked = Revoked()
+        self.rules = RuleBook()
         self.report = Report(log_arguments=options.log_arguments, log_results=options.log_results)
         self.report.events = options.events
         self.report.emit = self._emit
@@ -241,7 +241,7 @@ class Child:
             self.options,
             sync=self.sync,
             coroutines=self._start_coroutines,
-            revoked=self.revoked,
+            rules=self.rules,
         )
         self.completer, self.fetcher = services.completer, services.fetcher
         try:

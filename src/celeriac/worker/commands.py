@@ -11,11 +11,13 @@ import json
 import logging
 import os
 import resource
-import signal
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from celeriac.client.signal_names import signal_number
 from celeriac.model.limits import per_second
+from celeriac.model.rules import REVOKE, Order, decode_order, stamp_keys
 
 if TYPE_CHECKING:
     from celeriac.worker.agent import Agent
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Panel", "control_command", "execute", "inspect_command"]
 
 logger = logging.getLogger("celery.worker.control")
-
-#: Tokens of tasks that are being ended, remembered at most.
-TERMINATING_MAX = 1_000
 
 Command = Callable[..., Any]
 C = TypeVar("C", bound=Command)
@@ -114,7 +113,7 @@ def scheduled(state: Agent, **kwargs: Any) -> list[Any]:
 @inspect_command(alias="dump_revoked")
 def revoked(state: Agent, **kwargs: Any) -> list[str]:
     """Ids that were revoked."""
-    return list(state.revoked)
+    return list(state.enforcer.book.revoked)
 
 
 @inspect_command(alias="dump_tasks")
@@ -175,7 +174,8 @@ async def stats(state: Agent, **kwargs: Any) -> dict[str, Any]:
 @inspect_command()
 def active_queues(state: Agent, **kwargs: Any) -> list[dict[str, Any]]:
     """The queues this node takes tasks from."""
-    return [_queue_info(name) for name in state.queues]
+    paused = state.enforcer.book.paused
+    return [{**_queue_info(name), "paused": name in paused} for name in state.queues]
 
 
 def _queue_info(name: str) -> dict[str, Any]:
@@ -229,58 +229,56 @@ async def hello(state: Agent, from_node: str = "", revoked: Any = None, **kwargs
     if from_node == state.options.hostname:
         return None
     if isinstance(revoked, (list, dict)) and revoked:
-        await _revoke(state, {str(each) for each in revoked}, terminate=False)
-    return {"revoked": dict(state.revoked), "clock": 0}
+        await state.enforcer.revoke([f"{REVOKE}{each}" for each in revoked], Order(at=time.time()))
+    known = state.enforcer.book.revoked
+    return {"revoked": {each: decode_order(rule.value or b"").at for each, rule in known.items()}, "clock": 0}
 
 
 @control_command()
 async def revoke(
-    state: Agent, task_id: Any = (), terminate: bool = False, signal: Any = None, **kwargs: Any
+    state: Agent,
+    task_id: Any = (),
+    terminate: bool = False,
+    signal: Any = None,
+    by: Any = "",
+    reason: Any = "",
+    **kwargs: Any,
 ) -> dict[str, str]:
     """Refuse tasks by id from now on; ``terminate`` also ends those that run, by ``signal`` (default SIGTERM)."""
     ids = {task_id} if isinstance(task_id, str) else {str(each) for each in task_id}
-    number = _signal_number(signal or "SIGTERM") if terminate else 0
-    left = await _revoke(state, ids, terminate=terminate)
-    if terminate:
-        await _terminate(state, left, number)
+    order = _order(by, reason, terminate, signal)
+    await state.enforcer.revoke([f"{REVOKE}{each}" for each in ids], order)
     return {"ok": f"tasks {ids} flagged as revoked"}
+
+
+@control_command()
+async def revoke_by_stamped_headers(
+    state: Agent,
+    headers: Any,
+    terminate: bool = False,
+    signal: Any = None,
+    by: Any = "",
+    reason: Any = "",
+    **kwargs: Any,
+) -> dict[str, str]:
+    """Refuse tasks that carry one of these stamps from now on; as ``revoke``."""
+    if isinstance(headers, (list, tuple)):  # Celery's command line sends ["name=value", ...]
+        headers = dict(each.partition("=")[::2] for each in headers)
+    await state.enforcer.revoke(stamp_keys(headers), _order(by, reason, terminate, signal))
+    return {"ok": f"headers {headers} flagged as revoked"}
 
 
 @control_command()
 async def terminate(state: Agent, signal: Any = "SIGTERM", task_id: Any = (), **kwargs: Any) -> dict[str, str]:
     """End running tasks by id."""
-    return await revoke(state, task_id=task_id, terminate=True, signal=signal)
+    return await revoke(state, task_id=task_id, terminate=True, signal=signal, **kwargs)
 
 
-async def _revoke(state: Agent, ids: set[str], *, terminate: bool) -> set[str]:
-    """Tokens of those that run on."""
-    state.revoked.add(ids)
-    state.tell("revoke", {"ids": list(state.revoked), "terminate": False})
-    answers = await state.link.ask("revoke", {"ids": list(ids), "terminate": terminate})
-    return {token for answer in answers for token in answer}
-
-
-async def _terminate(state: Agent, tokens: set[str], number: int) -> None:
-    """End the processes of running tasks; the supervisor's notice then finds the token in ``terminating``.
-
-    ``tokens`` are those that nothing else ends: what a child cancels itself must not cost its other tasks.
-    """
-    running = await state.link.ask("active", {}) if tokens else []
-    for answer in running:
-        for task in answer:
-            if task.get("token") in tokens and task["worker_pid"] != os.getpid():
-                state.terminating[task["token"]] = number
-                while len(state.terminating) > TERMINATING_MAX:
-                    del state.terminating[next(iter(state.terminating))]
-                # The child would take SIGTERM for a warm shutdown.
-                os.kill(task["worker_pid"], signal.SIGKILL if number == signal.SIGTERM else number)
-
-
-def _signal_number(name: Any) -> int:
-    if isinstance(name, int):
-        return name
-    text = str(name).upper()
-    return int(getattr(signal, text if text.startswith("SIG") else f"SIG{text}"))
+def _order(by: Any, reason: Any, terminate: Any, signal: Any) -> Order:
+    name = str(signal or "SIGTERM")
+    if terminate:
+        signal_number(name)
+    return Order(by=str(by), reason=str(reason), at=time.time(), terminate=bool(terminate), signal=name)
 
 
 @control_command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,10 +21,11 @@ from celeriac.executors import Executor
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Malformed
 from celeriac.model.settle import Accept, Completion, Release, Settlement
-from celeriac.ports import Broker, Clock, ResultStore
+from celeriac.ports import Broker, Clock, ResultStore, Rules
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.limits import Limits, Permitted
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 
 __all__ = ["Fetcher"]
@@ -37,6 +38,8 @@ CLAIM_LIMIT = 256
 HELD_LIMIT = 768
 #: Seconds that an empty claim waits.
 WAIT = 10.0
+#: The same while a queue is paused: it may be resumed.
+PAUSED_LOOK = 0.5
 #: Longest pause in seconds after a claim that drained the queue.
 REST = 0.002
 #: A task that runs longer than this blocks what is claimed behind it: that is given back. Seconds.
@@ -73,8 +76,8 @@ class Fetcher:
         coroutines: Callable[[], Executor],
         conclude: Callable[[Sequence[Completion]], None],
         early: set[str],
-        revoked: Collection[str],
         limits: Limits,
+        rules: RuleBook,
         rand: Callable[[], float],
         finishing: Callable[[], int] = lambda: 0,
         clock: Clock = SYSTEM,
@@ -95,8 +98,11 @@ class Fetcher:
         self._async: Executor | None = None
         self._conclude = conclude
         self._early = early
-        self._revoked = revoked
         self._limits = limits
+        self._rules = rules
+        self._ruled: Rules | None = broker if isinstance(broker, Rules) else None
+        #: The rules are to be read, whatever the claims say.
+        self._stale = False
         self._backoff = Backoff(rand=rand)
         self._finishing = finishing
         self._clock = clock
@@ -165,14 +171,15 @@ class Fetcher:
         """Claim until ``stop``."""
         broker, backoff = self._broker, self._backoff
         while not self._stopping:
-            room = self.room()
-            if room <= 0 or not self.queues:
-                self._changed.clear()
-                await self._changed.wait()
+            if self._stale:
+                await self._obey()
+            room, queues = self.room(), self._open()
+            if room <= 0 or not queues:
+                await self._until_changed()
                 continue
             began = self._clock.monotonic()
             try:
-                deliveries = await self._claim(broker, room)
+                deliveries = await self._claim(broker, queues, room)
             except OperationalError as error:
                 self.connected = False
                 delay = backoff.next()
@@ -188,6 +195,8 @@ class Fetcher:
                     logger.warning("The broker is back after %d failed tries", backoff.failures)
             backoff.reset()
             self.backlog = len(deliveries) >= room
+            if not deliveries and self._ruled is not None and self._ruled.epoch != self._rules.epoch:
+                await self._obey()
             if deliveries:
                 if not self.held:
                     self._runner.valid_until = began + self._options.lease
@@ -211,11 +220,11 @@ class Fetcher:
         await self._changed.wait()
         timer.cancel()
 
-    async def _claim(self, broker: Broker, room: int) -> Sequence[Delivery] | None:
+    async def _claim(self, broker: Broker, queues: Sequence[str], room: int) -> Sequence[Delivery] | None:
         """What came; None when ``_interrupt`` ended the claim."""
         # The lease counts from before the wait: of a short one, enough must be left.
-        wait = min(WAIT, self._options.lease / 3)
-        self._claiming = asyncio.ensure_future(broker.claim(self.queues, limit=room, wait=wait))
+        wait = min(PAUSED_LOOK if self._rules.paused else WAIT, self._options.lease / 3)
+        self._claiming = asyncio.ensure_future(broker.claim(queues, limit=room, wait=wait))
         try:
             return await self._claiming
         except asyncio.CancelledError:
@@ -249,6 +258,59 @@ class Fetcher:
         self._changed.set()
         self._interrupt()
 
+    # -- rules -------------------------------------------------------------------------------------------------
+
+    def _open(self) -> Sequence[str]:
+        """The queues that are not paused."""
+        paused = self._rules.paused
+        return [queue for queue in self.queues if queue not in paused] if paused else self.queues
+
+    async def _until_changed(self) -> None:
+        """Until there is room, or other queues; while one is paused, it may be resumed and no claim would tell."""
+        self._changed.clear()
+        look = asyncio.get_running_loop().call_later(PAUSED_LOOK, self._look_again) if self._rules.paused else None
+        await self._changed.wait()
+        if look is not None:
+            look.cancel()
+
+    def _look_again(self) -> None:
+        self._stale = True
+        self._changed.set()
+
+    async def _obey(self) -> None:
+        """Read the rules, however long it takes: what is claimed must not be admitted by older ones."""
+        ruled, backoff = self._ruled, self._backoff
+        while ruled is not None and not self._stopping:
+            try:
+                read = await ruled.rules(self._rules.epoch)
+            except OperationalError as error:
+                delay = backoff.next()
+                if backoff.loud:
+                    logger.error("Cannot read the rules of the fleet, next try in %.1f s: %s", delay, error)
+                await self._clock.sleep(delay)
+                continue
+            self._rules.learn(read, self._clock.now())
+            self._sift()
+            break
+        self._stale = False
+
+    def ruled(self) -> None:
+        """The rules changed: look at what is held and at what is claimed."""
+        self._sift()
+        self.requeued()
+
+    def _sift(self) -> None:
+        """Conclude or give back what has not started and is not to run."""
+        rules, now = self._rules, self._clock.now()
+        for executor in (self._sync, self._async):
+            if executor is not None and (rules.refuses or rules.paused):
+                good, paused, refused = rules.sort(executor.recall(), now)
+                self.give_back(paused)
+                if refused:
+                    self._conclude([self._runner.conclude(*each) for each in refused])
+                if good:
+                    executor.feed(good)
+
     # -- what to do with each ----------------------------------------------------------------------------------
 
     async def admit(self, deliveries: Sequence[Delivery]) -> None:
@@ -258,11 +320,20 @@ class Fetcher:
         for delivery in deliveries:
             self.held[delivery.token] = delivery
         self.admitted.set()
+        if self._ruled is not None and self._ruled.epoch != self._rules.epoch:
+            await self._obey()
+        paused = self._rules.paused
+        if paused:  # a claim took them just before
+            back = [Completion(settlement=Release(d)) for d in deliveries if d.queue in paused]
+            if back:
+                self._conclude(back)
+                deliveries = [d for d in deliveries if d.queue not in paused]
         deliveries = self._one_suspect(deliveries, alone)
         if self._stopping:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in deliveries])
             return
-        now, entry, revoked = self._clock.now(), self._runner.entry, self._revoked
+        now, entry = self._clock.now(), self._runner.entry
+        rules = self._rules if self._rules.refuses else None
         sync: list[Delivery] = []
         coroutines: list[Delivery] = []
         limited: list[Delivery] = []
@@ -270,7 +341,7 @@ class Fetcher:
         done = await self._already_done([d for d in deliveries if d.redelivered])
         for delivery in deliveries:
             message = delivery.message
-            outcome = self._refusal(delivery, now, done, revoked)
+            outcome = self._refusal(delivery, now, done, rules)
             if outcome is not None:
                 concluded.append(
                     outcome if isinstance(outcome, Completion) else self._runner.conclude(delivery, outcome)
@@ -318,7 +389,7 @@ class Fetcher:
                 if self._backoff.loud:
                     count = len(limited)
                     logger.error("Cannot ask for the limits of %d tasks, next try in %.1f s: %s", count, delay, error)
-                await asyncio.sleep(delay)
+                await self._clock.sleep(delay)
         return None
 
     async def _hand_over(self, sync: list[Delivery], coroutines: list[Delivery]) -> None:
@@ -335,18 +406,19 @@ class Fetcher:
             self._async.feed(coroutines)
 
     def _refusal(
-        self, delivery: Delivery, now: float, done: Mapping[str, o.Repeated], revoked: Collection[str]
+        self, delivery: Delivery, now: float, done: Mapping[str, o.Repeated], rules: RuleBook | None
     ) -> o.Outcome | Completion | None:
         """Why a delivery is not to run, or None. Ordinary messages pass through three comparisons."""
         message = delivery.message
         if isinstance(message, Malformed):
             return o.Discarded(DecodeError(message.reason), message.reason)
+        # Before its time is looked at: it would be revoked only then.
+        if rules is not None and (revoked := rules.refusal(message, now)) is not None:
+            return revoked
         if message.due is not None and message.due > now and self._is_early(message.id, message.due):
             return Completion(settlement=Release(delivery, due=message.due))
         if message.expires is not None and message.expires <= now:
             return o.Revoked("expired")
-        if revoked and message.id in revoked:
-            return o.Revoked("revoked")
         if delivery.token in done:
             return done[delivery.token]
         return None

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celeriac.model.message import Delivery, Malformed
+from celeriac.model.outcome import Revoked
+from celeriac.model.rules import Order
+from celeriac.worker.rules import from_wire
 
 if TYPE_CHECKING:
     from celeriac.worker.child import Child
@@ -68,23 +71,45 @@ def _stats(child: Child, arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _revoke(child: Child, arguments: Mapping[str, Any]) -> list[str]:
-    """Refuse these ids from now on; cancel coroutines among them when asked to terminate.
+def _obey(child: Child, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Learn rules that are new; end running tasks that are revoked and to be terminated, as far as it can be done here.
 
-    Returns the tokens of running ones that were not cancelled: only the end of their process ends them.
+    Returns those that only the end of their process ends.
     """
-    ids = dict.fromkeys(arguments["ids"])
-    child.revoked.add(ids)
-    found = [delivery.token for delivery, _ in child.running() if delivery.message.id in ids]
-    return [token for token in found if not (arguments.get("terminate") and _cancel(child, token))]
+    child.rules.hear(from_wire(arguments["rules"]))
+    child.fetcher.ruled()
+    if not child.rules.refuses:
+        return []
+    now, left = time.time(), []
+    for delivery, _ in child.running():
+        order = child.rules.order_for(delivery.message, now)
+        if order is not None and order.terminate and not _end(child, delivery, order):
+            told = {"token": delivery.token, "pid": os.getpid(), "signal": order.signal}
+            left.append({**told, "by": order.by, "why": order.reason})
+    return left
 
 
-def _cancel(child: Child, token: str) -> bool:
+def _end(child: Child, delivery: Delivery, order: Order) -> bool:
+    """End a running task; orders are repeated, and it is ended once. False: only the end of its process ends it."""
+    token, terminated = delivery.token, child.runner.terminated
+    if token in terminated:
+        return True
+    outcome = Revoked("terminated", by=order.by, why=order.reason)
     # Before the cancellation: the coroutine's thread looks there when it is over.
-    child.runner.terminated.add(token)
+    terminated[token] = outcome
     if child.cancel(token):
         return True
-    child.runner.terminated.discard(token)
+    if child.options.pool == "threads" and child.slot is not None:
+        # Nothing ends a thread but the end of its process: the others in it go back uncounted (as for hard limits).
+        child.exit_reason = "a task was terminated"
+        child.completer.put([child.runner.conclude(delivery, outcome)])
+        child.stop(grace=0.0)
+        return True
+    del terminated[token]
+    if token in child.completer.early:
+        # No lease tells of it when its process is gone: it is written now, and its process ended at the next order.
+        child.completer.put([child.runner.conclude(delivery, outcome)])
+        return True
     return False
 
 
@@ -117,7 +142,7 @@ _METHODS: Mapping[str, Callable[[Child, Mapping[str, Any]], Any]] = {
     "active": _active,
     "reserved": _reserved,
     "stats": _stats,
-    "revoke": _revoke,
+    "obey": _obey,
     "events": _events,
     "queues": _queues,
     "rate_limit": _rate_limit,

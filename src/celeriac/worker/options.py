@@ -32,6 +32,8 @@ class NodeOptions(Struct, frozen=True, kw_only=True):
     prefetch_limit: int | None = None
     #: Seconds an unknown task waits for a worker that knows it.
     park: float = 60.0
+    #: Seconds for which a revoked task stays revoked; None: for ever.
+    revoke_expires: float | None = 30 * 86400.0
     events: bool = False
     heartbeats: bool = True
     remote_control: bool = True

@@ -106,8 +106,10 @@ class Report:
                 _traced.info("Task %s rejected%s: %s", name, " (requeued)" if requeue else "", _clean(reason))
             case o.Ignored():
                 _traced.info("Task %s ignored", name)
-            case o.Revoked(reason, _):
-                _traced.info("Discarding %s task: %s", reason, name)
+            case o.Revoked(reason):
+                said = str(outcome)
+                more = "" if said == reason else f" ({_clean(said)})"
+                _traced.info("Discarding %s task: %s%s", reason, name, more)
             case o.TimedOut(limit):
                 _traced.error("Hard time limit (%ss) exceeded for %s", limit, name)
             case o.Crashed(how):

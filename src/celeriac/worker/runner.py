@@ -101,10 +101,10 @@ class Runner:
         self.leave: Callable[[], None] | None = None
         #: Called after each task: the limits of the child.
         self.after: Callable[[], None] | None = None
-        #: Tokens of coroutines that are cancelled on request.
-        self.terminated: set[str] = set()
         #: Rates set by remote control, starts per second by task (0: no limit); see ``limit_rate``.
         self.rates: dict[str, float] = {}
+        #: token → outcome, of coroutines that are cancelled on request.
+        self.terminated: dict[str, o.Revoked] = {}
         self._slot = slot
         self._now, self._monotonic, self._rand = clock.now, clock.monotonic, rand
         self._results = results
@@ -238,8 +238,7 @@ class Runner:
         except (Exception, asyncio.CancelledError, WorkerShutdown, WorkerTerminate) as error:  # noqa: BLE001
             outcome = self._failed(error)
         if self.terminated and delivery.token in self.terminated:
-            self.terminated.discard(delivery.token)
-            outcome = o.Revoked("terminated")
+            outcome = self.terminated.pop(delivery.token)
         runtime = self._monotonic() - started
         if self.payloads is None:
             return self.conclude(delivery, outcome, entry, embed, request, runtime)

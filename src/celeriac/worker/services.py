@@ -25,7 +25,7 @@ from celeriac.worker.leases import Leases
 from celeriac.worker.limits import Limits
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.payloads import PayloadDropper
-from celeriac.worker.revoked import Revoked
+from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 
 __all__ = ["Services"]
@@ -51,7 +51,7 @@ class Services:
         *,
         sync: Executor,
         coroutines: Callable[[], Executor],
-        revoked: Revoked,
+        rules: RuleBook,
         clock: Clock = SYSTEM,
         rand: Callable[[], float] = random.random,
         aside: Aside = asyncio.to_thread,
@@ -81,7 +81,7 @@ class Services:
             coroutines=coroutines,
             conclude=completer.put,
             early=completer.early,
-            revoked=revoked,
+            rules=rules,
             limits=limits,
             rand=rand,
             finishing=lambda: completer.finishing,

@@ -25,6 +25,14 @@ class _Control:
         self.asked.append((command, options))
         return self.answers if options.get("reply") else None
 
+    def revoke(self, task_id: list[str], **options: Any) -> list[dict[str, Any]]:
+        self.asked.append(("revoke", {"task_id": task_id, **options}))
+        return self.answers
+
+    def revoke_by_stamped_headers(self, headers: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+        self.asked.append(("revoke_by_stamped_headers", {"headers": headers, **options}))
+        return self.answers
+
 
 class _Loader:
     def import_default_modules(self) -> None:
@@ -81,10 +89,33 @@ def test_destination_and_timeout() -> None:
     assert app.control.asked == [("query_task", expected)]
 
 
+HOW = {"destination": None, "by": None, "reason": "", "reply": True, "timeout": 1.0}
+
+
 def test_revoke_and_terminate() -> None:
+    for words in (["revoke", "--terminate", "-s", "SIGKILL", "x"], ["terminate", "SIGKILL", "x"]):
+        app = _App({"a@h": {"ok": "flagged"}})
+        assert run(["control", *words], app) == 0
+        assert app.control.asked == [("revoke", {"task_id": ["x"], "terminate": True, "signal": "SIGKILL", **HOW})]
+
+
+def test_revoking_says_who_and_why_and_needs_no_worker(capsys: pytest.CaptureFixture[str]) -> None:
+    app = _App()
+    assert run(["control", "revoke", "x", "y", "--by", "me", "--reason", "why"], app) == 0
+    (asked,) = app.control.asked
+    assert (asked[1]["task_id"], asked[1]["by"], asked[1]["reason"]) == (["x", "y"], "me", "why")
+    assert "obey" in capsys.readouterr().out
+
+
+def test_revoke_by_stamps() -> None:
     app = _App({"a@h": {"ok": "flagged"}})
-    run(["control", "revoke", "--terminate", "-s", "SIGKILL", "x"], app)
-    assert app.control.asked[0][1]["arguments"] == {"task_id": ["x"], "terminate": True, "signal": "SIGKILL"}
+    assert run(["control", "revoke_by_stamped_headers", "a=1", "a=2", "b=x"], app) == 0
+    assert app.control.asked[0][1]["headers"] == {"a": ["1", "2"], "b": ["x"]}
+
+
+def test_options_of_revoke_go_with_revoke() -> None:
+    assert run(["control", "ping_all", "--terminate"], _App()) == 2
+    assert run(["control", "enable_events", "--reason", "x"], _App()) == 2
 
 
 def test_what_is_not_answered_is_sent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,7 @@ OURS = {
     "task_retry_backoff": 1.0,
     "task_retry_backoff_max": 600.0,
     "task_retry_jitter": True,
+    "task_revoke_expires": timedelta(days=30),
     "worker_async_concurrency": 100,
     "worker_claim_target": 0.02,
     "worker_grace": 25.0,

@@ -266,7 +266,8 @@ def test_forget_and_revoke(app: App) -> None:
     child.forget()
     assert (parent.state, child.state) == (states.PENDING, states.PENDING)
     child.revoke(terminate=True, signal="SIGKILL", wait=True, timeout=2)
-    assert app.revoked == [(("c",), {"terminate": True, "signal": "SIGKILL", "reply": True, "timeout": 2})]
+    how = {"terminate": True, "signal": "SIGKILL", "by": None, "reason": "", "reply": True, "timeout": 2}
+    assert app.revoked == [(("c",), how)]
 
 
 # ---------------------------------------------------------------- the tree

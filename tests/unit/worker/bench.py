@@ -14,6 +14,7 @@ from celeriac.model.settle import Completion
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.limits import Limits
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.rules import RuleBook
 from tests.unit.worker.fakes import FakeBroker, FakeExecutor, FakeStore
 
 #: Names the runner knows: whether they are coroutines, and whether they are acknowledged late.
@@ -47,8 +48,16 @@ class FakeRunner:
 class FetcherBench:
     """``bench.fetcher`` and all it talks to; ``bench.concluded`` are completions, in order."""
 
-    def __init__(self, *, store: bool = True, sync: int = 1, coroutines: int = 100, **options: Any) -> None:
-        self.broker = FakeBroker()
+    def __init__(
+        self,
+        *,
+        store: bool = True,
+        sync: int = 1,
+        coroutines: int = 100,
+        broker: FakeBroker | None = None,
+        **options: Any,
+    ) -> None:
+        self.broker = broker or FakeBroker()
         self.store = FakeStore() if store else None
         self.runner = FakeRunner()
         self.sync = FakeExecutor(sync)
@@ -57,6 +66,7 @@ class FetcherBench:
         self.early: set[str] = set()
         self.revoked: dict[str, None] = {}
         self.limits = Limits(self.broker, self.runner)  # type: ignore[arg-type]
+        self.rules = RuleBook()
         node = NodeOptions(**{"hostname": "w@h", "queues": ("celery",), **options})
         self.fetcher = Fetcher(
             self.broker,  # type: ignore[arg-type]
@@ -69,6 +79,7 @@ class FetcherBench:
             early=self.early,
             revoked=self.revoked,
             limits=self.limits,
+            rules=self.rules,
             rand=lambda: 0.0,
         )
 

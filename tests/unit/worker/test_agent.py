@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from celeriac import Celery
+from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Marks
 from celeriac.model.settle import Accept, Completion, DeadLetter, DeadReason, Release, Settlement
 from celeriac.worker.agent import NO_MORE, Agent, Died, notice
@@ -77,11 +78,12 @@ def test_over_its_hard_limit(bench: Bench) -> None:
 
 def test_ended_on_request(bench: Bench) -> None:
     culprit, innocent = delivery(), delivery()
-    bench.agent.terminating = {culprit.token: 15, innocent.token: 15}
+    end = o.Revoked("terminated", 15)
+    bench.agent.enforcer.terminating = {culprit.token: end, innocent.token: end}
     settled = buried(bench.agent, died(culprit), culprit, innocent)
     assert settled[culprit.token] == Accept(culprit)
     assert settled[innocent.token] == Release(innocent, marks=Marks())
-    assert bench.agent.terminating == {innocent.token: 15}
+    assert bench.agent.enforcer.terminating == {innocent.token: end}
 
 
 def test_of_many_all_become_suspects_uncounted(bench: Bench) -> None:

@@ -11,6 +11,7 @@ import pytest
 from celeriac.codec.results import encode_result
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Malformed, Marks
+from celeriac.model.rules import Rule
 from celeriac.model.settle import Accept, DeadLetter, DeadReason, Release
 from celeriac.worker.fetcher import STALL
 from tests.unit.worker.bench import FetcherBench
@@ -81,7 +82,7 @@ def test_expired_and_revoked() -> None:
     bench = FetcherBench()
     expired, fresh = delivery(expires=time.time() - 1), delivery(expires=time.time() + 60)
     revoked = delivery(id="no")
-    bench.revoked["no"] = None
+    bench.rules.hear([Rule("revoke:no", b"{}")])
     admit(bench, expired, revoked, fresh)
     assert bench.outcome(expired) == o.Revoked("expired")
     assert bench.outcome(revoked) == o.Revoked("revoked")

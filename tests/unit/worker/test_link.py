@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 
 from celeriac.model.message import Delivery
-from celeriac.worker import revoked
+from celeriac.model.outcome import Revoked
+from celeriac.model.rules import Order, Rule, encode_order
 from celeriac.worker.inside import answer
 from celeriac.worker.link import LinkServer, LocalLink, _line
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.rules import RuleBook, to_wire
 from tests.unit.worker.fakes import delivery, malformed
 
 
@@ -24,18 +27,27 @@ class FakeChild:
 
     def __init__(self) -> None:
         self.options = NodeOptions(hostname="w@h", queues=("celery",))
-        self.revoked = revoked.Revoked()
+        self.rules = RuleBook()
+        self.slot: Any = None
+        self.exit_reason = ""
+        self.sifted = 0
         self.active: list[tuple[Delivery, float]] = []
         self.requeued = 0
         self.cancellable: set[str] = set()
         self.graces: list[Any] = []
-        self.runner = SimpleNamespace(totals={"t": 3}, count=3, terminated=set())
-        self.completer = SimpleNamespace(early=set())
+        self.runner = SimpleNamespace(totals={"t": 3}, count=3, terminated={}, conclude=lambda *what: what)
+        self.written: list[Any] = []
+        self.completer = SimpleNamespace(early=set(), put=self.written.extend)
         self.report = SimpleNamespace(events=False)
-        self.fetcher = SimpleNamespace(held={}, queues=["celery"], connected=True, requeued=self._requeued)
+        self.fetcher = SimpleNamespace(
+            held={}, queues=["celery"], connected=True, requeued=self._requeued, ruled=self._ruled
+        )
 
     def _requeued(self) -> None:
         self.requeued += 1
+
+    def _ruled(self) -> None:
+        self.sifted += 1
 
     def running(self) -> list[tuple[Delivery, float]]:
         return self.active
@@ -89,27 +101,56 @@ def test_stats(child: FakeChild) -> None:
     assert (stats["total"], stats["count"], stats["held"], stats["connected"]) == ({"t": 3}, 3, 1, True)
 
 
+def obey(child: FakeChild, *keys: str, **order: Any) -> Any:
+    value = encode_order(Order(**order))
+    return ask(child, "obey", rules=to_wire([Rule(key, value) for key in keys]))
+
+
 def test_revoke_only_refuses(child: FakeChild) -> None:
-    one = delivery(id="a")
-    child.runs(one)
-    assert ask(child, "revoke", ids=["a", "b"], terminate=False) == [one.token]
-    assert list(child.revoked) == ["a", "b"]
-    assert child.runner.terminated == set()
+    child.runs(delivery(id="a"))
+    assert obey(child, "revoke:a", "revoke:b", "pause:q") == []
+    assert (list(child.rules.revoked), child.rules.paused) == (["a", "b"], {"q"})
+    assert (child.runner.terminated, child.sifted) == ({}, 1)
 
 
 def test_terminate_cancels_what_can_be_cancelled_and_names_the_rest(child: FakeChild) -> None:
     coroutine, stuck, other = delivery(id="a"), delivery(id="b"), delivery(id="c")
     child.runs(coroutine, stuck, other)
     child.cancellable = {coroutine.token, other.token}
-    assert ask(child, "revoke", ids=["a", "b"], terminate=True) == [stuck.token]
-    assert child.runner.terminated == {coroutine.token}
+    (left,) = obey(child, "revoke:a", "revoke:b", terminate=True, signal="INT", by="me", reason="why")
+    assert left == {"token": stuck.token, "pid": os.getpid(), "signal": "INT", "by": "me", "why": "why"}
+    assert child.runner.terminated == {coroutine.token: Revoked("terminated", by="me", why="why")}
 
 
-def test_a_child_remembers_no_more_than_its_agent(child: FakeChild, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revoked, "REVOKES_MAX", 3)
-    ask(child, "revoke", ids=["a", "b"])
-    ask(child, "revoke", ids=["c", "d"])
-    assert list(child.revoked) == ["b", "c", "d"]
+def test_a_coroutine_is_cancelled_once(child: FakeChild) -> None:
+    """It may clean up; orders are repeated meanwhile."""
+    one = delivery(id="a")
+    child.runs(one)
+    child.cancellable = {one.token}
+    obey(child, "revoke:a", terminate=True)
+    child.cancellable = set()
+    assert obey(child, "revoke:a", terminate=True) == []
+    assert list(child.runner.terminated) == [one.token]
+
+
+def test_what_was_settled_before_its_run_is_written_first(child: FakeChild) -> None:
+    one = delivery(id="a")
+    child.runs(one)
+    child.completer.early.add(one.token)
+    assert obey(child, "revoke:a", terminate=True) == []
+    assert child.written == [(one, Revoked("terminated"))]
+    child.completer.early.clear()  # it is written
+    assert [each["token"] for each in obey(child, "revoke:a", terminate=True)] == [one.token]
+
+
+def test_a_process_of_threads_leaves_to_end_one(child: FakeChild) -> None:
+    """As for hard limits: what cannot be ended has ended, and the others go back."""
+    one = delivery(id="a")
+    child.options = NodeOptions(hostname="w@h", queues=("celery",), pool="threads")
+    child.runs(one, delivery(id="b"))
+    child.slot = object()
+    assert obey(child, "revoke:a", terminate=True) == []
+    assert (child.written, child.graces) == ([(one, Revoked("terminated"))], [0.0])
 
 
 def test_queues(child: FakeChild) -> None:

@@ -15,11 +15,14 @@ import pytest
 from celeriac import Celery
 from celeriac.codec.json import dumps
 from celeriac.exceptions import OperationalError
-from celeriac.worker import commands, revoked
+from celeriac.model import outcome as o
+from celeriac.model.rules import Rule, decode_order
+from celeriac.worker import enforcer
 from celeriac.worker.agent import Agent
 from celeriac.worker.commands import Panel, control_command, inspect_command
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.remote import Remote, remote_services
+from celeriac.worker.rules import from_wire
 from celeriac.worker.runner import Runner
 from tests.unit.worker.fakes import FakeBroker, until
 
@@ -293,24 +296,27 @@ def test_no_listener_without_a_bus_or_when_switched_off(bench: Bench, app: Celer
 # -- what commands do ----------------------------------------------------------------------------------------------
 
 
-def test_revoke(bench: Bench) -> None:
+def orders(bench: Bench) -> list[Rule]:
+    """What the children were told, the kept order for later ones included."""
+    assert {method for method, _ in bench.link.asked} <= {"obey"}
+    told = [rule for _, arguments in bench.link.asked for rule in from_wire(arguments["rules"])]
+    assert from_wire(bench.link.kept["obey"]["rules"]) == told
+    return told
+
+
+def test_revoke_where_the_broker_keeps_no_rules(bench: Bench) -> None:
     assert bench.ask("revoke", {"task_id": "a"}) == {"ok": "tasks {'a'} flagged as revoked"}
     assert bench.ask("revoke", {"task_id": ["b", 5]})["ok"].startswith("tasks {")
-    assert bench.ask("revoked") == ["a", "b", "5"] or set(bench.ask("revoked")) == {"a", "b", "5"}
-    assert set(bench.link.kept["revoke"]["ids"]) == {"a", "b", "5"}
-    assert bench.link.kept["revoke"]["terminate"] is False
-    assert not any(method == "active" for method, _ in bench.link.asked)
+    assert set(bench.ask("revoked")) == {"a", "b", "5"}
+    assert {rule.key for rule in orders(bench)} == {"revoke:a", "revoke:b", "revoke:5"}
+    assert not any(decode_order(rule.value or b"").terminate for rule in orders(bench))
 
 
-def test_revokes_are_bounded_and_expire(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revoked, "REVOKES_MAX", 3)
-    bench.ask("revoke", {"task_id": ["a"]})
-    for each in "bcde":
-        bench.ask("revoke", {"task_id": each})
-    assert list(bench.agent.revoked) == ["c", "d", "e"]
-    bench.agent.revoked["c"] -= revoked.REVOKE_EXPIRES + 1
-    bench.ask("revoke", {"task_id": "f"})
-    assert list(bench.agent.revoked) == ["d", "e", "f"]
+def test_revoke_by_stamps(bench: Bench) -> None:
+    asked = {"headers": {"a": "1", "b": ["2", 3]}, "by": "me", "reason": "why"}
+    assert bench.ask("revoke_by_stamped_headers", asked)["ok"].startswith("headers ")
+    assert [rule.key for rule in orders(bench)] == ["stamp:a=1", "stamp:b=2", "stamp:b=3"]
+    assert decode_order(orders(bench)[0].value or b"").by == "me"
 
 
 @pytest.fixture
@@ -320,36 +326,38 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return kills
 
 
-def running(task_id: str, token: str, pid: int = 4_000_000) -> dict[str, Any]:
-    return {"id": task_id, "token": token, "worker_pid": pid}
+def running(token: str, signal: str = "SIGTERM", pid: int = 4_000_000) -> dict[str, Any]:
+    """A task that its child cannot end."""
+    return {"token": token, "pid": pid, "signal": signal, "by": "", "why": ""}
 
 
 @pytest.mark.parametrize(
     ("name", "recorded", "sent"),
     [
-        (None, signal.SIGTERM, signal.SIGKILL),
         ("SIGTERM", signal.SIGTERM, signal.SIGKILL),
         ("KILL", signal.SIGKILL, signal.SIGKILL),
         ("sigusr2", signal.SIGUSR2, signal.SIGUSR2),
-        (12, 12, 12),
+        ("12", 12, 12),
+        ("rubbish", signal.SIGTERM, signal.SIGKILL),
     ],
 )
 def test_terminate(bench: Bench, killed: list[tuple[int, int]], name: Any, recorded: int, sent: int) -> None:
-    bench.link.answers = {"revoke": [["o:1"], []], "active": [[running("a", "o:1")], [running("b", "o:2")]]}
-    bench.ask("revoke", {"task_id": "a", "terminate": True, "signal": name})
-    assert killed == [(4_000_000, sent)]
-    assert bench.agent.terminating == {"o:1": recorded}
+    bench.link.answers = {"obey": [[running("o:1", name)], []]}
+    bench.ask("revoke", {"task_id": "a", "terminate": True})
+    bench.ask("revoke", {"task_id": "a", "terminate": True})
+    assert killed == [(4_000_000, sent)], "once"
+    assert bench.agent.enforcer.terminating == {"o:1": o.Revoked("terminated", recorded)}
 
 
-def test_what_its_child_cancelled_costs_no_process(bench: Bench, killed: list[tuple[int, int]]) -> None:
-    """A coroutine that still cleans up is still active; its process runs other tasks."""
-    bench.link.answers = {"revoke": [[]], "active": [[running("a", "o:1")]]}
-    bench.ask("terminate", {"task_id": "a"})
-    assert (killed, bench.agent.terminating) == ([], {})
+def test_the_signal_is_in_the_order(bench: Bench, killed: list[tuple[int, int]]) -> None:
+    bench.ask("terminate", {"task_id": "a", "signal": "USR1"})
+    (rule,) = orders(bench)
+    assert decode_order(rule.value or b"").signal == "USR1"
+    assert decode_order(rule.value or b"").terminate
 
 
 def test_an_agent_does_not_kill_itself(bench: Bench, killed: list[tuple[int, int]]) -> None:
-    bench.link.answers = {"revoke": [["o:1"]], "active": [[running("a", "o:1", os.getpid())]]}
+    bench.link.answers = {"obey": [[running("o:1", pid=os.getpid())]]}
     bench.ask("terminate", {"task_id": "a"})
     assert killed == []
 
@@ -357,11 +365,11 @@ def test_an_agent_does_not_kill_itself(bench: Bench, killed: list[tuple[int, int
 def test_ends_that_never_come_are_forgotten(
     bench: Bench, killed: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "TERMINATING_MAX", 2)
+    monkeypatch.setattr(enforcer, "TERMINATING_MAX", 2)
     for number in range(4):
-        bench.link.answers = {"revoke": [[f"o:{number}"]], "active": [[running("a", f"o:{number}")]]}
-        bench.ask("revoke", {"task_id": "a", "terminate": True, "signal": "USR2"})
-    assert list(bench.agent.terminating) == ["o:2", "o:3"]
+        bench.link.answers = {"obey": [[running(f"o:{number}")]]}
+        bench.ask("revoke", {"task_id": "a", "terminate": True})
+    assert list(bench.agent.enforcer.terminating) == ["o:2", "o:3"]
 
 
 def test_events_are_switched_everywhere(bench: Bench) -> None:
@@ -414,6 +422,7 @@ def test_shutdown_does_not_answer(bench: Bench) -> None:
 
 
 def test_tasks_are_shown_without_their_tokens(bench: Bench) -> None:
-    bench.link.answers = {"active": [[running("a", "o:1")]], "reserved": [[running("b", "o:2")], []]}
+    shown = [{"id": name, "token": f"o:{name}", "worker_pid": 4_000_000} for name in "ab"]
+    bench.link.answers = {"active": [shown[:1]], "reserved": [shown[1:], []]}
     assert bench.ask("active") == [{"id": "a", "worker_pid": 4_000_000}]
     assert bench.ask("query_task", {"ids": ["b", "c"]}) == {"b": ["reserved", {"id": "b", "worker_pid": 4_000_000}]}

@@ -16,6 +16,7 @@ from celeriac import Celery
 from celeriac.app import trace
 from celeriac.codec.body import decode_body
 from celeriac.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Accept, Completion, DeadLetter, DeadReason, Release
 from celeriac.worker.runner import Runner
@@ -465,10 +466,10 @@ def ended(runner: Runner, one: Delivery) -> dict[str, Any]:
 @pytest.mark.parametrize("limits", [{}, {"time_limit": 60.0}, {"soft_time_limit": 30.0}])
 def test_a_coroutine_ended_on_request_is_revoked(runner: Runner, sleeper: Any, limits: dict[str, float]) -> None:
     one = delivery("sleeper", **limits)
-    runner.terminated.add(one.token)
+    runner.terminated[one.token] = o.Revoked("terminated", by="me", why="why")
     stored = ended(runner, one)
-    assert (stored["status"], stored["result"]["exc_message"]) == ("REVOKED", ["terminated"])
-    assert runner.terminated == set()
+    assert (stored["status"], stored["result"]["exc_message"]) == ("REVOKED", ["terminated by me: why"])
+    assert runner.terminated == {}
 
 
 @pytest.mark.parametrize("limits", [{}, {"time_limit": 60.0}])

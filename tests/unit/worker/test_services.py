@@ -9,7 +9,7 @@ import pytest
 from celeriac.executors import Executor
 from celeriac.model.settle import Release
 from celeriac.worker.options import NodeOptions
-from celeriac.worker.revoked import Revoked
+from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 from celeriac.worker.services import Services
 from tests.unit.worker.fakes import delivery, done, tokens
@@ -40,7 +40,7 @@ def services(runner: Runner, node: NodeOptions) -> Services:
         node,
         sync=executor,
         coroutines=lambda: executor,
-        revoked=Revoked(),
+        rules=RuleBook(),
     )
 
 

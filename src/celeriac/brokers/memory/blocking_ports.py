@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from queue import Empty
 from typing import Any
 
-from celeriac.brokers.memory.broker_port import launch, publish
+from celeriac.brokers.memory.broker_port import launch, publish, set_rules
 from celeriac.brokers.memory.broker_port import stage as put_aside
 from celeriac.brokers.memory.results import Watcher
 from celeriac.brokers.memory.shared import Server
@@ -18,6 +18,7 @@ from celeriac.codec.envelope import new_id
 from celeriac.codec.json import dumps, loads
 from celeriac.model.chord import NewChord
 from celeriac.model.message import Message
+from celeriac.model.rules import Change, RulesRead
 from celeriac.model.settle import StoredResult
 from celeriac.ports import AdapterOptions, Depth
 
@@ -51,6 +52,16 @@ class MemoryPublisher:
         """See ``Publisher.depth``."""
         with self._server.lock:
             return {name: self._server.queues.depth(name, self._server.clock.now()) for name in queues}
+
+    def rules(self, prefix: str, *, timeout: float) -> RulesRead:
+        """See ``RulesDesk.rules``."""
+        with self._server.lock:
+            return self._server.rules.begin(prefix)
+
+    def set_rules(self, changes: Sequence[Change], *, timeout: float) -> int:
+        """See ``RulesDesk.set_rules``."""
+        with self._server.lock:
+            return set_rules(self._server, changes)
 
     def close(self) -> None:
         """See ``Publisher.close``."""

@@ -1,12 +1,12 @@
-"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified``, ``Limiter`` and ``Bus``. Used by workers, one event
-loop each.
+"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified``, ``Limiter``, ``Rules`` and ``Bus``. Used by workers,
+one event loop each.
 
 Every step is taken under the server's lock, without waiting; only an empty claim and a listener wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,10 +20,11 @@ from celeriac.codec.json import dumps
 from celeriac.exceptions import OperationalError
 from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
+from celeriac.model.rules import Change, RulesRead
 from celeriac.model.settle import Accept, Completion, DeadLetter, Hold, Release, Settlement, Verdict, last_to_join
 from celeriac.ports import AdapterOptions, DeadRecord, Depth
 
-__all__ = ["MemoryBroker", "publish"]
+__all__ = ["MemoryBroker", "publish", "set_rules"]
 
 #: A message encoded for its queue: queue, text, priority step, due.
 _Encoded = tuple[str, bytes, int, float | None]
@@ -73,6 +74,7 @@ class MemoryBroker:
         self._is_open = False
         self._waiters: set[Waiter] = set()
         self._listeners: set[Listener] = set()
+        self.epoch = 0
 
     async def open(self) -> None:
         """See ``Broker.open``."""
@@ -110,8 +112,9 @@ class MemoryBroker:
     async def claim(self, queues: Sequence[str], *, limit: int, wait: float) -> Sequence[Delivery]:
         """See ``Broker.claim``."""
         deadline = self._server.clock.monotonic() + wait
+        known = self.epoch
         taken = self._take(queues, limit)
-        while not taken and limit > 0:
+        while not taken and limit > 0 and self.epoch == known:
             remaining = deadline - self._server.clock.monotonic()
             if remaining <= 0:
                 break
@@ -123,6 +126,7 @@ class MemoryBroker:
         with self._locked() as server:
             now, tick = server.clock.now(), server.clock.monotonic()
             until = tick + self._options.lease
+            self.epoch = server.rules.epoch
             return server.queues.take(queues, limit, owner=self._options.owner, now=now, until=until)
 
     def _delivery(self, token: str, queue: str, raw: bytes) -> Delivery:
@@ -133,7 +137,7 @@ class MemoryBroker:
         waiter = Waiter()
         with self._locked() as server:
             # Something may have come since the last look: what is ready now would wake nobody.
-            if any(server.queues.has_ready(name) for name in queues):
+            if any(server.queues.has_ready(name) for name in queues) or server.rules.epoch != self.epoch:
                 return
             due = server.queues.next_due(queues)
             server.queues.watch(queues, waiter)
@@ -301,6 +305,31 @@ class MemoryBroker:
         with self._locked() as server:
             return server.queues.dead(limit=limit, queue=queue)
 
+    # -- rules -------------------------------------------------------------------------------------------------------
+
+    async def rules(self, after: int = 0) -> RulesRead:
+        """See ``Rules.rules``."""
+        with self._locked() as server:
+            return server.rules.read(after)
+
+    async def set_rules(self, changes: Sequence[Change]) -> int:
+        """See ``Rules.set_rules``."""
+        with self._locked() as server:
+            return set_rules(server, changes)
+
+    async def withdraw(self, ids: Collection[str], queues: Sequence[str]) -> Sequence[Delivery]:
+        """See ``Rules.withdraw``."""
+        wanted = frozenset(ids)
+        with self._locked() as server:
+            until = server.clock.monotonic() + self._options.lease
+            taken = server.queues.withdraw(
+                queues,
+                lambda raw: self._delivery("", "", raw).message.id in wanted,
+                owner=self._options.owner,
+                until=until,
+            )
+        return [self._delivery(token, queue, raw) for token, queue, raw in taken]
+
     # -- bus ---------------------------------------------------------------------------------------------------------
 
     async def emit(self, exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any]) -> None:
@@ -322,6 +351,14 @@ class MemoryBroker:
         letter = dumps(payload), dumps(dict(headers))
         with self._locked() as server:
             server.topics.reply(exchange, routing_key, letter)
+
+
+def set_rules(server: Server, changes: Sequence[Change]) -> int:
+    """Change the rules and tell those who wait; under the server's lock."""
+    epoch = server.rules.set(changes, server.clock.now())
+    if changes:
+        server.queues.wake_all()
+    return epoch
 
 
 def _encoded_or_none(messages: Sequence[Message]) -> list[_Encoded] | None:

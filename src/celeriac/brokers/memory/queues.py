@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from msgspec import Struct
@@ -150,6 +150,35 @@ class Queues:
                     self.leases[token] = Lease(owner, name, item, until)
                     taken.append((token, name, item.raw))
         return taken
+
+    def withdraw(
+        self, names: Sequence[str], wanted: Callable[[bytes], bool], *, owner: str, until: float
+    ) -> list[tuple[str, str, bytes]]:
+        """Take what is wanted out of the midst of these queues and their schedules; as ``take``."""
+        taken: list[tuple[str, str, bytes]] = []
+        for name in dict.fromkeys(names):
+            queue = self._queues.get(name) or _Queue()
+            items = [item for ready in queue.ready for item in ready] + [item for _, _, item in queue.schedule]
+            found = [item for item in items if wanted(item.raw)]
+            if not found:
+                continue
+            gone = set(map(id, found))
+            for ready in queue.ready:
+                kept = [item for item in ready if id(item) not in gone]
+                ready.clear()
+                ready.extend(kept)
+            queue.schedule = [entry for entry in queue.schedule if id(entry[2]) not in gone]
+            heapify(queue.schedule)
+            for item in found:
+                token = f"{owner}:{next(self._numbers)}"
+                self.leases[token] = Lease(owner, name, item, until)
+                taken.append((token, name, item.raw))
+        return taken
+
+    def wake_all(self) -> None:
+        """Wake everybody who waits."""
+        for queue in self._queues.values():
+            _wake(queue)
 
     def has_ready(self, name: str) -> bool:
         """Whether a claim would find something without looking at the schedule."""

@@ -1,6 +1,6 @@
 """What all users of one ``memory://`` name share, and the table of names.
 
-One lock guards queues, results, chords and topics, so that finishing a plan is one atomic step. No user code and
+One lock guards queues, results, chords, rules and topics, so that finishing a plan is one atomic step. No user code and
 nothing slow runs under it. Called by the classes behind the ports; knows nothing of tasks.
 """
 
@@ -14,6 +14,7 @@ from celeriac.brokers.memory.chords import Chords
 from celeriac.brokers.memory.limits import Limits
 from celeriac.brokers.memory.queues import Queues
 from celeriac.brokers.memory.results import Results
+from celeriac.brokers.memory.rules import RuleTable
 from celeriac.brokers.memory.stages import Stages
 from celeriac.brokers.memory.topics import Topics
 from celeriac.clock import SystemClock
@@ -25,7 +26,19 @@ __all__ = ["Server", "drop", "server"]
 class Server:
     """One name: the state, its lock and its clock."""
 
-    __slots__ = ("chords", "clock", "limits", "lock", "name", "queues", "results", "stages", "topics", "traits")
+    __slots__ = (
+        "chords",
+        "clock",
+        "limits",
+        "lock",
+        "name",
+        "queues",
+        "results",
+        "rules",
+        "stages",
+        "topics",
+        "traits",
+    )
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.name = name
@@ -36,6 +49,7 @@ class Server:
         self.results = Results()
         self.chords = Chords(self.queues.leases)
         self.stages: Stages[tuple[str, bytes, int, float | None]] = Stages()
+        self.rules = RuleTable()
         self.topics = Topics()
         self.traits = Traits(durable=False, native_delay=True, server=("memory", name))
 

@@ -58,6 +58,7 @@ class _Plan:
             layout.index,
             *(layout.schedule(queue) for queue in queues),
             *(layout.lists(queue)[rank] for rank in ranks for queue in queues),
+            layout.rules[0],
         ]
         self.args: list[Word] = [len(queues), *(layout.tail(queue) for queue in queues), *layout.steps]
 
@@ -79,6 +80,8 @@ class Claims:
         self._bell = bell
         self._read = read
         self._next = 1
+        #: That of the rules at the last claim.
+        self.epoch = 0
         self._plans: dict[tuple[str, ...], _Plan] = {}
         #: Answers that came after their claim was cancelled.
         self._stash: list[Delivery] = []
@@ -96,7 +99,7 @@ class Claims:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         plan = self._plan(tuple(queues))
-        poll = _POLL_FIRST
+        poll, known = _POLL_FIRST, self.epoch
         while True:
             wire = await self._link.wire()
             if self._doubtful:
@@ -111,7 +114,7 @@ class Claims:
                 listen = wire.tracking and wait > 0 and self._hungry
                 deliveries, due = await self._take(wire, plan, limit, listen)
                 self._hungry = len(deliveries) < limit
-                if deliveries or wait <= 0:
+                if deliveries or wait <= 0 or self.epoch != known:
                     return deliveries
                 now = loop.time()
                 until = now + (_BELIEVED if due is None else min(due + _LATE, _BELIEVED))
@@ -133,6 +136,11 @@ class Claims:
         """Deliveries that nobody came for; the caller releases them."""
         stash, self._stash = self._stash, []
         return stash
+
+    def reserve(self, count: int) -> tuple[str, int]:
+        """The form of our tokens, and the first number of ``count`` that nobody else uses."""
+        first, self._next = self._next, self._next + count
+        return self._tokens, first
 
     # -- inside
 
@@ -182,10 +190,12 @@ class Claims:
                     words = ("EVAL", text, *words[2:])
                     continue
                 raise self._link.translated(wire, error) from error
-            return self._deliveries(reply, plan, first), float(reply[0]) if reply[0] else None
+            due = reply[0][0]
+            return self._deliveries(reply, plan, first), float(due) if due else None
 
     def _deliveries(self, reply: Sequence[Any], plan: _Plan, first: int) -> list[Delivery]:
         read, tokens, queues = self._read, self._tokens, plan.queues
+        self.epoch = int(reply[0][1] or 0)
         found: list[Delivery] = []
         number = first
         for place, envelopes in reply[1:]:
@@ -210,6 +220,8 @@ class Claims:
             tokens = [self._tokens % number for number in self._doubtful[0]]
             try:
                 entries = await self._link.run(wire, RECLAIM, keys, (self._layout.lease_shift, *tokens))
+                # What those claims would have told: rules may have been written before them.
+                self.epoch = int(await wire.send("GET", self._layout.rules[0]) or 0)
             except (LostWire, hiredis.ReplyError) as error:
                 raise self._link.translated(wire, error) from error
             self._doubtful.pop(0)

@@ -20,6 +20,11 @@ the same + ``:<ready list>``   list    its messages for that list
 ``celeriac:dead``              zset    ``<uuid>:<queue>`` → epoch seconds of the death
 ``celeriac:dead:records``      hash    the same member → JSON with all an operator needs
 ``celeriac:dead:counts``       hash    queue → how many of its messages are dead
+``celeriac:rules``             hash    rule → value (``model/rules.py``); those that were dropped have none
+``celeriac:rules:epoch``       string  the epoch of the last change, read by every claim
+``celeriac:rules:epochs``      zset    rule → epoch of its last change
+``celeriac:rules:ends``        zset    rule → epoch seconds at which it is over; a dropped one is forgotten then
+``celeriac:rules:floor``       string  the last epoch of all dropped rules that are forgotten
 ``celery-task-meta-<id>``      string  result record; also the channel that announces it (Celery)
 ``celery-taskset-meta-<id>``   string  a saved group, or the form of a chord's header (Celery)
 the same + ``.s``, ``.t``      string  members of a chord, and how many more it waits for (Celery)
@@ -83,6 +88,8 @@ class Layout:
         self.dead_counts = f"{prefix}celeriac:dead:counts"
         #: What every script that ends deliveries gets first.
         self.fixed = (self.unacked, self.index, self.dead, self.dead_records, self.dead_counts, self.schedules)
+        #: The keys of the rules, in the order of ``lua/rules_set.lua``.
+        self.rules = tuple(f"{prefix}celeriac:rules{part}" for part in (":epoch", "", ":epochs", ":ends", ":floor"))
         self._result_prefix = f"{_result_prefix(prefix)}celery-task-meta-"
         self._group_prefix = f"{_result_prefix(prefix)}celery-taskset-meta-"
         self.chords = f"{prefix}celeriac:chords"

@@ -12,11 +12,13 @@ from celeriac.brokers.redis import census
 from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.blocking import Pool, monotonic
 from celeriac.brokers.redis.layout import Layout
-from celeriac.brokers.redis.scripts import LAUNCH, PUBLISH
+from celeriac.brokers.redis.rules import change_args, rules_read
+from celeriac.brokers.redis.scripts import LAUNCH, PUBLISH, RULES_READ, RULES_SET
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
 from celeriac.exceptions import OperationalError
 from celeriac.model.message import Message
+from celeriac.model.rules import Change, RulesRead
 from celeriac.ports import STAGE_EXPIRES, AdapterOptions, Depth
 
 __all__ = ["RedisPublisher"]
@@ -94,6 +96,15 @@ class RedisPublisher:
         """See ``Broker.depth``."""
         answer: Mapping[str, Depth] = self._drive(census.depth(self._layout, queues), timeout)
         return answer
+
+    def rules(self, prefix: str, *, timeout: float) -> RulesRead:
+        """See ``RulesDesk.rules``."""
+        return rules_read(self._pool.script(RULES_READ, self._layout.rules, [0, prefix], timeout, repeat=True))
+
+    def set_rules(self, changes: Sequence[Change], *, timeout: float) -> int:
+        """See ``RulesDesk.set_rules``."""
+        # Written twice it is the same rule, under a later epoch.
+        return int(self._pool.script(RULES_SET, self._layout.rules, change_args(changes), timeout, repeat=True))
 
     def close(self) -> None:
         """Close the pooled connections; a later call opens new ones."""

@@ -1,4 +1,4 @@
-"""The broker of a worker on Redis: ``Broker``, ``Unified``, ``Limiter`` and ``Bus`` over one connection.
+"""The broker of a worker on Redis: ``Broker``, ``Unified``, ``Limiter``, ``Rules`` and ``Bus`` over one connection.
 
 A façade: taking messages is ``claims.py``, ending them ``endings.py`` and ``lua/finish.lua``, the timer
 ``maintenance.py``, limits ``limits.py``, remote control ``bus.py``. The names of the keys are in ``layout.py``.
@@ -6,11 +6,11 @@ A façade: taking messages is ``claims.py``, ending them ``endings.py`` and ``lu
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, tzinfo
 from typing import Any
 
-from celeriac.brokers.redis import census
+from celeriac.brokers.redis import census, rules
 from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.bus import RedisBus
 from celeriac.brokers.redis.claims import Claims, reader_of
@@ -20,12 +20,14 @@ from celeriac.brokers.redis.layout import Layout, envelope_of
 from celeriac.brokers.redis.limits import Limits
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.maintenance import Maintenance, scan_index
-from celeriac.brokers.redis.scripts import EXTEND, FINISH, PUBLISH
+from celeriac.brokers.redis.scripts import EXTEND, FINISH, PUBLISH, RULES_READ, RULES_SET
 from celeriac.brokers.redis.sockets import Word
+from celeriac.brokers.redis.withdrawing import withdraw
 from celeriac.codec import envelope
 from celeriac.exceptions import OperationalError
 from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
+from celeriac.model.rules import Change, RulesRead
 from celeriac.model.settle import Completion, Hold, Release, Settlement, Verdict
 from celeriac.ports import AdapterOptions, DeadRecord, Depth, Traits
 
@@ -40,7 +42,7 @@ _VERDICTS = {b"F": Verdict.FENCED, b"W": Verdict.STEPWISE, b"C": Verdict.COMPLET
 
 
 class RedisBroker:
-    """See ``celeriac.ports.Broker``, ``Unified``, ``Limiter`` and ``Bus``."""
+    """See ``celeriac.ports.Broker``, ``Unified``, ``Limiter``, ``Rules`` and ``Bus``."""
 
     def __init__(self, url: str, options: AdapterOptions) -> None:
         self._address = parse(url, options)
@@ -176,6 +178,27 @@ class RedisBroker:
     async def freed(self, seats: Sequence[Seats]) -> None:
         """See ``Limiter.freed``."""
         await self._limits.freed(seats)
+
+    # -- Rules
+
+    @property
+    def epoch(self) -> int:
+        """See ``Rules.epoch``."""
+        return self._claims.epoch
+
+    async def rules(self, after: int = 0) -> RulesRead:
+        """See ``Rules.rules``."""
+        return rules.rules_read(await self._link.script(RULES_READ, self._layout.rules, [after, ""]))
+
+    async def set_rules(self, changes: Sequence[Change]) -> int:
+        """See ``Rules.set_rules``."""
+        return int(await self._link.script(RULES_SET, self._layout.rules, rules.change_args(changes)))
+
+    async def withdraw(self, ids: Collection[str], queues: Sequence[str]) -> Sequence[Delivery]:
+        """See ``Rules.withdraw``."""
+        found, wrong = await withdraw(self._link, self._layout, self._claims, self._read, ids, queues)
+        await self.settle(wrong)
+        return found
 
     # -- Bus
 

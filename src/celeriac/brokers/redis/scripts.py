@@ -8,8 +8,8 @@ from importlib.resources import files
 
 __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
-    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LAUNCH", "LEASED", "LIMITS", "PUBLISH", "PURGE",
-    "PURGE_PARK", "RECLAIM", "RESTORE", "STORE", "TRIM", "UNLOCK", "Script",
+    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LAUNCH", "LEASED", "LIMITS", "PUBLISH", "PURGE", "PURGE_PARK",
+    "RECLAIM", "RESTORE", "RULES_READ", "RULES_SET", "STORE", "TRIM", "UNLOCK", "WITHDRAW", "Script",
 ]  # fmt: skip
 
 
@@ -64,3 +64,6 @@ CHORD_CLOSE = Script("chord_close", after="chord", drains=True)
 CHORD_GROW = Script("chord_grow")
 CHORD_LOOK = Script("chord_look", drains=True)
 CHORD_SWEEP = Script("chord_sweep", after="chord", drains=True)
+RULES_SET = Script("rules_set", drains=True)
+RULES_READ = Script("rules_read", drains=True)
+WITHDRAW = Script("withdraw", drains=True)

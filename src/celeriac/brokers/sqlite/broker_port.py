@@ -1,4 +1,4 @@
-"""The asyncio ``Broker`` of SQLite, with ``Unified``, ``Limiter`` and ``Bus``: used by workers.
+"""The asyncio ``Broker`` of SQLite, with ``Unified``, ``Limiter``, ``Rules`` and ``Bus``: used by workers.
 
 Decides when to look, to wait and to ring; what happens in the file is in queues.py, limits.py, records.py,
 upkeep.py.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ import msgspec
 
 from celeriac.brokers.sqlite import finishing, limits, upkeep
 from celeriac.brokers.sqlite import queues as tables
+from celeriac.brokers.sqlite import rules as rulebook
 from celeriac.brokers.sqlite.address import Address
 from celeriac.brokers.sqlite.bells import ANY_RESULT, Bells, result_topic
 from celeriac.brokers.sqlite.blocking import Desk
@@ -25,8 +26,10 @@ from celeriac.brokers.sqlite.boot import BOOT, moment, uptime
 from celeriac.brokers.sqlite.bus import SQLiteBus
 from celeriac.brokers.sqlite.session import Session
 from celeriac.codec import envelope
+from celeriac.codec.seeking import may_be_one, written
 from celeriac.model.limits import Ask, Permit, Seats
-from celeriac.model.message import Delivery, Message
+from celeriac.model.message import Delivery, Malformed, Message
+from celeriac.model.rules import Change, RulesRead
 from celeriac.model.settle import Completion, Release, Settlement, StoredResult, Verdict
 from celeriac.ports import AdapterOptions, DeadRecord, Depth, Traits
 
@@ -37,6 +40,8 @@ LOOK_AGAIN = 1.0
 #: A scheduled message rings when it is due sooner than any waiter would look.
 _SOON = 2 * LOOK_AGAIN
 _LONGEST_REST = 30.0
+#: Messages that a search looks at before others get their turn.
+WITHDRAW_PAGE = 1000
 
 
 class SQLiteBroker:
@@ -50,6 +55,7 @@ class SQLiteBroker:
         self._zone: tzinfo = UTC if options.zone == "UTC" else ZoneInfo(options.zone)
         self._session = Session(address, options.connect_timeout)
         self._bus = SQLiteBus(self._session)
+        self.epoch = 0
 
     async def open(self) -> None:
         """Open the file, creating it when there is none."""
@@ -78,14 +84,15 @@ class SQLiteBroker:
         if limit <= 0 or not queues:
             return ()
         deadline = time.monotonic() + wait
+        known = self.epoch
         while True:
-            ready, due = await self._session.bare(lambda sqlite: tables.glance(sqlite, queues))
+            ready, due, self.epoch = await self._session.bare(lambda sqlite: tables.glance(sqlite, queues))
             if ready or (due is not None and due <= time.time()):
                 deliveries = await self._take(queues, limit)
                 if deliveries:
                     return deliveries
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or self.epoch != known:
                 return ()
             if due is not None:
                 left = min(left, max(0.0, due - time.time()))
@@ -96,14 +103,18 @@ class SQLiteBroker:
     async def _take(self, queues: Sequence[str], limit: int) -> Sequence[Delivery]:
         number = int.from_bytes(os.urandom(7))
 
-        def take(sqlite: sqlite3.Connection) -> tuple[list[tuple[int, str, bytes]], bool]:
-            claim = tables.Claim(number=number, owner=self._owner, until=uptime() + self._options.lease, boot=BOOT)
-            return tables.take(sqlite, queues, limit, claim, time.time())
+        def take(sqlite: sqlite3.Connection) -> tuple[list[tuple[int, str, bytes]], bool, int]:
+            # The rules as of the claim itself: what was written since the glance counts.
+            epoch = rulebook.epoch(sqlite)
+            return *tables.take(sqlite, queues, limit, self._lending(number), time.time()), epoch
 
-        rows, more = await self._session.write(take, rows=limit // 8)
+        rows, more, self.epoch = await self._session.write(take, rows=limit // 8)
         if more:
             self._session.bells.ring_queues(queues)  # for others
         return self._deliveries(rows, number)
+
+    def _lending(self, number: int) -> tables.Claim:
+        return tables.Claim(number=number, owner=self._owner, until=uptime() + self._options.lease, boot=BOOT)
 
     def _deliveries(self, rows: Iterable[tuple[int, str, bytes]], number: int) -> list[Delivery]:
         zone, max_bytes, make = self._zone, self._options.max_message_bytes, envelope.delivery
@@ -245,6 +256,46 @@ class SQLiteBroker:
                 lambda sqlite: limits.freed(sqlite, waited, time.time(), promise), rows=len(waited)
             )
             self._session.bells.ring_queues(woken)
+
+    # ------------------------------------------------------------ rules
+
+    async def rules(self, after: int = 0) -> RulesRead:
+        """The rules that changed after an epoch."""
+        return await self._session.read(lambda sqlite: rulebook.read(sqlite, after))
+
+    async def set_rules(self, changes: Sequence[Change]) -> int:
+        """Write or drop rules; returns the last epoch."""
+        return await self._session.write(
+            lambda sqlite: rulebook.write(sqlite, changes, time.time()), rows=2 * len(changes)
+        )
+
+    async def withdraw(self, ids: Collection[str], queues: Sequence[str]) -> Sequence[Delivery]:
+        """Take the messages of these tasks out of the midst of their queues."""
+        wanted = frozenset(ids)
+        number = int.from_bytes(os.urandom(7))
+        rows = await self._session.aside(lambda desk, timeout: self._withdraw(desk, timeout, wanted, queues, number))
+        return self._deliveries(rows, number)
+
+    def _withdraw(
+        self, desk: Desk, timeout: float, wanted: Collection[str], queues: Sequence[str], number: int
+    ) -> list[tuple[int, str, bytes]]:
+        forms, last = written(wanted), 0
+        found: list[int] = []
+        while rows := desk.bare(lambda sqlite: rulebook.page(sqlite, queues, last, WITHDRAW_PAGE), timeout):  # noqa: B023
+            last = rows[-1][0]
+            found += [key for key, raw in rows if may_be_one(raw, forms) and self._task_id(raw) in wanted]
+        taken: list[tuple[int, str, bytes]] = []
+        for at in range(0, len(found), WITHDRAW_PAGE):
+            page = found[at : at + WITHDRAW_PAGE]
+            taken += desk.write(
+                lambda sqlite: rulebook.withdraw(sqlite, page, lambda: self._lending(number)),  # noqa: B023
+                timeout,
+            )
+        return taken
+
+    def _task_id(self, raw: bytes) -> str:
+        message = envelope.decode(raw, queue="", zone=self._zone, max_bytes=self._options.max_message_bytes)
+        return "" if isinstance(message, Malformed) else message.id
 
     # ------------------------------------------------------------ bus
 

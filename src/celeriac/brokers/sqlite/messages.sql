@@ -18,8 +18,9 @@ SELECT min(position) FROM ready WHERE queue = ? AND step = ?;
 -- :add_schedule  queue, due, id, step, alone
 INSERT INTO schedule (queue, due, id, step, alone) VALUES (?, ?, ?, ?, ?);
 
--- :glance  queue: is something ready, when is the next one due
-SELECT EXISTS (SELECT 1 FROM ready WHERE queue = ?1), (SELECT min(due) FROM schedule WHERE queue = ?1);
+-- :glance  queue: is something ready, when is the next one due, and the epoch of the rules
+SELECT EXISTS (SELECT 1 FROM ready WHERE queue = ?1), (SELECT min(due) FROM schedule WHERE queue = ?1),
+       (SELECT epoch FROM rule_epoch);
 
 -- :due  queue, now, limit
 SELECT due, id, step, alone FROM schedule WHERE queue = ? AND due <= ? ORDER BY due, id LIMIT ?;

@@ -6,11 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 
 from celeriac.brokers.sqlite import queues as tables
+from celeriac.brokers.sqlite import rules as rulebook
 from celeriac.brokers.sqlite import stages, upkeep
 from celeriac.brokers.sqlite.address import Address
 from celeriac.brokers.sqlite.blocking import Pool
 from celeriac.exceptions import OperationalError
 from celeriac.model.message import Message
+from celeriac.model.rules import Change, RulesRead
 from celeriac.ports import AdapterOptions, Depth
 
 __all__ = ["SQLitePublisher"]
@@ -57,6 +59,16 @@ class SQLitePublisher:
         """How full each queue is."""
         with self._pool.desk() as desk:
             return desk.read(lambda sqlite: upkeep.depth(sqlite, queues, time.time()), timeout)
+
+    def rules(self, prefix: str, *, timeout: float) -> RulesRead:
+        """All rules in force whose keys begin so."""
+        with self._pool.desk() as desk:
+            return desk.read(lambda sqlite: rulebook.read(sqlite, 0, prefix), timeout)
+
+    def set_rules(self, changes: Sequence[Change], *, timeout: float) -> int:
+        """Write or drop rules; returns the last epoch."""
+        with self._pool.desk() as desk:
+            return desk.write(lambda sqlite: rulebook.write(sqlite, changes, time.time()), timeout)
 
     def close(self) -> None:
         """Close the connections; a later call opens others."""

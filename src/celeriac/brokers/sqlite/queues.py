@@ -23,6 +23,7 @@ __all__ = [
     "drop",
     "extend",
     "glance",
+    "lend",
     "move_due",
     "numbers",
     "owned",
@@ -81,15 +82,15 @@ def add(sqlite: sqlite3.Connection, rows: Sequence[Row], now: float) -> None:
     )
 
 
-def glance(sqlite: sqlite3.Connection, queues: Sequence[str]) -> tuple[bool, float | None]:
-    """Whether anything is ready in the queues, and when the next scheduled message is due."""
-    ready, due = False, None
+def glance(sqlite: sqlite3.Connection, queues: Sequence[str]) -> tuple[bool, float | None, int]:
+    """Whether anything is ready in the queues, when the next scheduled message is due, and the epoch of the rules."""
+    ready, due, epoch = False, None, 0
     for queue in queues:
-        some, next_due = sqlite.execute(SQL["glance"], (queue,)).fetchone()
+        some, next_due, epoch = sqlite.execute(SQL["glance"], (queue,)).fetchone()
         ready = ready or bool(some)
         if next_due is not None and (due is None or next_due < due):
             due = next_due
-    return ready, due
+    return ready, due, epoch or 0
 
 
 def move_due(sqlite: sqlite3.Connection, queue: str, now: float, limit: int = _DUE_LIMIT) -> int:
@@ -122,15 +123,15 @@ def take(
         move_due(sqlite, queue, now)
     if len(queues) == 1:
         ids, more, _ = _take(sqlite, "", (queues[0],), limit, alone=True)
-        return _lend(sqlite, ids, claim), more
+        return lend(sqlite, ids, claim), more
     ids = []
     for level in STEPS:
         for queue in queues:
             some, more, suspect = _take(sqlite, "_step", (queue, level), limit - len(ids), alone=not ids)
             ids += some
             if suspect or len(ids) == limit:
-                return _lend(sqlite, ids, claim), True
-    return _lend(sqlite, ids, claim), False
+                return lend(sqlite, ids, claim), True
+    return lend(sqlite, ids, claim), False
 
 
 def _take(
@@ -146,7 +147,8 @@ def _take(
     return [row[2] for row in taken], len(taken) < len(rows), suspect is not None
 
 
-def _lend(sqlite: sqlite3.Connection, ids: list[int], claim: Claim) -> list[tuple[int, str, bytes]]:
+def lend(sqlite: sqlite3.Connection, ids: list[int], claim: Claim) -> list[tuple[int, str, bytes]]:
+    """Lend messages that are in no other table any more: id, queue and envelope of each, in order."""
     if not ids:
         return []
     text = numbers(ids)

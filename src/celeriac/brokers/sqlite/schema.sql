@@ -2,7 +2,7 @@
 -- lease.until, chord.until and chord.look. Envelopes are kombu's JSON text, the same bytes as on Redis.
 --
 -- A file of an older version gets the tables that it lacks when it is opened; 1 had no chords, 2 neither
--- stages nor limits.
+-- stages nor limits nor rules.
 
 -- :auto_vacuum  (only counts before the first table)
 PRAGMA auto_vacuum = INCREMENTAL;
@@ -144,6 +144,25 @@ CREATE TABLE IF NOT EXISTS part (
     id TEXT NOT NULL, value BLOB NOT NULL,
     PRIMARY KEY (chord, place, id)
 ) WITHOUT ROWID;
+
+-- :rule  What every worker must obey (model/rules.py); one that was dropped has no value and stays for a while.
+CREATE TABLE IF NOT EXISTS rule (
+    key     TEXT PRIMARY KEY,
+    value   BLOB,
+    expires REAL,                   -- NULL: never
+    epoch   INTEGER NOT NULL        -- the one that its last change began
+) WITHOUT ROWID;
+
+-- :rule_by_epoch
+CREATE INDEX IF NOT EXISTS rule_by_epoch ON rule (epoch);
+
+-- :rule_expires
+CREATE INDEX IF NOT EXISTS rule_expires ON rule (expires) WHERE expires IS NOT NULL;
+
+-- :rule_epoch  One row: the newest epoch, and the last one of all dropped rules that are forgotten.
+CREATE TABLE IF NOT EXISTS rule_epoch (
+    one INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, floor INTEGER NOT NULL
+);
 
 -- :bus  Events, remote control and its replies, for a minute at most.
 CREATE TABLE IF NOT EXISTS bus (

@@ -25,6 +25,14 @@ ROWS: tuple[Setting, ...] = (
         old="CELERY_ACKS_LATE",
     ),
     Setting(
+        "task_revoke_expires",
+        SECONDS,
+        timedelta(days=30),
+        "Time for which a revoked task stays revoked; None: for ever.",
+        optional=True,
+        own=True,
+    ),
+    Setting(
         "task_acks_on_failure_or_timeout",
         BOOL,
         True,

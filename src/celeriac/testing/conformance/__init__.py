@@ -43,6 +43,8 @@ pytest.register_assert_rewrite(
             "faults",
             "remote",
             "histories",
+            "rules",
+            "withdrawing",
         )
     )
 )

@@ -15,9 +15,11 @@ from celeriac.testing.conformance.payloads import Payloads
 from celeriac.testing.conformance.producers import Producers
 from celeriac.testing.conformance.remote import Remote
 from celeriac.testing.conformance.results import Results
+from celeriac.testing.conformance.rules import RulesTheme
 from celeriac.testing.conformance.schedule import Schedule
 from celeriac.testing.conformance.settling import Settling
 from celeriac.testing.conformance.waiting import Waiting
+from celeriac.testing.conformance.withdrawing import Withdrawing
 
 __all__ = ["Conformance"]
 
@@ -26,7 +28,9 @@ class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Payloads, Waiting, L
     """What a broker does."""
 
 
-class Conformance(_Themes, Finishing, Results, Chords, Joining, Producers, Faults, Remote, Histories):
+class Conformance(
+    _Themes, Finishing, Results, Chords, Joining, Producers, Faults, Remote, Histories, RulesTheme, Withdrawing
+):
     """Subclass it with a fixture ``harness`` (see the package)."""
 
 

@@ -21,7 +21,7 @@ from celeriac.worker.inside import answer
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.remote import remote_services
 from celeriac.worker.report import Report
-from celeriac.worker.revoked import Revoked
+from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 from celeriac.worker.services import Services
 
@@ -60,7 +60,7 @@ class Child:
         self.app = world.app
         self.options = node.options
         self.report = Report()
-        self.revoked = Revoked(process.clock.now)
+        self.rules = RuleBook()
         servers = Servers(world, process)
         self.broker = servers.broker
         rand = world.timeline.random.random
@@ -92,7 +92,7 @@ class Child:
             node.options,
             sync=self.sync,
             coroutines=self._coroutines,
-            revoked=self.revoked,
+            rules=self.rules,
             clock=process.clock,
             rand=rand,
         )

@@ -32,7 +32,7 @@ def test_due_ones_go_first_the_earliest_first(tables: sqlite3.Connection) -> Non
     fill(tables, "a")
     fill(tables, "late", due=12.0)
     fill(tables, "early", due=11.0)
-    assert queues.glance(tables, ["q"]) == (True, 11.0)
+    assert queues.glance(tables, ["q"]) == (True, 11.0, 0)
     assert taken(tables, limit=1, now=11.5) == ["early"]
     assert taken(tables, now=13.0) == ["late", "a"]
 

@@ -2,18 +2,19 @@
 -- messages are popped across the priority lists and recorded as unacked. When a key has a wrong type, all is put back.
 --
 -- KEYS  1 unacked, 2 unacked_index, 3 .. 2+q the schedules of the q queues,
---       then the ready lists: all queues at the first step, all queues at the second step, ... (kombu's order)
+--       then the ready lists: all queues at the first step, all queues at the second step, ... (kombu's order),
+--       and last the epoch of the rules
 -- ARGV  1 format of the tokens "celeriac:<owner>:%0<width>d", 2 number of the first token, 3 limit, 4 most due messages
 --       to move a schedule, 5 seconds by which the lease is longer than the usual one, 6 "1" = the caller listens: it wants
 --       to hear of changes when there is nothing now, 7 q, 8 .. 7+q the ends of the unacked entries ',"","<queue>"]',
 --       then the steps, one for each rank
--- Returns { seconds until the next message is due as text ("" none), { rank-major number of the list, { envelope, ... } },
---       ... }: tokens are numbered in this order.
+-- Returns { { seconds until the next message is due as text ("" none), epoch of the rules (false: none) },
+--       { rank-major number of the list, { envelope, ... } }, ... }: tokens are numbered in this order.
 
 local call, pcall = redis.call, redis.pcall
 local unacked, index = KEYS[1], KEYS[2]
 local limit, q = tonumber(ARGV[3]), tonumber(ARGV[7])
-local lists_from = 2 + q
+local lists_from, lists_to = 2 + q, #KEYS - 1
 
 local function wrong(reply, key)
   if type(reply) == 'table' and reply.err then
@@ -37,7 +38,7 @@ local time = call('TIME')
 if nearest then
   now = tonumber(time[1]) + tonumber(time[2]) / 1000000
   if nearest <= now then
-    for i = lists_from + 1, #KEYS do
+    for i = lists_from + 1, lists_to do
       local bad = wrong(pcall('LLEN', KEYS[i]), KEYS[i])
       if bad then return bad end
     end
@@ -61,7 +62,9 @@ if nearest then
     end
   end
 end
-local answer = { nearest and string.format('%.6f', math.max(nearest - now, 0)) or '' }
+-- Read before anything is popped: the rules as of this claim. Whoever listens hears of the next change.
+local epoch = call('GET', KEYS[#KEYS])
+local answer = { { nearest and string.format('%.6f', math.max(nearest - now, 0)) or '', epoch } }
 
 -- 2. Pop.
 local n = 0
@@ -71,7 +74,7 @@ local function put_back()
     for m = #popped, 1, -1 do call('RPUSH', key, popped[m]) end
   end
 end
-for i = lists_from + 1, #KEYS do
+for i = lists_from + 1, lists_to do
   local popped = pcall('RPOP', KEYS[i], limit - n)
   if popped then
     local bad = wrong(popped, KEYS[i])
@@ -87,7 +90,7 @@ end
 if n == 0 then
   if ARGV[6] == '1' then
     -- Reads, unlike RPOP, are tracked.
-    for i = lists_from + 1, #KEYS do call('LLEN', KEYS[i]) end
+    for i = lists_from + 1, lists_to do call('LLEN', KEYS[i]) end
   end
   return answer
 end

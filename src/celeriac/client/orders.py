@@ -1,0 +1,78 @@
+"""Orders to the whole fleet that outlive its workers: tasks that are revoked, queues that are paused.
+
+They are rules beside the queues (``model/rules.py``), written in one blocking call. Called by ``control.py``.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from celeriac.client.signal_names import signal_number
+from celeriac.exceptions import ImproperlyConfigured
+from celeriac.model.rules import PAUSE, REVOKE, Change, Order, decode_order, encode_order, stamp_keys
+from celeriac.ports import RulesDesk
+
+__all__ = ["pause", "paused", "resume", "revoke", "revoke_stamped"]
+
+
+def revoke(app: Any, ids: Iterable[str], **order: Any) -> None:
+    """Write that these tasks are revoked, for ``task_revoke_expires`` seconds. Raises ``OperationalError``."""
+    _revoke(app, [f"{REVOKE}{each}" for each in ids], order)
+
+
+def revoke_stamped(app: Any, headers: Mapping[str, Any], **order: Any) -> None:
+    """The same for tasks with one of these stamps."""
+    _revoke(app, stamp_keys(headers), order)
+
+
+def _revoke(app: Any, keys: Iterable[str], order: Mapping[str, Any]) -> None:
+    signal_number(order["signal"])
+    desk = app.sender.publisher
+    if isinstance(desk, RulesDesk):  # else the workers that run now remember what they are told
+        value, life = _value(**order), app.conf.seconds("task_revoke_expires")
+        desk.set_rules([Change(key, value, life) for key in keys], timeout=_timeout(app))
+
+
+def pause(app: Any, queues: Iterable[str], **order: Any) -> None:
+    """Write that no worker takes tasks from these queues, until ``resume``. Raises ``OperationalError``."""
+    value = _value(**order)
+    _desk(app).set_rules([Change(PAUSE + queue, value) for queue in queues], timeout=_timeout(app))
+
+
+def resume(app: Any, queues: Iterable[str]) -> None:
+    """The end of ``pause``. Raises ``OperationalError``."""
+    _desk(app).set_rules([Change(PAUSE + queue, None) for queue in queues], timeout=_timeout(app))
+
+
+def paused(app: Any) -> dict[str, Order]:
+    """The paused queues, and who paused them, why and when. Raises ``OperationalError``."""
+    read = _desk(app).rules(PAUSE, timeout=_timeout(app))
+    return {rule.key.removeprefix(PAUSE): decode_order(rule.value or b"") for rule in read.rules}
+
+
+def _desk(app: Any) -> RulesDesk:
+    desk = app.sender.publisher
+    if not isinstance(desk, RulesDesk):
+        raise ImproperlyConfigured("this broker keeps no rules, so its queues cannot be paused: stop their workers")
+    return desk
+
+
+def _value(*, by: str | None, reason: str, **more: Any) -> bytes:
+    return encode_order(Order(by=_myself() if by is None else by, reason=reason, at=time.time(), **more))
+
+
+def _myself() -> str:
+    """Who gives an order, unless somebody is named: user and host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container without a user data base
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _timeout(app: Any) -> float:
+    return float(app.conf.seconds("broker_publish_timeout"))

@@ -1,0 +1,155 @@
+"""The agent's part of the rules: what it writes, tells its children, and takes out of queues."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from celeriac import Celery
+from celeriac.exceptions import OperationalError
+from celeriac.model.rules import Order, Rule, decode_order
+from celeriac.model.settle import Accept, Completion, Release
+from celeriac.worker import enforcer as module
+from celeriac.worker.enforcer import Enforcer
+from celeriac.worker.options import NodeOptions
+from celeriac.worker.rules import from_wire
+from celeriac.worker.runner import Runner
+from tests.unit.worker.fakes import delivery
+from tests.unit.worker.test_remote import FakeLink
+from tests.unit.worker.test_rules import RuledBroker, rule
+
+
+class Bench:
+    def __init__(self, runner: Runner, *queues: str) -> None:
+        self.broker, self.link = RuledBroker(), FakeLink()
+        self.concluded: list[Completion] = []
+        self.enforcer = Enforcer(
+            self.broker,  # type: ignore[arg-type]
+            NodeOptions(hostname="w@h", queues=queues),
+            runner,
+            self.link,
+            queues=lambda: queues,
+            conclude=self.concluded.extend,
+            tell=self.link.keep,
+        )
+
+    def look(self) -> None:
+        asyncio.run(self.enforcer.look())
+
+    def log(self, what: str) -> list[Any]:
+        return [how for name, how in self.broker.log if name == what]
+
+    @property
+    def told(self) -> list[list[Rule]]:
+        return [from_wire(arguments["rules"]) for _, arguments in self.link.asked]
+
+
+@pytest.fixture
+def bench(app: Celery, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(module, "SPREAD", 0.0)
+    app.task(name="t")(lambda: None)
+    return Bench(runner, "q1", "q2")
+
+
+def test_nothing_new_is_told_to_nobody(bench: Bench) -> None:
+    bench.look()
+    bench.look()
+    assert (bench.link.asked, bench.log("withdraw"), bench.log("rules")) == ([], [], [0, 0])
+
+
+def test_what_is_new_is_told_once(bench: Bench) -> None:
+    bench.broker.rule(rule("pause:q1", 5))
+    bench.look()
+    bench.look()
+    assert [[each.key for each in rules] for rules in bench.told] == [["pause:q1"]]
+    assert bench.enforcer.book.paused == {"q1"}
+    assert bench.log("withdraw") == []
+
+
+def test_revoked_ones_are_searched_once_in_the_fleet(bench: Bench) -> None:
+    found, lookalike = delivery(id="a"), delivery(id="no longer revoked")
+    bench.broker.orphaned = [found, lookalike]
+    bench.broker.rule(rule("revoke:a", 5, by="me"))
+    bench.look()
+    bench.look()
+    assert bench.log("withdraw") == [(["a"], ["q1", "q2"])]
+    assert bench.log("set_rules") == [["searched:q1", "searched:q2"]]
+    assert [each.settlement for each in bench.concluded] == [Accept(found), Release(lookalike)]
+    assert bench.concluded[0].result is not None
+    assert b"revoked by me" in bench.concluded[0].result.body
+    bench.broker.rule(rule("revoke:b", bench.broker.epoch + 1))
+    bench.look()
+    assert bench.log("withdraw")[1:] == [(["b"], ["q1", "q2"])], "only what is new"
+
+
+def test_another_node_was_faster(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It searches meanwhile, and says so."""
+    bench.broker.rule(rule("revoke:a", 5))
+    reads = bench.broker.rules
+
+    async def rules(after: int = 0) -> Any:
+        read = await reads(after)
+        if after == 0:
+            bench.broker.rule(Rule("searched:q1", b"5", None, 6), Rule("searched:q2", b"rubbish", None, 7))
+        return read
+
+    monkeypatch.setattr(bench.broker, "rules", rules)
+    bench.look()
+    assert bench.log("withdraw") == [(["a"], ["q2"])]
+
+
+def test_an_outage_is_the_callers(bench: Bench) -> None:
+    bench.broker.faults.away("rules")
+    with pytest.raises(OperationalError):
+        bench.look()
+
+
+def test_running_on_after_an_outage(bench: Bench) -> None:
+    bench.broker.faults.away("rules", 2)
+
+    async def main() -> None:
+        running = asyncio.create_task(bench.enforcer.run())
+        while len(bench.log("rules")) < 3:
+            await asyncio.sleep(0)
+        running.cancel()
+
+    asyncio.run(main())
+
+
+def test_the_end_of_running_tasks_is_ordered_again(bench: Bench) -> None:
+    """A child may have been replaced, or just have claimed it."""
+    bench.broker.rule(rule("revoke:a", 5, terminate=True), Rule("searched:q1", b"9", None, 6))
+    bench.look()
+    asked = len(bench.link.asked)
+    bench.look()
+    assert len(bench.link.asked) > asked
+
+
+def revoke(bench: Bench, *keys: str, **order: Any) -> None:
+    asyncio.run(bench.enforcer.revoke(keys, Order(**order)))
+
+
+def test_what_others_revoke_is_written(bench: Bench) -> None:
+    revoke(bench, "revoke:a", "revoke:b", by="celery")
+    assert bench.log("set_rules") == [["revoke:a", "revoke:b"]]
+    assert {each.key for each in bench.told[0]} == {"revoke:a", "revoke:b"}
+    assert bench.link.kept == {}, "children that start later read it themselves"
+
+
+def test_what_is_written_is_not_written_again(bench: Bench) -> None:
+    bench.broker.rule(rule("revoke:a", 5, by="alice", reason="why"))
+    revoke(bench, "revoke:a")
+    assert bench.log("set_rules") == []
+    revoke(bench, "revoke:a", terminate=True)
+    assert bench.log("set_rules") == [["revoke:a"]], "it is to be ended now"
+    assert decode_order(bench.broker.known[-1].value or b"").terminate
+    revoke(bench, "revoke:a", terminate=True)
+    assert len(bench.log("set_rules")) == 1
+
+
+def test_what_cannot_be_written_is_told(bench: Bench) -> None:
+    bench.broker.faults.away("set_rules")
+    with pytest.raises(OperationalError):
+        revoke(bench, "revoke:a")
