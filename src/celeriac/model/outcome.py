@@ -13,6 +13,7 @@ __all__ = [
     "Discarded",
     "Failure",
     "Ignored",
+    "Lost",
     "Outcome",
     "Rejected",
     "Repeated",
@@ -78,6 +79,10 @@ class Crashed(Struct, frozen=True):
     how: str
 
 
+class Lost(Struct, frozen=True):
+    """Not run any more: every earlier delivery was lost, and ``Marks`` say that it is enough (``plan.exhausted``)."""
+
+
 class Unknown(Struct, frozen=True):
     """No such task is registered here."""
 
@@ -117,6 +122,7 @@ Outcome = (
     | Revoked
     | TimedOut
     | Crashed
+    | Lost
     | Unknown
     | Discarded
     | Repeated

@@ -19,7 +19,8 @@ from celeriac import states
 from celeriac.exceptions import DecodeError, OperationalError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
-from celeriac.model.message import Delivery, Malformed
+from celeriac.model.message import NO_MARKS, Delivery, Malformed
+from celeriac.model.plan import exhausted
 from celeriac.model.settle import Accept, Completion, Release, Settlement
 from celeriac.ports import Broker, ResultStore
 from celeriac.worker.backoff import Backoff
@@ -259,6 +260,8 @@ class Fetcher:
             found = entry(message.task)
             if found is None:
                 concluded.append(self._runner.conclude(delivery, o.Unknown()))
+            elif delivery.marks is not NO_MARKS and exhausted(delivery.marks, found.options):
+                concluded.append(self._runner.conclude(delivery, o.Lost()))
             elif found.tracer.is_async:
                 coroutines.append(delivery)
             else:

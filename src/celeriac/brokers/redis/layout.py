@@ -12,7 +12,7 @@ Pure: no connection. The one place that knows prefix, separator and priority ste
 ``celeriac:schedules``         set     queues that have a schedule
 ``celeriac:dead``              zset    ``<uuid>:<queue>`` → epoch seconds of the death
 ``celeriac:dead:records``      hash    the same member → JSON with all an operator needs
-``celeriac:dead:counts``       hash    queue → how many of its messages are dead
+``celeriac:dead:counts``       hash    queue → how many of its messages are dead; "" → bytes of all records
 ``celery-task-meta-<id>``      string  result record; also the channel that announces it (Celery)
 ``celery-taskset-meta-<id>``   string  a saved group, or the form of a chord's header (Celery)
 the same + ``.s``, ``.t``      string  members of a chord, and how many more it waits for (Celery)

@@ -5,6 +5,7 @@ Decides when to look, to wait and to ring; what happens in the file is in queues
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
@@ -15,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from celeriac.brokers.sqlite import finishing, upkeep
+from celeriac.brokers.sqlite import dead, finishing, upkeep
 from celeriac.brokers.sqlite import queues as tables
 from celeriac.brokers.sqlite.address import Address
 from celeriac.brokers.sqlite.bells import ANY_RESULT, Bells, result_topic
@@ -24,11 +25,14 @@ from celeriac.brokers.sqlite.boot import BOOT, moment, uptime
 from celeriac.brokers.sqlite.bus import SQLiteBus
 from celeriac.brokers.sqlite.session import Session
 from celeriac.codec import envelope
+from celeriac.model.dead import dropped
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Completion, Release, Settlement, StoredResult, Verdict
 from celeriac.ports import AdapterOptions, DeadRecord, Depth, Traits
 
 __all__ = ["SQLiteBroker", "ring_results"]
+
+logger = logging.getLogger("celeriac.brokers.sqlite")
 
 #: Seconds after which a waiting claim looks without having been rung.
 LOOK_AGAIN = 1.0
@@ -46,6 +50,8 @@ class SQLiteBroker:
         self._owner = options.owner or envelope.new_id()
         self._zone: tzinfo = UTC if options.zone == "UTC" else ZoneInfo(options.zone)
         self._session = Session(address, options.connect_timeout)
+        #: The last round dropped dead letters before their time: said once.
+        self._dropping = False
         self._bus = SQLiteBus(self._session)
 
     async def open(self) -> None:
@@ -179,7 +185,10 @@ class SQLiteBroker:
         while ripe := desk.write(lambda sqlite: upkeep.ripen(sqlite, time.time()), timeout):
             changed.update(ripe)
         desk.bells.ring_queues(changed)
-        desk.write(lambda sqlite: upkeep.bury(sqlite, self._options, time.time()), timeout)
+        surplus = desk.write(lambda sqlite: upkeep.bury(sqlite, self._options, time.time()), timeout)
+        if surplus and not self._dropping:
+            logger.warning("SQLite file %s: %s", self._session.address.path, dropped(surplus))
+        self._dropping = surplus > 0
         desk.bare(upkeep.shrink, timeout)
         desk.bells.sweep()
         due, expiry = desk.read(upkeep.next_times, timeout)
@@ -211,7 +220,7 @@ class SQLiteBroker:
     async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:
         """The newest dead letters."""
         return await self._session.aside(
-            lambda desk, timeout: desk.read(lambda sqlite: upkeep.dead(sqlite, limit, queue), timeout)
+            lambda desk, timeout: desk.read(lambda sqlite: dead.newest(sqlite, limit, queue), timeout)
         )
 
     # ------------------------------------------------------------ bus

@@ -1,7 +1,7 @@
--- The tables of one Celeriac file, version 2 (PRAGMA user_version). Times are seconds since the epoch but for
+-- The tables of one Celeriac file, version 3 (PRAGMA user_version). Times are seconds since the epoch but for
 -- lease.until, chord.until and chord.look. Envelopes are kombu's JSON text, the same bytes as on Redis.
 --
--- A file of an older version gets the tables that it lacks when it is opened; 1 had no chords.
+-- A file of an older version gets the tables that it lacks when it is opened; 1 had no chords, 2 no sizes of dead letters.
 
 -- :auto_vacuum  (only counts before the first table)
 PRAGMA auto_vacuum = INCREMENTAL;
@@ -53,6 +53,9 @@ CREATE INDEX IF NOT EXISTS dead_queue ON dead (queue);
 
 -- :dead_at
 CREATE INDEX IF NOT EXISTS dead_at ON dead (at);
+
+-- :dead_size  So that their sum is read without them.
+CREATE INDEX IF NOT EXISTS dead_size ON dead (length(raw) + length(traceback));
 
 -- :result  Result records, in the order of their writing; the newest of an id counts (see results.sql).
 CREATE TABLE IF NOT EXISTS result (

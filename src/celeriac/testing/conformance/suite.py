@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celeriac.testing.conformance.chords import Chords
+from celeriac.testing.conformance.dead import Dead
 from celeriac.testing.conformance.faults import Faults
 from celeriac.testing.conformance.finishing import Finishing
 from celeriac.testing.conformance.histories import Histories
@@ -21,7 +22,7 @@ from celeriac.testing.conformance.waiting import Waiting
 __all__ = ["Conformance"]
 
 
-class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Payloads, Waiting):
+class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Dead, Payloads, Waiting):
     """What a broker does."""
 
 
