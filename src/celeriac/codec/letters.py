@@ -139,8 +139,8 @@ def replayed(
 ) -> Message:
     """The message that takes a letter's place: the same task with the same id, as if it had never been tried.
 
-    A header (``REPLAY``) says where it comes from. Expiry and ETA of the first sending are over. Raises ``EncodeError``,
-    ``MessageTooLarge`` and, when arguments are changed in a body that cannot be decoded here, ``DecodeError``.
+    A header (``REPLAY``) says where it comes from. Expiry and ETA of the first sending are over. Raises
+    ``EncodeError``, ``MessageTooLarge``; ``DecodeError`` for other arguments in a body that cannot be decoded here.
     """
     headers = {name: value for name, value in message.headers.items() if name not in _OVER}
     due = None if edit.countdown is None else now + edit.countdown

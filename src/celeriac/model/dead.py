@@ -84,6 +84,6 @@ class Replay(Struct, frozen=True, kw_only=True):
 def dropped(number: int) -> str:
     """What a maintainer logs when dead letters went before their time."""
     return (
-        f"{number} dead letters were dropped, the oldest first: there are more than dead_letter_limit, or more bytes than "
-        "dead_letter_max_bytes; look at them with `celeriac dead list`"
+        f"{number} dead letters were dropped, the oldest first: there are more than dead_letter_limit, or more bytes "
+        "than dead_letter_max_bytes; look at them with `celeriac dead list`"
     )

@@ -1,4 +1,4 @@
-"""Dead letters in memory: plain synchronous state, called under the server's lock. Times are seconds since the epoch."""
+"""Dead letters in memory: plain synchronous state, called under the server's lock. Times are epoch seconds."""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ class RedisDeadLetters:
             record = _record(key, rows[at + 2])
             if record is not None and wanted.matches(record):
                 found.append(record)
-            if len(found) == limit and at + 3 < len(rows) or more and at + 3 == len(rows):
+            last = at + 3 == len(rows)
+            if more if last else len(found) == limit:
                 return DeadPage(records=tuple(found), after=f"{_text(rows[at + 1])}:{key}")
         return DeadPage(records=tuple(found), after="")
 
@@ -51,7 +52,7 @@ class RedisDeadLetters:
         """See ``DeadLetters.get``."""
         if not keys:
             return ()
-        words = ("HMGET", self._layout.dead_records, *map(_bytes, keys))
+        words: tuple[Word, ...] = ("HMGET", self._layout.dead_records, *map(_bytes, keys))
         texts = self._pool.call(words, timeout, repeat=True)
         return [_record(key, text) for key, text in zip(keys, texts, strict=True)]
 

@@ -8,8 +8,8 @@ from importlib.resources import files
 
 __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
-    "DEAD_DROP", "DEAD_PAGE", "DEAD_REPLAY", "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LEASED", "PUBLISH", "PURGE",
-    "RECLAIM", "RESTORE", "STORE", "TRIM", "UNLOCK", "Script",
+    "DEAD_DROP", "DEAD_PAGE", "DEAD_REPLAY", "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LEASED", "PUBLISH",
+    "PURGE", "RECLAIM", "RESTORE", "STORE", "TRIM", "UNLOCK", "Script",
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from celeriac.brokers.sqlite import queues as tables
 from celeriac.brokers.sqlite.statements import statements
@@ -20,6 +21,10 @@ _SCAN, _SCAN_BYTES = 1000, 8 * 1024 * 1024
 #: Most letters that are dropped at a time for their age or size.
 _CHUNK = 2000
 _BEHIND_ALL = 2**63 - 1
+#: Of every query for letters, behind the key.
+_COLUMNS = (
+    "id", "task", "queue", "reason", "detail", "exception", "traceback", "worker", "at", "crashes", "raw",
+)  # fmt: skip
 
 
 def newest(sqlite: sqlite3.Connection, limit: int, queue: str | None) -> list[DeadRecord]:
@@ -95,9 +100,6 @@ def _key(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
 
 
-def _record(row: Sequence[object]) -> DeadRecord:
-    key, task_id, task, queue, reason, detail, exception, traceback, worker, at, crashes, raw = row
-    return DeadRecord(
-        key=str(key), id=task_id, task=task, queue=queue, reason=reason, detail=detail, exception=exception,
-        traceback=traceback, worker=worker, at=at, crashes=crashes, raw=raw,
-    )  # type: ignore[arg-type]  # fmt: skip
+def _record(row: Sequence[Any]) -> DeadRecord:
+    key, *others = row
+    return DeadRecord(key=str(key), **dict(zip(_COLUMNS, others, strict=True)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ class Dead:
         with closing(harness.dead_letters()) as letters:
             page = await asyncio.to_thread(letters.page, ALL, limit=5, timeout=_LONG)
             assert (page.records, page.after) == ((), ""), "page: of no letters"
-            facts = {
+            facts: dict[str, Any] = {
                 "reason": DeadReason.TIME_LIMIT,
                 "detail": "what ha\x1bppened",
                 "exception": "ValueError: é",
@@ -194,7 +195,7 @@ class Dead:
         await _die(broker, "a")
         await _die(broker, "b", queue="other")
         with closing(harness.dead_letters()) as letters:
-            b, a = await _all(letters)
+            _, a = await _all(letters)
             assert await asyncio.to_thread(letters.drop, [a.key, "nobody", a.key], timeout=_LONG) == 1
             assert [each.id for each in await _all(letters)] == ["b"], "drop: forgets the letter"
             assert await broker.depth(["q", "other"]) == {"q": Depth(), "other": Depth(dead=1)}, "depth: after a drop"

@@ -224,9 +224,7 @@ def replays_and_keeps(patch: Patch) -> None:
 
 def ignores_the_queue(patch: Patch) -> None:
     page = Dead.page
-    patch.setattr(
-        Dead, "page", lambda self, wanted, limit, after: page(self, replace(wanted, queue=""), limit, after)
-    )
+    patch.setattr(Dead, "page", lambda self, wanted, limit, after: page(self, replace(wanted, queue=""), limit, after))
 
 
 def purges_ready_ones_only(patch: Patch) -> None:
