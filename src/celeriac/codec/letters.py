@@ -65,8 +65,11 @@ class Letter(Struct, frozen=True, kw_only=True):
 
     @property
     def died(self) -> datetime:
-        """``at`` as a time in UTC."""
-        return datetime.fromtimestamp(self.at, UTC)
+        """``at`` as a time in UTC; the epoch when a damaged letter says something impossible."""
+        try:
+            return datetime.fromtimestamp(self.at, UTC)
+        except (ValueError, OverflowError, OSError):
+            return datetime.fromtimestamp(0, UTC)
 
 
 class Edit(Struct, frozen=True, kw_only=True):

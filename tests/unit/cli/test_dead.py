@@ -20,7 +20,7 @@ from celeriac.model.settle import DeadLetter, DeadReason
 
 _numbers = itertools.count()
 AT = datetime(2024, 11, 29, 21, 24, 5, tzinfo=UTC).timestamp()
-NASTY = "ValueError: no \x1b[31mmoney\r\n\x9b2J‮evil"
+NASTY = "ValueError: no \x1b[31mmoney\r\n\x9b2J\u202eevil"
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def dead(app: Celery, capsys: pytest.CaptureFixture[str]) -> Any:
         ("plain ü 漢", "plain ü 漢"),
         ("a\x1b[2Jb", "a\\x1b[2Jb"),
         ("a\nb\tc", "a\\nb\\tc"),
-        ("\x9b‮\u2028", "\\x9b\\u202e\\u2028"),
+        ("\x9b\u202e\u2028", "\\x9b\\u202e\\u2028"),
         ("\ud800", "\\ud800"),
     ],
 )
@@ -119,7 +119,9 @@ def test_filters_of_the_list(app: Celery, dead: Any) -> None:
     assert found() == ["new", "old"]
     assert found("--since", "2024-11-29T21:24:06+00:00") == found("--since", "1.5m") == ["new"]
     assert found("--older-than", "2024-11-29T21:24:06+00:00") == found("--older-than", "90s") == ["old"]
-    assert found("--reason", "worker-lost") == found("--reason", "worker") == found("--reason", "WORKER_LOST") == ["new"]
+    assert (
+        found("--reason", "worker-lost") == found("--reason", "worker") == found("--reason", "WORKER_LOST") == ["new"]
+    )
     assert found("--exception", "valueerror") == ["old"]
     assert found("--task", "shop.*", "--queue", "celery") == ["new", "old"]
     assert found("--task", "*.mail") == []
@@ -254,9 +256,7 @@ def test_typing_errors(app: Celery, dead: Any, arguments: list[str], expected: s
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 130, 1)])
-def test_it_asks(
-    app: Celery, dead: Any, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, left: int
-) -> None:
+def test_it_asks(app: Celery, dead: Any, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, left: int) -> None:
     import io
     import sys
 

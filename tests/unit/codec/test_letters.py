@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from celeriac.codec.body import decode_body, encode_body
 from celeriac.codec.envelope import decode, delivery, encode
@@ -56,6 +59,17 @@ def test_a_malformed_letter_says_why() -> None:
     found = dead(b"\xff not an envelope")
     assert found.problem.startswith("not an envelope")
     assert found.raw == b"\xff not an envelope"
+
+
+@given(st.binary() | st.text().map(str.encode), st.floats())
+def test_any_bytes_are_a_letter(raw: bytes, at: float) -> None:
+    record = DeadRecord(
+        key="k", id="", task="", queue="q", reason="", detail="", exception="", traceback="", worker="", at=at,
+        crashes=0, raw=raw,
+    )  # fmt: skip
+    found = letter(record, max_bytes=LIMIT)
+    assert found.raw == raw
+    assert found.died.tzinfo is UTC
 
 
 def test_it_starts_anew() -> None:

@@ -156,7 +156,9 @@ def test_what_is_lost_too_often_must_not_run_again() -> None:
 
 
 def test_the_cap_of_lost_leases() -> None:
-    decided = decide(o.Lost(), lent=delivery(Marks(crashes=1, expired_leases=10)), embed=Embed(errbacks=[{"task": "e"}]))
+    decided = decide(
+        o.Lost(), lent=delivery(Marks(crashes=1, expired_leases=10)), embed=Embed(errbacks=[{"task": "e"}])
+    )
     assert isinstance(decided.settlement, DeadLetter)
     assert decided.settlement.reason is DeadReason.LEASE_EXPIRED
     assert decided.settlement.detail == "its lease ran out 10 times"
