@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import sys
 from contextlib import closing
 from typing import Any
 
@@ -242,6 +244,14 @@ class Dead:
         await _die(broker, "last", at=harness.now(), traceback="x" * 15_000)
         await broker.maintain()
         assert [each.id for each in await broker.dead()] == ["last"], "maintain: counts what is there"
+
+    @asynchronous
+    async def test_dead_letters_without_bounds_stay(self, harness: Harness) -> None:
+        bounds = {"dead_letter_limit": sys.maxsize, "dead_letter_max_bytes": sys.maxsize}
+        broker = await harness.open_broker(dead_letter_expires=math.inf, **bounds)
+        await _die(broker, "old", at=1.0)
+        await broker.maintain()
+        assert [each.id for each in await broker.dead()] == ["old"], "maintain: no bound, nothing dropped"
 
     @asynchronous
     async def test_old_dead_letters_go_without_a_warning(
