@@ -7,6 +7,7 @@ Sits on the blocking ``DeadLetters`` port; how a letter is sent again is in ``re
 from __future__ import annotations
 
 import builtins
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -158,9 +159,15 @@ class DeadLetters:
         edit = Edit(queue=to_queue, countdown=countdown)
         replays = Replays(self._app, self._port.get())
         sent: builtins.list[str] = []
+        left = sys.maxsize if limit is None else limit
         for page in self._pages(_filter(filters), _BATCH):
-            sent += replays.send(page if limit is None else page[: limit - len(sent)], edit)
-            if limit is not None and len(sent) >= limit:
+            while page and left > 0:
+                # What is skipped leaves room for the next ones.
+                batch, page = page[:left], page[left:]
+                ids = replays.send(batch, edit)
+                sent += ids
+                left -= len(ids)
+            if left <= 0:
                 break
         return Retried(tuple(sent), tuple(replays.skipped))
 

@@ -217,6 +217,13 @@ def test_a_malformed_one_stays(app: Celery) -> None:
     assert done.ids == (good.id,)
     assert [each.letter.key for each in done.skipped] == [bad.key]
     assert [each.raw for each in app.dead_letters.list()] == [b"\xff rubbish"]
+    send(app, 2)
+    bury(app)
+    with memory.server(app.broker_url).lock:
+        memory.server(app.broker_url).queues.add("celery", b"{", step=0, due=None, now=0.0)
+    bury(app, reason=DeadReason.MALFORMED)
+    done = app.dead_letters.retry_all(limit=1)
+    assert (len(done.ids), len(done.skipped)) == (1, 1)  # what is skipped does not count
     assert app.dead_letters.arguments(bad) is None
 
 
