@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from celeriac import Celery
+from celeriac import Celery, chord
 from celeriac.brokers import memory
 from celeriac.client import resolver
 from celeriac.codec.envelope import decode
 from celeriac.codec.letters import Letter
 from celeriac.contrib.testing.worker import start_worker
-from celeriac.exceptions import Reject
+from celeriac.exceptions import ChordError, Reject
 from celeriac.model.message import Delivery, Marks, Message
 from celeriac.model.settle import DeadLetter, DeadReason, Release
 from celeriac.ports import Broker
@@ -32,8 +32,8 @@ from tests.servers import wait_until
 
 _PROJECT = """
 import os, signal, time
-from celeriac import Celery
-from celeriac.exceptions import Reject
+from celeriac import Celery, chord
+from celeriac.exceptions import ChordError, Reject
 
 app = Celery("proj")
 app.conf.worker_unknown_task_park = 0.1
@@ -393,3 +393,44 @@ def test_every_way_in_within_one_process() -> None:
         assert found[""].raw == _RUBBISH
     app.close()
     memory.drop(url)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+def test_workflows_around_what_is_sent_again(kind: str, request: pytest.FixtureRequest) -> None:
+    """A chain goes on behind its step. A chord has failed with its member: it runs alone, once, and the body does not."""
+    url = f"memory://workflows-{next(_numbers)}" if kind == "memory" else request.getfixturevalue(f"{kind}_url")
+    app = Celery("workflows", broker=url, backend=url, set_as_current=False)
+    mended: list[int] = []
+    ran: list[str] = []
+
+    @app.task(name="step", shared=False)
+    def step(value: int) -> int:
+        if not mended:
+            raise ValueError("broken")
+        ran.append("step")
+        return value + 1
+
+    @app.task(name="total", shared=False)
+    def total(values: Any) -> Any:
+        ran.append("total")
+        return values
+
+    with start_worker(app, perform_ping_check=False):
+        chained = (step.s(1) | total.s()).apply_async()
+        body = chord([step.s(5), total.s(6)])(total.s())
+        for each in (chained, body):
+            with pytest.raises((ValueError, ChordError)):
+                each.get(timeout=_DEADLINE)
+        wait_until(lambda: app.dead_letters.count() == 2, _DEADLINE)
+        mended.append(1)
+        members = {each.id: each.group_id for each in app.dead_letters.list()}
+        (member,) = (task_id for task_id, group in members.items() if group)
+        assert len(app.dead_letters.retry_all(task="step").ids) == 2
+        assert app.AsyncResult(chained.id).get(timeout=_DEADLINE) == 2
+        assert app.AsyncResult(member).get(timeout=_DEADLINE) == 6
+        assert app.AsyncResult(body.id).state == "FAILURE"
+        assert sorted(ran) == ["step", "step", "total", "total"]
+        assert app.dead_letters.count() == 0
+    app.close()
+    if kind == "memory":
+        memory.drop(url)
