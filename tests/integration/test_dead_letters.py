@@ -397,7 +397,7 @@ def test_every_way_in_within_one_process() -> None:
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
 def test_workflows_around_what_is_sent_again(kind: str, request: pytest.FixtureRequest) -> None:
-    """A chain goes on behind its step. A chord has failed with its member: it runs alone, once, and the body does not."""
+    """A chain goes on behind its step. A chord has failed with its member: that one runs, the body does not."""
     url = f"memory://workflows-{next(_numbers)}" if kind == "memory" else request.getfixturevalue(f"{kind}_url")
     app = Celery("workflows", broker=url, backend=url, set_as_current=False)
     mended: list[int] = []
