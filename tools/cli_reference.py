@@ -39,16 +39,20 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _command(name: str, command: click.Command) -> str:
+def _command(name: str, command: click.Command, level: str = "##") -> str:
     arguments = [param for param in command.params if isinstance(param, click.Argument)]
-    usage = " ".join(["celeriac", name, "[OPTIONS]", *(_argument(param) for param in arguments)])
-    text = f"## {name}\n\n`{usage}`\n\n{_prose(command.help)}\n"
+    below = command.commands if isinstance(command, click.Group) else {}
+    tail = ["COMMAND"] if below else []
+    usage = " ".join(["celeriac", name, "[OPTIONS]", *tail, *(_argument(param) for param in arguments)])
+    text = f"{level} {name}\n\n`{usage}`\n\n{_prose(command.help)}\n"
     options = _options(command)
     if options:
         text += f"\n{options}"
     if command.epilog:
         body = command.epilog.replace("\b\n", "").partition("\n")
         text += f"\n{body[0]}\n\n```\n{body[2]}\n```\n"
+    for each in below:
+        text += "\n" + _command(f"{name} {each}", below[each], level + "#")
     return text
 
 

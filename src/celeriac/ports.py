@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from msgspec import Struct
 
 from celeriac.model.chord import Closing, Gathered, NewChord, Part
+from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay
 from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
 from celeriac.model.rules import Change, RulesRead
@@ -27,6 +28,7 @@ __all__ = [
     "Bus",
     "Caller",
     "Clock",
+    "DeadLetters",
     "DeadRecord",
     "Depth",
     "Limiter",
@@ -70,6 +72,8 @@ class AdapterOptions(Struct, frozen=True, kw_only=True):
     key_prefix: str = ""
     dead_letter_expires: float = 14 * 86400.0
     dead_letter_limit: int = 10_000
+    #: Of messages and tracebacks as they are stored, in all queues together.
+    dead_letter_max_bytes: int = 256 * 1024 * 1024
     connect_timeout: float = 4.0
     #: Most connections a blocking adapter keeps.
     pool_limit: int = 10
@@ -108,23 +112,6 @@ class Depth(Struct, frozen=True, kw_only=True):
     dead: int = 0
     #: Age in seconds of the oldest ready message where the server knows it, else None.
     oldest: float | None = None
-
-
-class DeadRecord(Struct, frozen=True, kw_only=True):
-    """One dead letter as it is read back."""
-
-    key: str
-    id: str
-    task: str
-    queue: str
-    reason: str
-    detail: str
-    exception: str
-    traceback: str
-    worker: str
-    at: float
-    crashes: int
-    raw: bytes
 
 
 class Broker(Protocol):
@@ -183,9 +170,9 @@ class Broker(Protocol):
         ...
 
     async def maintain(self) -> float:
-        """Due → ready; expired leases → ready with their marks advanced; dead letters past their time or number
-        dropped. Any number of maintainers at once do no harm. Returns the seconds until it is useful again (0 or more,
-        finite).
+        """Due → ready; expired leases → ready with their marks advanced; dead letters past their time, number or total
+        size dropped, the oldest first. Any number of maintainers at once do no harm. Returns the seconds until it is
+        useful again (0 or more, finite).
 
         A delivery whose lease ran out goes to the front, redelivered: ``expired_leases`` + 1 and ``suspect``, without a
         crash. Only one that was suspect before, and the only delivery its owner held, gets ``crashes`` + 1. What is
@@ -398,6 +385,40 @@ class Publisher(Protocol):
 
 #: Seconds for which a stage waits for its producer's next call.
 STAGE_EXPIRES = 3600.0
+
+
+class DeadLetters(Protocol):
+    """Blocking access to the dead letters, for ``app.dead_letters`` and the CLI: thread-safe. A broker without it lets
+    nobody look. The first page begins at the newest letter."""
+
+    def page(self, wanted: DeadFilter, *, limit: int, after: str = "", timeout: float) -> DeadPage:
+        """The next letters that are wanted, the newest first, up to ``limit``, behind the page whose ``after`` is
+        given.
+
+        Looks at a bounded number of letters and bytes: a page may hold few or none while more follows; ``after`` is
+        empty only at the end. Who follows ``after`` sees each letter that stays exactly once, whatever is added and
+        dropped meanwhile. One that is added meanwhile is not seen.
+        """
+        ...
+
+    def get(self, keys: Sequence[str], *, timeout: float) -> Sequence[DeadRecord | None]:
+        """The letters of these keys, None where there is none."""
+        ...
+
+    def replay(self, replays: Sequence[Replay], *, timeout: float) -> Sequence[str]:
+        """Publish each message and drop its letter, both in one step or neither: whoever is killed here has lost
+        nothing and sent nothing twice. Returns the keys of letters that are not there; for those nothing is published,
+        so that a call whose answer was lost may be repeated. ``due`` as in ``Publisher.publish``. A header that cannot
+        be encoded raises ``TypeError`` or ``ValueError``, and nothing of the call happens."""
+        ...
+
+    def drop(self, keys: Sequence[str], *, timeout: float) -> int:
+        """Forget letters; returns how many there were."""
+        ...
+
+    def close(self) -> None:
+        """Give the connections back. Idempotent; a later call connects anew."""
+        ...
 
 
 class Reader(Protocol):

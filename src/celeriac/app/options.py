@@ -124,6 +124,7 @@ def task_options(task: Any) -> TaskOptions:
         result_expires=conf.seconds("result_expires"),
         result_extended=bool(conf.result_extended),
         max_crashes=conf.worker_max_crashes,
+        max_expired_leases=conf.worker_max_expired_leases,
         send_events=bool(task.send_events),
         serializer=conf.result_serializer,
         **limit_options(task),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from celeriac.app.amqp import AMQP, broker_info
 from celeriac.app.backend import Backend
@@ -18,6 +18,9 @@ from celeriac.conf.settings import Settings
 from celeriac.conf.source import import_object
 from celeriac.exceptions import AlwaysEagerIgnored
 from celeriac.result import AsyncResult, GroupResult, ResultSet
+
+if TYPE_CHECKING:
+    from celeriac.app.dead import DeadLetters
 
 __all__ = ["Sending"]
 
@@ -34,6 +37,7 @@ class Sending:
     _sender: Sender | None
     _backend: Backend | None
     _control: Any
+    _dead_letters: Any
     _log: Any
 
     def send_task(
@@ -118,6 +122,7 @@ class Sending:
     def _settings_changed(self, names: frozenset[str]) -> None:
         if names & {"result_backend", "broker_url", "broker_write_url"}:
             self._backend = None
+        self._dead_letters = None
 
     def default_url(self) -> str:
         """Where messages and results go when no broker is set: a SQLite file beside the app's module."""
@@ -190,6 +195,13 @@ class Sending:
         if self._backend is None:
             self._backend = Backend(self, self.backend_url)
         return self._backend
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What could not be done: to look at, to send again, to drop."""
+        if self._dead_letters is None:
+            self._dead_letters = import_object("celeriac.app.dead:DeadLetters")(self)
+        return cast("DeadLetters", self._dead_letters)
 
     @property
     def control(self) -> Any:

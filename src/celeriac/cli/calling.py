@@ -11,10 +11,10 @@ import click
 from celeriac.cli.context import Context, importing, pass_context
 from celeriac.exceptions import CeleryCommandException, TimeoutError  # noqa: A004 - Celery's name
 
-__all__ = ["call", "report", "result"]
+__all__ = ["Json", "call", "report", "result"]
 
 
-class _Json(click.ParamType[Any]):
+class Json(click.ParamType[Any]):
     """JSON of one type."""
 
     def __init__(self, kind: type, name: str) -> None:
@@ -57,8 +57,8 @@ class _Time(click.ParamType[Any]):
 
 
 @click.command()
-@click.option("-a", "--args", type=_Json(list, "array"), default="[]", metavar="JSON", help="Positional arguments.")
-@click.option("-k", "--kwargs", type=_Json(dict, "object"), default="{}", metavar="JSON", help="Keyword arguments.")
+@click.option("-a", "--args", type=Json(list, "array"), default="[]", metavar="JSON", help="Positional arguments.")
+@click.option("-k", "--kwargs", type=Json(dict, "object"), default="{}", metavar="JSON", help="Keyword arguments.")
 @click.option("--eta", type=_Time(), metavar="TIME", help="Earliest start, in ISO 8601.")
 @click.option("--countdown", type=float, metavar="SECONDS", help="Earliest start, from now.")
 @click.option("--expires", type=_Time(seconds=True), metavar="TIME", help="Latest start: a time, or seconds from now.")

@@ -22,6 +22,7 @@ __all__ = ["COMMANDS", "celeriac", "run"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "call": ("celeriac.cli.calling:call", "Send a task by name and print its id."),
     "control": ("celeriac.cli.remote:control", "Tell running workers to do something."),
+    "dead": ("celeriac.cli.dead:dead", "Look at tasks that could not be done, send them again, drop them."),
     "events": ("celeriac.cli.events:events", "Print what workers say they do, as it happens."),
     "inspect": ("celeriac.cli.remote:inspect", "Ask running workers what they do."),
     "pause": ("celeriac.cli.queues:pause", "Let no worker take tasks from some queues."),
@@ -92,6 +93,9 @@ def _with_global_options(command: click.Command) -> click.Command:
         if option.name not in names and not taken & set(option.opts):
             option.hidden = True
             command.params.append(option)
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _with_global_options(each)
     return command
 
 

@@ -10,11 +10,12 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from math import inf
 from typing import Any, Protocol, cast
 
 from celeriac.conf.masking import mask_url
 from celeriac.exceptions import ImproperlyConfigured
-from celeriac.ports import AdapterOptions, Broker, Caller, Publisher, Reader, ResultStore
+from celeriac.ports import AdapterOptions, Broker, Caller, DeadLetters, Publisher, Reader, ResultStore
 
 __all__ = [
     "AdapterModule",
@@ -23,6 +24,7 @@ __all__ = [
     "adapter_options",
     "broker",
     "caller",
+    "dead_letters",
     "default_url",
     "mask",
     "publisher",
@@ -185,8 +187,9 @@ def adapter_options(conf: Conf, *, owner: str = "") -> AdapterOptions:
         lease=float(conf.seconds("worker_lease") or 30.0),
         visibility_timeout=float(transport.get("visibility_timeout") or 3600.0),
         key_prefix=str(transport.get("global_keyprefix") or ""),
-        dead_letter_expires=float(conf.seconds("dead_letter_expires") or 14 * 86400.0),
-        dead_letter_limit=conf.dead_letter_limit,
+        dead_letter_expires=_unless_none(conf.seconds("dead_letter_expires"), inf),
+        dead_letter_limit=_unless_none(conf.dead_letter_limit, sys.maxsize),
+        dead_letter_max_bytes=_unless_none(conf.dead_letter_max_bytes, sys.maxsize),
         connect_timeout=float(conf.seconds("broker_connection_timeout") or 4.0),
         pool_limit=conf.broker_pool_limit or 1,
         max_message_bytes=conf.max_message_bytes,
@@ -194,6 +197,10 @@ def adapter_options(conf: Conf, *, owner: str = "") -> AdapterOptions:
         zone=zone_name(conf),
         ssl=conf.broker_use_ssl,
     )
+
+
+def _unless_none(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value
 
 
 def store_options(conf: Conf) -> AdapterOptions:
@@ -246,6 +253,13 @@ def reader(url: str, options: AdapterOptions) -> Reader:
 def caller(url: str, options: AdapterOptions) -> Caller:
     """The asking side of remote control."""
     return _made(url, "caller", options)  # type: ignore[no-any-return]
+
+
+def dead_letters(url: str, options: AdapterOptions) -> DeadLetters:
+    """Blocking access to the dead letters."""
+    if not hasattr(adapter(url), "dead_letters"):
+        raise ImproperlyConfigured(f"{mask(url)} cannot show its dead letters: its adapter lacks that")
+    return _made(url, "dead_letters", options)  # type: ignore[no-any-return]
 
 
 def _made(url: str, what: str, options: AdapterOptions) -> Any:

@@ -44,6 +44,8 @@ class TaskOptions(Struct, frozen=True, kw_only=True):
     result_extended: bool = False
     #: Crashes attributed to the task after which it is dead-lettered.
     max_crashes: int = 3
+    #: Leases lost without a culprit after which it is dead-lettered; None: never.
+    max_expired_leases: int | None = 10
     send_events: bool = True
     serializer: str = "json"
     #: Some limit across workers applies: the fetcher looks no further where it does not.

@@ -13,6 +13,7 @@ __all__ = [
     "Discarded",
     "Failure",
     "Ignored",
+    "Lost",
     "Outcome",
     "Postponed",
     "Rejected",
@@ -89,6 +90,10 @@ class Crashed(Struct, frozen=True):
     how: str
 
 
+class Lost(Struct, frozen=True):
+    """Not run any more: every earlier delivery was lost, and ``Marks`` say that it is enough (``plan.exhausted``)."""
+
+
 class Unknown(Struct, frozen=True):
     """No such task is registered here."""
 
@@ -134,6 +139,7 @@ Outcome = (
     | Revoked
     | TimedOut
     | Crashed
+    | Lost
     | Unknown
     | Discarded
     | Repeated

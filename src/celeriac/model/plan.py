@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from celeriac import states
 from celeriac.exceptions import (
@@ -27,7 +27,7 @@ from celeriac.model.outcome import Embed
 from celeriac.model.settle import Accept, DeadLetter, DeadReason, Release, Settlement
 from celeriac.model.workflow import Abandoned, Join, abandoned, joins_of
 
-__all__ = ["UNKNOWN_TASK_RETRY", "Plan", "Send", "plan"]
+__all__ = ["UNKNOWN_TASK_RETRY", "Plan", "Send", "exhausted", "plan"]
 
 #: Seconds between two offers of a message whose task no worker knew.
 UNKNOWN_TASK_RETRY = 5.0
@@ -238,11 +238,27 @@ def _crashed(context: _Context, outcome: o.Crashed) -> Plan:
     """Back to ready until the cap, then a failure: a task that kills its process must not do so for ever."""
     delivery, marks = context.delivery, context.delivery.marks
     crashes = marks.crashes + 1
+    counted = Marks(crashes=crashes, suspect=True, expired_leases=marks.expired_leases)
     if crashes < context.options.max_crashes:
-        counted = Marks(crashes=crashes, suspect=True, expired_leases=marks.expired_leases)
         return Plan(settlement=Release(delivery, marks=counted))
+    context = structs.replace(context, delivery=structs.replace(delivery, marks=counted))
     detail = f"its worker process died {crashes} times while it ran, last by {outcome.how}"
     return _failure(context, WorkerLostError(f"Worker exited prematurely: {detail}"), "", DeadReason.CRASHED, detail)
+
+
+def exhausted(marks: Marks, options: TaskOptions) -> bool:
+    """Whether a message was lost so often that it must not run again: with whole nodes, or renewed by nobody."""
+    most = options.max_expired_leases
+    return marks.crashes >= options.max_crashes or (most is not None and marks.expired_leases >= most)
+
+
+def _lost(context: _Context, outcome: o.Lost) -> Plan:
+    marks = context.delivery.marks
+    if marks.crashes >= context.options.max_crashes:
+        reason, detail = DeadReason.CRASHED, f"its node was lost {marks.crashes} times while it ran alone"
+    else:
+        reason, detail = DeadReason.LEASE_EXPIRED, f"its lease ran out {marks.expired_leases} times"
+    return _failure(context, WorkerLostError(f"Worker lost: {detail}"), "", reason, detail)
 
 
 def _unknown(context: _Context, outcome: o.Unknown) -> Plan:
@@ -313,6 +329,7 @@ _DECIDE: Mapping[type[Any], Any] = {
     o.Revoked: _revoked,
     o.TimedOut: _timed_out,
     o.Crashed: _crashed,
+    o.Lost: _lost,
     o.Unknown: _unknown,
     o.Discarded: _discarded,
     o.Repeated: _repeated,

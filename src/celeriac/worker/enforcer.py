@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from celeriac.client.signal_names import signal_number
+from celeriac.clock import SYSTEM
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.rules import SEARCHED, Change, Order, Rule, decode_order, encode_order
@@ -52,8 +54,8 @@ class Enforcer:
         queues: Callable[[], Sequence[str]],
         conclude: Callable[[Sequence[Completion]], None],
         tell: Callable[[str, Mapping[str, Any]], None],
-        rand: Callable[[], float],
-        clock: Clock,
+        rand: Callable[[], float] = random.random,
+        clock: Clock = SYSTEM,
     ) -> None:
         """``queues()`` are those of the node, ``conclude`` takes what is to be written, ``tell`` repeats an order to
         children that start later."""

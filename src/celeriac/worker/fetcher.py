@@ -19,7 +19,8 @@ from celeriac.clock import SYSTEM
 from celeriac.exceptions import DecodeError, OperationalError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
-from celeriac.model.message import Delivery, Malformed
+from celeriac.model.message import NO_MARKS, Delivery, Malformed
+from celeriac.model.plan import exhausted
 from celeriac.model.settle import Accept, Completion, Release, Settlement
 from celeriac.ports import Broker, Clock, ResultStore, Rules
 from celeriac.worker.backoff import Backoff
@@ -350,6 +351,8 @@ class Fetcher:
             found = entry(message.task)
             if found is None:
                 concluded.append(self._runner.conclude(delivery, o.Unknown()))
+            elif delivery.marks is not NO_MARKS and exhausted(delivery.marks, found.options):
+                concluded.append(self._runner.conclude(delivery, o.Lost()))
             elif found.options.limited:
                 limited.append(delivery)
             elif found.tracer.is_async:

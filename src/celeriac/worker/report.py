@@ -117,6 +117,8 @@ class Report:
                     "goes back to its queue" if isinstance(decided.settlement, Release) else "goes to the dead letters"
                 )
                 _traced.error("Worker process died by %s while it ran task %s, which %s", how, name, left)
+            case o.Lost():
+                _traced.error("Task %s goes to the dead letters: %s", name, _clean(_detail(decided)))
             case o.Unknown():
                 if isinstance(decided.settlement, Release):
                     if delivery.marks.parked_until is None:

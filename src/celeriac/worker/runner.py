@@ -391,4 +391,4 @@ class Runner:
 
 
 #: Outcomes that end a task without running it here, while others wait for its end.
-_NEEDS_EMBED = frozenset({o.Unknown, o.Crashed, o.TimedOut, o.Revoked, o.Repeated})
+_NEEDS_EMBED = frozenset({o.Unknown, o.Crashed, o.Lost, o.TimedOut, o.Revoked, o.Repeated})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,14 @@ def conf(**changes: Any) -> Settings:
 
 def test_memory_has_everything() -> None:
     options = resolver.adapter_options(conf())
-    for make in (resolver.broker, resolver.store, resolver.publisher, resolver.reader, resolver.caller):
+    for make in (
+        resolver.broker,
+        resolver.store,
+        resolver.publisher,
+        resolver.reader,
+        resolver.caller,
+        resolver.dead_letters,
+    ):
         assert make("memory://resolver", options) is not None
 
 
@@ -117,6 +125,23 @@ def test_options_come_from_settings() -> None:
     assert (options.zone, options.ssl) == ("Europe/Berlin", {"ssl_cert_reqs": "none"})
     store = resolver.store_options(settings)
     assert (store.key_prefix, store.pool_limit, store.connect_timeout, store.ssl) == ("r:", 7, 2, None)
+
+
+def test_dead_letters_without_bounds() -> None:
+    usual = resolver.adapter_options(conf())
+    assert (usual.dead_letter_expires, usual.dead_letter_limit, usual.dead_letter_max_bytes) == (
+        14 * 86400.0, 10_000, 256 * 1024 * 1024,
+    )  # fmt: skip
+    unbounded = conf(dead_letter_expires=None, dead_letter_limit=None, dead_letter_max_bytes=None)
+    options = resolver.adapter_options(unbounded)
+    assert options.dead_letter_expires == math.inf
+    assert options.dead_letter_limit == options.dead_letter_max_bytes == sys.maxsize
+
+
+def test_an_adapter_that_shows_no_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver, "adapter", lambda url: object())
+    with pytest.raises(ImproperlyConfigured, match="nats://a cannot show its dead letters"):
+        resolver.dead_letters("nats://a", resolver.adapter_options(conf()))
 
 
 def test_options_have_defaults() -> None:

@@ -45,6 +45,8 @@ OURS = {
     "worker_log_arguments": False,
     "worker_log_results": False,
     "worker_max_crashes": 3,
+    "worker_max_expired_leases": 10,
+    "dead_letter_max_bytes": 256 * 1024 * 1024,
     "worker_unknown_task_park": 60.0,
 }
 

@@ -14,7 +14,7 @@ from celeriac.model import outcome as o
 from celeriac.model.message import NO_MARKS, Delivery, Malformed, Marks, Message
 from celeriac.model.options import TaskOptions
 from celeriac.model.outcome import Embed
-from celeriac.model.plan import UNKNOWN_TASK_RETRY, Plan, Send, plan
+from celeriac.model.plan import UNKNOWN_TASK_RETRY, Plan, Send, exhausted, plan
 from celeriac.model.settle import Accept, DeadLetter, DeadReason, Release
 
 NOW = 1_000_000.0
@@ -138,8 +138,35 @@ def test_a_crash_is_counted_up_to_the_cap() -> None:
     last = decide(o.Crashed("signal 9"), lent=delivery(Marks(crashes=2)))
     assert isinstance(last.settlement, DeadLetter)
     assert last.settlement.reason is DeadReason.CRASHED
+    assert last.settlement.delivery.marks.crashes == 3
     assert isinstance(last.value, WorkerLostError)
     assert last.state == states.FAILURE
+
+
+def test_what_is_lost_too_often_must_not_run_again() -> None:
+    for marks, expected in (
+        (Marks(), False),
+        (Marks(crashes=2, suspect=True, expired_leases=9), False),
+        (Marks(crashes=3), True),
+        (Marks(expired_leases=10), True),
+    ):
+        assert exhausted(marks, OPTIONS) is expected
+    patient = TaskOptions(name="x", max_expired_leases=None)
+    assert not exhausted(Marks(expired_leases=10_000), patient)
+
+
+def test_the_cap_of_lost_leases() -> None:
+    decided = decide(
+        o.Lost(), lent=delivery(Marks(crashes=1, expired_leases=10)), embed=Embed(errbacks=[{"task": "e"}])
+    )
+    assert isinstance(decided.settlement, DeadLetter)
+    assert decided.settlement.reason is DeadReason.LEASE_EXPIRED
+    assert decided.settlement.detail == "its lease ran out 10 times"
+    assert isinstance(decided.value, WorkerLostError)
+    assert (decided.state, decided.event, len(decided.sends)) == (states.FAILURE, "failed", 1)
+    crashed = decide(o.Lost(), lent=delivery(Marks(crashes=3, expired_leases=4))).settlement
+    assert isinstance(crashed, DeadLetter)
+    assert crashed.reason is DeadReason.CRASHED
 
 
 def test_an_unknown_task_is_parked_then_fails() -> None:
@@ -271,6 +298,7 @@ outcomes = st.one_of(
     st.builds(o.TimedOut, st.floats(0.1, 10)),
     st.builds(o.Crashed, st.text()),
     st.just(o.Unknown()),
+    st.just(o.Lost()),
     st.builds(o.Discarded, st.just(ValueError()), st.text()),
     st.just(o.Repeated()),
     st.builds(o.Unstarted, st.booleans()),
@@ -289,7 +317,9 @@ def test_every_outcome_settles_its_own_delivery_and_loses_nothing(
     embed = Embed(callbacks=[{"task": "c"}], errbacks=[{"task": "e"}], chain=[{"task": "n"}]) if followed else None
     options = TaskOptions(name="x", ignore_result=ignore, throws=throws)
     decided = plan(lent, outcome, options, NOW, 0.5, embed=embed)
-    assert decided.settlement.delivery is lent
+    settled = decided.settlement.delivery
+    # The last crash is counted in what is kept.
+    assert settled is lent or (settled.token, settled.raw, settled.message) == (lent.token, lent.raw, lent.message)
     if decided.state == states.FAILURE:
         # A failure is never only accepted, unless the task said that it expects it.
         assert isinstance(decided.settlement, DeadLetter) or expected

@@ -64,7 +64,6 @@ class FetcherBench:
         self.coroutines = FakeExecutor(coroutines)
         self.concluded: list[Completion] = []
         self.early: set[str] = set()
-        self.revoked: dict[str, None] = {}
         self.limits = Limits(self.broker, self.runner)  # type: ignore[arg-type]
         self.rules = RuleBook()
         node = NodeOptions(**{"hostname": "w@h", "queues": ("celery",), **options})
@@ -77,7 +76,6 @@ class FetcherBench:
             coroutines=lambda: self.coroutines,
             conclude=self.concluded.extend,
             early=self.early,
-            revoked=self.revoked,
             limits=self.limits,
             rules=self.rules,
             rand=lambda: 0.0,

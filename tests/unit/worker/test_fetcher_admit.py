@@ -69,6 +69,21 @@ def test_an_unknown_one_is_parked_then_given_up() -> None:
     assert given_up.reason is DeadReason.UNKNOWN_TASK
 
 
+@pytest.mark.parametrize("marks", [Marks(crashes=3, suspect=True), Marks(expired_leases=10, suspect=True)])
+def test_one_that_was_lost_too_often_does_not_run_again(marks: Marks) -> None:
+    bench, lost = FetcherBench(), delivery(marks=marks)
+    admit(bench, lost)
+    assert bench.outcome(lost) == o.Lost()
+    assert isinstance(bench.concluded[0].settlement, DeadLetter)
+    assert bench.sync.inbox == []
+
+
+def test_one_that_was_lost_before_runs() -> None:
+    bench, lost = FetcherBench(), delivery(marks=Marks(crashes=2, expired_leases=9, suspect=True))
+    admit(bench, lost)
+    assert bench.sync.inbox == [lost]
+
+
 def test_one_that_is_not_due_goes_to_the_schedule_untouched() -> None:
     bench, due = FetcherBench(), time.time() + 60
     early, now = delivery(due=due), delivery(due=time.time() - 1)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from celeriac.brokers.memory.blocking_ports import MemoryCaller, MemoryPublisher, MemoryReader
 from celeriac.brokers.memory.broker_port import MemoryBroker
+from celeriac.brokers.memory.dead_port import MemoryDeadLetters
 from celeriac.brokers.memory.results import Watcher
 from celeriac.brokers.memory.shared import drop, server
 from celeriac.brokers.memory.store_port import MemoryStore
 from celeriac.ports import AdapterOptions, Clock
 
 __all__ = ["broker", "caller", "drop", "publisher", "reader", "server", "store", "watcher"]
+__all__ = ["broker", "caller", "dead_letters", "drop", "publisher", "reader", "server", "store"]
 
 
 def broker(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryBroker:
@@ -34,6 +36,11 @@ def publisher(url: str, options: AdapterOptions, clock: Clock | None = None) -> 
 def reader(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryReader:
     """The blocking reader of results of a name."""
     return MemoryReader(server(url, clock), options)
+
+
+def dead_letters(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryDeadLetters:
+    """The blocking access to the dead letters of a name."""
+    return MemoryDeadLetters(server(url, clock), options)
 
 
 def caller(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryCaller:

@@ -1,11 +1,13 @@
-"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified``, ``Limiter``, ``Rules`` and ``Bus``. Used by workers,
-one event loop each.
+"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified``, ``Limiter``, ``Rules`` and ``Bus``.
+
+Used by workers, one event loop each.
 
 Every step is taken under the server's lock, without waiting; only an empty claim and a listener wait.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,34 +20,38 @@ from celeriac.brokers.memory.waiter import Waiter
 from celeriac.codec.envelope import delivery, encode, remark
 from celeriac.codec.json import dumps
 from celeriac.exceptions import OperationalError
+from celeriac.model.dead import dropped
 from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
 from celeriac.model.rules import Change, RulesRead
 from celeriac.model.settle import Accept, Completion, DeadLetter, Hold, Release, Settlement, Verdict, last_to_join
 from celeriac.ports import AdapterOptions, DeadRecord, Depth
 
-__all__ = ["MemoryBroker", "publish", "set_rules"]
+__all__ = ["MemoryBroker", "add", "encoded", "launch", "publish", "set_rules", "stage"]
+
+logger = logging.getLogger("celeriac.brokers.memory")
 
 #: A message encoded for its queue: queue, text, priority step, due.
 _Encoded = tuple[str, bytes, int, float | None]
 
 
-def _encoded(messages: Sequence[Message]) -> list[_Encoded]:
+def encoded(messages: Sequence[Message]) -> list[_Encoded]:
+    """Messages as they are stored. Raises ``TypeError`` or ``ValueError`` when one cannot be encoded."""
     return [(each.queue, encode(each), step_of(each.priority), each.due) for each in messages]
 
 
 def publish(server: Server, messages: Sequence[Message]) -> None:
     """Add messages in one step, or none: ``TypeError`` or ``ValueError`` when one cannot be encoded."""
-    encoded = _encoded(messages)
+    texts = encoded(messages)
     with server.lock:
-        _add(server, encoded)
+        add(server, texts)
 
 
 def stage(server: Server, messages: Sequence[Message], name: str) -> None:
     """See ``Publisher.stage``."""
-    encoded = _encoded(messages)
+    texts = encoded(messages)
     with server.lock:
-        server.stages.put(name, encoded, server.clock.monotonic())
+        server.stages.put(name, texts, server.clock.monotonic())
 
 
 def launch(server: Server, name: str, count: int) -> None:
@@ -54,12 +60,13 @@ def launch(server: Server, name: str, count: int) -> None:
         staged = server.stages.take(name, count, server.clock.monotonic())
         if staged is None:
             raise OperationalError(f"memory://{server.name}: what was put aside for one send is gone: send it again")
-        _add(server, staged)
+        add(server, staged)
 
 
-def _add(server: Server, encoded: Sequence[_Encoded]) -> None:
+def add(server: Server, messages: Sequence[_Encoded]) -> None:
+    """Add messages, under the lock."""
     now = server.clock.now()
-    for queue, raw, step, due in encoded:
+    for queue, raw, step, due in messages:
         server.queues.add(queue, raw, step=step, due=due, now=now)
 
 
@@ -72,6 +79,8 @@ class MemoryBroker:
         self._options = options
         self._zone = ZoneInfo(options.zone)
         self._is_open = False
+        #: The last round dropped dead letters before their time: said once.
+        self._dropping = False
         self._waiters: set[Waiter] = set()
         self._listeners: set[Listener] = set()
         self.epoch = 0
@@ -105,9 +114,9 @@ class MemoryBroker:
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """See ``Broker.publish``."""
-        encoded = _encoded(messages)
+        texts = encoded(messages)
         with self._locked() as server:
-            _add(server, encoded)
+            add(server, texts)
 
     async def claim(self, queues: Sequence[str], *, limit: int, wait: float) -> Sequence[Delivery]:
         """See ``Broker.claim``."""
@@ -163,14 +172,14 @@ class MemoryBroker:
 
     async def finish(self, completions: Sequence[Completion]) -> Sequence[Verdict]:
         """See ``Unified.finish``."""
-        encoded = [_encoded_or_none(completion.publish) for completion in completions]
+        texts = [_encoded_or_none(completion.publish) for completion in completions]
         verdicts = [Verdict.FENCED] * len(completions)
         #: Those that joined chords end when all have joined; their tokens are good for no other end meanwhile.
         joining: list[int] = []
         ending: set[str] = set()
         front: list[Lease] = []
         with self._locked() as server:
-            for index, (completion, messages) in enumerate(zip(completions, encoded, strict=True)):
+            for index, (completion, messages) in enumerate(zip(completions, texts, strict=True)):
                 if self._is_fenced(completion, ending):
                     continue
                 if messages is None:
@@ -206,7 +215,7 @@ class MemoryBroker:
         for chord in completion.opens:
             server.chords.open(chord, tick, wait)
         if messages:
-            _add(server, messages)
+            add(server, messages)
         if completion.result is not None:
             server.results.put(completion.result, tick)
         for record in completion.others:
@@ -236,7 +245,7 @@ class MemoryBroker:
                 if not server.queues.release(lease, due=due, raw=raw, back=back, now=now):
                     front.append(lease)
             case DeadLetter():
-                server.queues.bury(_dead_record(settlement, lease, server.queues.new_key(), now), now)
+                server.queues.dead.bury(_dead_record(settlement, lease, server.queues.dead.new_key(), now), now)
         return True
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
@@ -270,10 +279,18 @@ class MemoryBroker:
             server.queues.due(now)
             server.queues.restore(now=now, tick=tick)
             server.limits.tend(now, options.seat_promise)
-            server.queues.trim_dead(now=now, expires=options.dead_letter_expires, limit=options.dead_letter_limit)
+            surplus = server.queues.dead.trim(
+                now=now,
+                expires=options.dead_letter_expires,
+                limit=options.dead_letter_limit,
+                max_bytes=options.dead_letter_max_bytes,
+            )
             event = server.queues.next_event(now=now, tick=tick, dead_expires=options.dead_letter_expires)
             # Whoever frees a seat wakes the next one; somebody may die between the two.
             most = min(options.lease, 1.0) if server.queues.parked else options.lease
+        if surplus and not self._dropping:
+            logger.warning("memory://%s: %s", self._server.name, dropped(surplus))
+        self._dropping = surplus > 0
         return most if event is None else min(max(event, 0.0), most)
 
     # -- limits ------------------------------------------------------------------------------------------------------
@@ -303,7 +320,7 @@ class MemoryBroker:
     async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:
         """See ``Broker.dead``."""
         with self._locked() as server:
-            return server.queues.dead(limit=limit, queue=queue)
+            return server.queues.dead.newest(limit, queue)
 
     # -- rules -------------------------------------------------------------------------------------------------------
 
@@ -363,7 +380,7 @@ def set_rules(server: Server, changes: Sequence[Change]) -> int:
 
 def _encoded_or_none(messages: Sequence[Message]) -> list[_Encoded] | None:
     try:
-        return _encoded(messages) if messages else []
+        return encoded(messages) if messages else []
     except (TypeError, ValueError):
         return None  # written step by step, it raises for the one plan that it belongs to
 

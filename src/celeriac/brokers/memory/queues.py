@@ -1,6 +1,6 @@
-"""Queues, leases, schedule and dead letters in memory: plain synchronous state, called under the server's lock.
+"""Queues, leases and schedule in memory: plain synchronous state, called under the server's lock.
 
-Times are passed in: ``now`` is seconds since the epoch (due times, dead letters, ages), ``tick`` is monotonic (leases).
+Times are passed in: ``now`` is seconds since the epoch (due times, ages), ``tick`` is monotonic (leases).
 Stored bytes are opaque here but for the marks that a restore advances.
 """
 
@@ -14,9 +14,10 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from celeriac.brokers.memory.dead import Dead
 from celeriac.codec.envelope import delivery, remark
 from celeriac.model.leases import after_lost_lease
-from celeriac.ports import DeadRecord, Depth
+from celeriac.ports import Depth
 
 __all__ = ["Item", "Lease", "Parked", "Queues", "Wakeable", "step_of"]
 
@@ -74,7 +75,7 @@ class _Queue:
 class Queues:
     """All queues of one server."""
 
-    __slots__ = ("_dead", "_numbers", "_queues", "leases", "parked")
+    __slots__ = ("_numbers", "_queues", "dead", "leases", "parked")
 
     def __init__(self) -> None:
         self._queues: dict[str, _Queue] = {}
@@ -82,8 +83,7 @@ class Queues:
         self.leases: dict[str, Lease] = {}
         #: By the key of the seats that they wait for: the left end is next.
         self.parked: dict[str, deque[Parked]] = {}
-        #: The newest at the right end, with the moment it was written.
-        self._dead: deque[tuple[float, DeadRecord]] = deque()
+        self.dead = Dead()
         self._numbers = itertools.count(1)
 
     def declare(self, name: str) -> _Queue:
@@ -245,30 +245,10 @@ class Queues:
         """Seconds until something is due, a lease runs out or a dead letter is too old."""
         events = [queue.schedule[0][0] - now for queue in self._queues.values() if queue.schedule]
         events += [lease.until - tick for lease in self.leases.values()]
-        if self._dead:
-            events.append(self._dead[0][0] + dead_expires - now)
+        oldest = self.dead.oldest()
+        if oldest is not None:
+            events.append(oldest + dead_expires - now)
         return min(events, default=None)
-
-    # -- dead letters ------------------------------------------------------------------------------------------------
-
-    def bury(self, record: DeadRecord, now: float) -> None:
-        """Add a dead letter."""
-        self._dead.append((now, record))
-
-    def new_key(self) -> str:
-        """A key for a dead letter."""
-        return str(next(self._numbers))
-
-    def trim_dead(self, *, now: float, expires: float, limit: int) -> None:
-        """Drop dead letters that are too old or too many, the oldest first."""
-        dead = self._dead
-        while dead and (len(dead) > limit or dead[0][0] + expires <= now):
-            dead.popleft()
-
-    def dead(self, *, limit: int, queue: str | None) -> list[DeadRecord]:
-        """The newest dead letters first."""
-        records = (record for _, record in reversed(self._dead) if queue is None or record.queue == queue)
-        return list(itertools.islice(records, limit))
 
     # -- counts ------------------------------------------------------------------------------------------------------
 
@@ -280,7 +260,7 @@ class Queues:
             ready=sum(len(ready) for ready in queue.ready),
             scheduled=len(queue.schedule) + sum(each.queue == name for line in self.parked.values() for each in line),
             leased=sum(lease.queue == name for lease in self.leases.values()),
-            dead=sum(record.queue == name for _, record in self._dead),
+            dead=self.dead.count(name),
             oldest=max(0.0, now - min(heads)) if heads else None,
         )
 

@@ -12,12 +12,13 @@ from celeriac.ports import AdapterOptions
 
 if TYPE_CHECKING:
     from celeriac.brokers.redis.calling import RedisCaller
+    from celeriac.brokers.redis.dead import RedisDeadLetters
     from celeriac.brokers.redis.publishing import RedisPublisher
     from celeriac.brokers.redis.queues import RedisBroker
     from celeriac.brokers.redis.reading import RedisReader
     from celeriac.brokers.redis.results import RedisStore
 
-__all__ = ["broker", "caller", "publisher", "reader", "store"]
+__all__ = ["broker", "caller", "dead_letters", "publisher", "reader", "store"]
 
 
 def broker(url: str, options: AdapterOptions) -> RedisBroker:
@@ -53,3 +54,10 @@ def caller(url: str, options: AdapterOptions) -> RedisCaller:
     from celeriac.brokers.redis.calling import RedisCaller
 
     return RedisCaller(url, options)
+
+
+def dead_letters(url: str, options: AdapterOptions) -> RedisDeadLetters:
+    """Blocking access to the dead letters. Raises ``ImproperlyConfigured`` on a bad URL."""
+    from celeriac.brokers.redis.dead import RedisDeadLetters
+
+    return RedisDeadLetters(url, options)

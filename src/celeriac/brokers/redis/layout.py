@@ -19,7 +19,7 @@ the same + ``:<ready list>``   list    its messages for that list
 ``celeriac:parks``             hash    ``<park>`` → number of seats; only those in which somebody waits
 ``celeriac:dead``              zset    ``<uuid>:<queue>`` → epoch seconds of the death
 ``celeriac:dead:records``      hash    the same member → JSON with all an operator needs
-``celeriac:dead:counts``       hash    queue → how many of its messages are dead
+``celeriac:dead:counts``       hash    queue → how many of its messages are dead; "" → bytes of all records
 ``celeriac:rules``             hash    rule → value (``model/rules.py``); those that were dropped have none
 ``celeriac:rules:epoch``       string  the epoch of the last change, read by every claim
 ``celeriac:rules:epochs``      zset    rule → epoch of its last change

@@ -19,6 +19,7 @@ from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.scripts import DUE, EXPIRED, RESTORE, TRIM, UNLOCK
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
+from celeriac.model.dead import dropped
 from celeriac.model.leases import after_lost_lease
 from celeriac.ports import AdapterOptions
 
@@ -43,6 +44,8 @@ class Maintenance:
         self._layout = layout
         self._options = options
         self._read = read
+        #: The last round dropped dead letters before their time: said once.
+        self._dropping = False
 
     async def round(self, queues: Iterable[str]) -> float:
         """See ``Broker.maintain``; ``queues`` are those this broker has met."""
@@ -186,10 +189,16 @@ class Maintenance:
     async def _trim(self) -> None:
         layout, options = self._layout, self._options
         keys = [layout.dead, layout.dead_records, layout.dead_counts]
-        args = [options.dead_letter_expires, options.dead_letter_limit, _BATCH]
+        bounds = (options.dead_letter_expires, options.dead_letter_limit, options.dead_letter_max_bytes)
+        early = 0
         for _ in range(_PAGE // _BATCH):
-            if not await self._link.script(TRIM, keys, args):
+            gone, surplus = await self._link.script(TRIM, keys, [*bounds, _BATCH])
+            early += surplus
+            if gone < _BATCH:
                 break
+        if early and not self._dropping:
+            logger.warning("Redis at %s: %s", self._link.address.masked, dropped(early))
+        self._dropping = early > 0
 
 
 async def scan_index(link: Link, layout: Layout, owner: bytes) -> list[bytes]:

@@ -8,8 +8,9 @@ from importlib.resources import files
 
 __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
-    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LAUNCH", "LEASED", "LIMITS", "PUBLISH", "PURGE", "PURGE_PARK",
-    "RECLAIM", "RESTORE", "RULES_READ", "RULES_SET", "STORE", "TRIM", "UNLOCK", "WITHDRAW", "Script",
+    "DEAD_DROP", "DEAD_PAGE", "DEAD_REPLAY", "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LAUNCH", "LEASED",
+    "LIMITS", "PUBLISH", "PURGE", "PURGE_PARK", "RECLAIM", "RESTORE", "RULES_READ", "RULES_SET", "STORE", "TRIM",
+    "UNLOCK", "WITHDRAW", "Script",
 ]  # fmt: skip
 
 
@@ -47,7 +48,10 @@ EXTEND = Script("extend", drains=True)
 DUE = Script("due", drains=True)
 EXPIRED = Script("expired")
 RESTORE = Script("restore", drains=True)
-TRIM = Script("trim", drains=True)
+TRIM = Script("trim", after="dead", drains=True)
+DEAD_PAGE = Script("dead_page")
+DEAD_REPLAY = Script("dead_replay", after="dead", drains=True)
+DEAD_DROP = Script("dead_drop", after="dead", drains=True)
 PURGE = Script("purge", drains=True)
 LIMITS = Script("limits", drains=True)
 PURGE_PARK = Script("purge_park", drains=True)

@@ -16,12 +16,13 @@ from celeriac.brokers.sqlite.address import address
 if TYPE_CHECKING:
     from celeriac.brokers.sqlite.broker_port import SQLiteBroker
     from celeriac.brokers.sqlite.caller_port import SQLiteCaller
+    from celeriac.brokers.sqlite.dead_port import SQLiteDeadLetters
     from celeriac.brokers.sqlite.publisher_port import SQLitePublisher
     from celeriac.brokers.sqlite.reader_port import SQLiteReader
     from celeriac.brokers.sqlite.store_port import SQLiteStore
     from celeriac.ports import AdapterOptions
 
-__all__ = ["broker", "caller", "publisher", "reader", "store"]
+__all__ = ["broker", "caller", "dead_letters", "publisher", "reader", "store"]
 
 
 def broker(url: str, options: AdapterOptions) -> SQLiteBroker:
@@ -57,3 +58,10 @@ def caller(url: str, options: AdapterOptions) -> SQLiteCaller:
     from celeriac.brokers.sqlite.caller_port import SQLiteCaller
 
     return SQLiteCaller(address(url, options), options)
+
+
+def dead_letters(url: str, options: AdapterOptions) -> SQLiteDeadLetters:
+    """The ``DeadLetters`` of a file; errors as ``broker``."""
+    from celeriac.brokers.sqlite.dead_port import SQLiteDeadLetters
+
+    return SQLiteDeadLetters(address(url, options), options)

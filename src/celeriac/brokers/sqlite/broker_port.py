@@ -6,6 +6,7 @@ upkeep.py.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
@@ -16,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from celeriac.brokers.sqlite import finishing, limits, upkeep
+from celeriac.brokers.sqlite import dead, finishing, limits, upkeep
 from celeriac.brokers.sqlite import queues as tables
 from celeriac.brokers.sqlite import rules as rulebook
 from celeriac.brokers.sqlite.address import Address
@@ -27,6 +28,7 @@ from celeriac.brokers.sqlite.bus import SQLiteBus
 from celeriac.brokers.sqlite.session import Session
 from celeriac.codec import envelope
 from celeriac.codec.seeking import may_be_one, written
+from celeriac.model.dead import dropped
 from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Malformed, Message
 from celeriac.model.rules import Change, RulesRead
@@ -34,6 +36,8 @@ from celeriac.model.settle import Completion, Release, Settlement, StoredResult,
 from celeriac.ports import AdapterOptions, DeadRecord, Depth, Traits
 
 __all__ = ["SQLiteBroker", "ring_results"]
+
+logger = logging.getLogger("celeriac.brokers.sqlite")
 
 #: Seconds after which a waiting claim looks without having been rung.
 LOOK_AGAIN = 1.0
@@ -54,6 +58,8 @@ class SQLiteBroker:
         self._owner = options.owner or envelope.new_id()
         self._zone: tzinfo = UTC if options.zone == "UTC" else ZoneInfo(options.zone)
         self._session = Session(address, options.connect_timeout)
+        #: The last round dropped dead letters before their time: said once.
+        self._dropping = False
         self._bus = SQLiteBus(self._session)
         self.epoch = 0
 
@@ -197,7 +203,10 @@ class SQLiteBroker:
             promise = self._options.seat_promise
             changed |= desk.write(lambda sqlite: limits.freed(sqlite, waiting, time.time(), promise), timeout)
         desk.bells.ring_queues(changed)
-        desk.write(lambda sqlite: upkeep.bury(sqlite, self._options, time.time()), timeout)
+        surplus = desk.write(lambda sqlite: upkeep.bury(sqlite, self._options, time.time()), timeout)
+        if surplus and not self._dropping:
+            logger.warning("SQLite file %s: %s", self._session.address.path, dropped(surplus))
+        self._dropping = surplus > 0
         desk.bare(upkeep.shrink, timeout)
         desk.bells.sweep()
         due, expiry = desk.read(upkeep.next_times, timeout)
@@ -232,7 +241,7 @@ class SQLiteBroker:
     async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:
         """The newest dead letters."""
         return await self._session.aside(
-            lambda desk, timeout: desk.read(lambda sqlite: upkeep.dead(sqlite, limit, queue), timeout)
+            lambda desk, timeout: desk.read(lambda sqlite: dead.newest(sqlite, limit, queue), timeout)
         )
 
     # ------------------------------------------------------------ limits

@@ -105,20 +105,6 @@ SELECT min(until) FROM lease;
 INSERT INTO dead (id, task, queue, reason, detail, exception, worker, at, crashes, traceback, raw)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
--- :dead  limit
-SELECT key, id, task, queue, reason, detail, exception, traceback, worker, at, crashes, raw
-FROM dead ORDER BY key DESC LIMIT ?;
-
--- :dead_of_queue  queue, limit
-SELECT key, id, task, queue, reason, detail, exception, traceback, worker, at, crashes, raw
-FROM dead WHERE queue = ? ORDER BY key DESC LIMIT ?;
-
--- :drop_old_dead  at, limit
-DELETE FROM dead WHERE key IN (SELECT key FROM dead WHERE at < ? LIMIT ?);
-
--- :drop_surplus_dead  number to keep
-DELETE FROM dead WHERE key <= (SELECT key FROM dead ORDER BY key DESC LIMIT 1 OFFSET ?);
-
 -- :depth  queue
 SELECT (SELECT count(*) FROM ready WHERE queue = ?1),
        (SELECT count(*) FROM schedule WHERE queue = ?1) + (SELECT count(*) FROM parked WHERE queue = ?1),

@@ -2,7 +2,7 @@
 -- lease.until, chord.until and chord.look. Envelopes are kombu's JSON text, the same bytes as on Redis.
 --
 -- A file of an older version gets the tables that it lacks when it is opened; 1 had no chords, 2 neither
--- stages nor limits nor rules.
+-- stages nor limits nor rules, and no sizes of dead letters.
 
 -- :auto_vacuum  (only counts before the first table)
 PRAGMA auto_vacuum = INCREMENTAL;
@@ -87,6 +87,9 @@ CREATE INDEX IF NOT EXISTS dead_queue ON dead (queue);
 
 -- :dead_at
 CREATE INDEX IF NOT EXISTS dead_at ON dead (at);
+
+-- :dead_size  So that their sum is read without them.
+CREATE INDEX IF NOT EXISTS dead_size ON dead (length(raw) + length(traceback));
 
 -- :result  Result records, in the order of their writing; the newest of an id counts (see results.sql).
 CREATE TABLE IF NOT EXISTS result (

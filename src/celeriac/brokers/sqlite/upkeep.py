@@ -10,20 +10,19 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import tzinfo
 
-from celeriac.brokers.sqlite import limits
+from celeriac.brokers.sqlite import dead, limits
 from celeriac.brokers.sqlite.queues import SQL, drop, move_due, numbers, push_front, token
 from celeriac.brokers.sqlite.stages import drop_old
 from celeriac.brokers.sqlite.statements import statements
 from celeriac.codec import envelope
 from celeriac.model.leases import after_lost_lease
-from celeriac.ports import STAGE_EXPIRES, AdapterOptions, DeadRecord, Depth
+from celeriac.ports import STAGE_EXPIRES, AdapterOptions, Depth
 
 __all__ = [
     "PURGE_CHUNK",
     "RESTORE_CHUNK",
     "bury",
     "checkpoint",
-    "dead",
     "depth",
     "next_times",
     "purge",
@@ -69,14 +68,14 @@ def next_times(sqlite: sqlite3.Connection) -> tuple[float | None, float | None]:
     return min(dues, default=None), sqlite.execute(SQL["next_expiry"]).fetchone()[0]
 
 
-def bury(sqlite: sqlite3.Connection, options: AdapterOptions, now: float) -> None:
-    """Drop dead letters that are too old or too many, sends that were never completed, what bus and limits no longer
-    need."""
+def bury(sqlite: sqlite3.Connection, options: AdapterOptions, now: float) -> int:
+    """Drop dead letters that are too old, too many or too large, sends that were never completed, and what bus and
+    limits no longer need; returns how many letters went before their time."""
     limits.forget(sqlite, now)
-    sqlite.execute(SQL["drop_old_dead"], (now - options.dead_letter_expires, PURGE_CHUNK))
-    sqlite.execute(SQL["drop_surplus_dead"], (options.dead_letter_limit,))
+    surplus = dead.trim(sqlite, options, now)
     drop_old(sqlite, now - STAGE_EXPIRES)
     sqlite.execute(_BUS["drop_old"], (now, BUS_LIMIT))
+    return surplus
 
 
 def shrink(sqlite: sqlite3.Connection) -> None:
@@ -130,28 +129,3 @@ def purge(sqlite: sqlite3.Connection, queue: str) -> int:
         ids = [row[1] for row in rows]
     drop(sqlite, ids)
     return len(ids)
-
-
-def dead(sqlite: sqlite3.Connection, limit: int, queue: str | None) -> list[DeadRecord]:
-    """The newest dead letters."""
-    if queue is None:
-        rows = sqlite.execute(SQL["dead"], (limit,))
-    else:
-        rows = sqlite.execute(SQL["dead_of_queue"], (queue, limit))
-    return [
-        DeadRecord(
-            key=str(row[0]),
-            id=row[1],
-            task=row[2],
-            queue=row[3],
-            reason=row[4],
-            detail=row[5],
-            exception=row[6],
-            traceback=row[7],
-            worker=row[8],
-            at=row[9],
-            crashes=row[10],
-            raw=row[11],
-        )
-        for row in rows.fetchall()
-    ]

@@ -3,7 +3,7 @@
     from celeriac.testing.conformance import Conformance, Harness
 
     class NatsHarness(Harness):
-        adapter = my_package.nats           # the module with broker(), store(), publisher(), reader(), caller()
+        adapter = my_package.nats           # the module with broker(), store(), publisher(), reader(), caller() ...
         url = "nats://localhost:4222"
 
         async def inject(self, queue, raw): ...      # put raw bytes behind the messages of a queue
@@ -32,6 +32,7 @@ pytest.register_assert_rewrite(
             "schedule",
             "leases",
             "settling",
+            "dead",
             "payloads",
             "waiting",
             "limits",

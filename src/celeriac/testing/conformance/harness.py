@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from celeriac.ports import AdapterOptions, Broker, Caller, Publisher, Reader, ResultStore
+from celeriac.ports import AdapterOptions, Broker, Caller, DeadLetters, Publisher, Reader, ResultStore
 
 __all__ = ["Harness"]
 
@@ -92,6 +92,14 @@ class Harness:
         """A reader; the test closes it."""
         reader: Reader = self.adapter.reader(fields.pop("url", self.url), self.adapter_options(**fields))
         return reader
+
+    def dead_letters(self, **fields: Any) -> DeadLetters:
+        """The dead letters; the test closes them. Skips it when the adapter does not show them."""
+        make = getattr(self.adapter, "dead_letters", None)
+        if make is None:
+            self.cannot("show its dead letters")
+        letters: DeadLetters = make(fields.pop("url", self.url), self.adapter_options(**fields))
+        return letters
 
     def caller(self, **fields: Any) -> Caller:
         """A caller; the test closes it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celeriac.testing.conformance.chords import Chords
+from celeriac.testing.conformance.dead import Dead
 from celeriac.testing.conformance.faults import Faults
 from celeriac.testing.conformance.finishing import Finishing
 from celeriac.testing.conformance.histories import Histories
@@ -24,7 +25,7 @@ from celeriac.testing.conformance.withdrawing import Withdrawing
 __all__ = ["Conformance"]
 
 
-class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Payloads, Waiting, Limits):
+class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Dead, Payloads, Waiting, Limits):
     """What a broker does."""
 
 

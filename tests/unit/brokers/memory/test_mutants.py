@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from celeriac.brokers.memory import broker_port
 from celeriac.brokers.memory import queues as queues_module
 from celeriac.brokers.memory.blocking_ports import MemoryPublisher
 from celeriac.brokers.memory.broker_port import MemoryBroker
+from celeriac.brokers.memory.dead import Dead
 from celeriac.brokers.memory.queues import Queues
 from celeriac.brokers.memory.results import Results
+from celeriac.model.dead import DeadFilter, DeadPage
 from celeriac.model.message import Malformed, Marks
 from celeriac.model.settle import Accept, Release
 from celeriac.testing.conformance import (
+    dead,
     finishing,
     histories,
     leases,
@@ -189,11 +193,38 @@ def ignores_back(patch: Patch) -> None:
 
 
 def accepts_instead_of_burying(patch: Patch) -> None:
-    patch.setattr(Queues, "bury", lambda self, record, now: None)
+    patch.setattr(Dead, "bury", lambda self, record, now: None)
 
 
 def drops_no_dead_letters(patch: Patch) -> None:
-    patch.setattr(Queues, "trim_dead", lambda self, **fields: None)
+    patch.setattr(Dead, "trim", lambda self, **fields: 0)
+
+
+def ignores_sizes(patch: Patch) -> None:
+    trim = Dead.trim
+    patch.setattr(Dead, "trim", lambda self, **fields: trim(self, **{**fields, "max_bytes": 10**9}))
+
+
+def skips_letters(patch: Patch) -> None:
+    page = Dead.page
+
+    def mutant(self: Dead, wanted: DeadFilter, limit: int, after: str) -> DeadPage:
+        return page(self, wanted, limit, str(int(after) - 1) if after else after)
+
+    patch.setattr(Dead, "page", mutant)
+
+
+def replays_what_is_gone(patch: Patch) -> None:
+    patch.setattr(Dead, "remove", lambda self, key: self._letters.pop(int(key), None) or True)
+
+
+def replays_and_keeps(patch: Patch) -> None:
+    patch.setattr(Dead, "remove", lambda self, key: True)
+
+
+def ignores_the_queue(patch: Patch) -> None:
+    page = Dead.page
+    patch.setattr(Dead, "page", lambda self, wanted, limit, after: page(self, replace(wanted, queue=""), limit, after))
 
 
 def purges_ready_ones_only(patch: Patch) -> None:
@@ -255,6 +286,11 @@ def settles_in_the_background(patch: Patch) -> None:
 
 
 MUTANTS: list[tuple[Mutate, type]] = [
+    (ignores_sizes, dead.Dead),
+    (skips_letters, dead.Dead),
+    (replays_what_is_gone, dead.Dead),
+    (replays_and_keeps, dead.Dead),
+    (ignores_the_queue, dead.Dead),
     (settles_late, leases.Leases),
     (settles_late, settling.Settling),
     (settles_late, histories.Histories),

@@ -181,6 +181,7 @@ local function died(at, member, record)
   call('ZADD', dead, at, member)
   call('HSET', records, member, record)
   call('HINCRBY', counts, string.sub(member, 38), 1)
+  call('HINCRBY', counts, '', #record)
 end
 
 local joining, rests = {}, {} -- chords with new parts, in order; where to go on when that is done

@@ -1,0 +1,146 @@
+"""Sending dead letters again: their messages made anew, their results opened again, then one step in the broker.
+
+Called by ``dead.py``; what a message becomes is ``codec/letters.py``'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from celeriac import states
+from celeriac.codec import letters
+from celeriac.codec.letters import Edit, Letter
+from celeriac.codec.results import decode_result, encode_result
+from celeriac.exceptions import CeleryError, DecodeError
+from celeriac.model.dead import Replay
+from celeriac.model.message import Malformed, Message
+from celeriac.model.outcome import Embed
+from celeriac.model.settle import StoredResult
+from celeriac.ports import DeadLetters
+
+__all__ = ["DeadLetterRefused", "Replays", "Skipped"]
+
+#: Seconds that one step may take.
+_TIMEOUT = 10.0
+
+
+class DeadLetterRefused(CeleryError, ValueError):
+    """A dead letter that cannot be sent again like this."""
+
+
+class Skipped(Struct, frozen=True):
+    """A letter that was not sent again, and why."""
+
+    letter: Letter
+    why: str
+
+
+class Replays:
+    """Sends letters of one app again; ``skipped`` are those that could not be."""
+
+    def __init__(self, app: Any, port: DeadLetters) -> None:
+        self._app = app
+        self._port = port
+        self._accept = frozenset(app.conf.accept_content)
+        self._max_bytes: int = app.conf.max_message_bytes
+        self.skipped: list[Skipped] = []
+
+    def send(self, batch: Sequence[Letter], edit: Edit, *, refuse: bool = False) -> list[str]:
+        """Send letters again; returns the task ids of those that were. ``refuse``: raise ``DeadLetterRefused`` for one
+        that cannot be, and send none. Raises ``QueueNotFound`` and ``TypeError`` for what ``edit`` asks."""
+        if edit.queue is not None:
+            self._app.sender.router.queues[edit.queue]  # raises where queues must be declared
+        now = time.time()
+        replays: dict[str, tuple[Letter, Replay]] = {}
+        opened: dict[str, str] = {}
+        for dead in batch:
+            try:
+                message = self._replayed(dead, edit, now)
+            except DeadLetterRefused as error:
+                if refuse:
+                    raise
+                self.skipped.append(Skipped(dead, str(error)))
+                continue
+            replays[dead.key] = dead, Replay(key=dead.key, message=message)
+            opened[dead.id] = states.RETRY
+            for task_id in letters.unborn(self._embed(message)):
+                opened.setdefault(task_id, states.PENDING)
+        if not replays:
+            return []
+        self._open_results(opened)
+        gone = set(self._port.replay([replay for _, replay in replays.values()], timeout=_TIMEOUT))
+        self.skipped += (Skipped(dead, "it is gone") for key, (dead, _) in replays.items() if key in gone)
+        return [dead.id for key, (dead, _) in replays.items() if key not in gone]
+
+    def body(self, dead: Letter) -> tuple[list[Any], dict[str, Any], Embed] | None:
+        """Arguments and what follows; None when they cannot be decoded here."""
+        message = letters.message_of(dead, max_bytes=self._max_bytes)
+        if isinstance(message, Malformed):
+            return None
+        return letters.arguments(message, accept=self._accept, max_bytes=self._max_bytes)
+
+    def _embed(self, message: Message) -> Embed | None:
+        found = letters.arguments(message, accept=self._accept, max_bytes=self._max_bytes)
+        return None if found is None else found[2]
+
+    def _replayed(self, dead: Letter, edit: Edit, now: float) -> Message:
+        message = letters.message_of(dead, max_bytes=self._max_bytes)
+        if isinstance(message, Malformed):
+            raise DeadLetterRefused(
+                f"dead letter {dead.key} is no task message ({message.reason}): drop it, or send the task anew"
+            )
+        if edit.changes_arguments:
+            self._check(message, edit)
+        try:
+            return letters.replayed(dead, message, edit, now=now, accept=self._accept, max_bytes=self._max_bytes)
+        except CeleryError as error:
+            raise DeadLetterRefused(f"dead letter {dead.key} cannot get other arguments: {error}") from error
+
+    def _check(self, message: Message, edit: Edit) -> None:
+        """The new arguments against the signature, when the task is known here. Raises ``TypeError``."""
+        check = getattr(self._app.tasks.get(message.task), "argument_check", None)
+        old = letters.arguments(message, accept=self._accept, max_bytes=self._max_bytes)
+        if check is not None and old is not None:
+            args, kwargs, _ = old
+            check(*(args if edit.args is None else edit.args), **(kwargs if edit.kwargs is None else edit.kwargs))
+
+    def _open_results(self, opened: Mapping[str, str]) -> None:
+        """Say of tasks that had failed that they go on, before their messages are there.
+
+        Who asks now waits; and a worker that meets such a message twice does not take it for done. A stored success is
+        not touched. If we die behind this step, the letters are still there.
+        """
+        backend = self._app.backend
+        if not backend.enabled:
+            return
+        ids = list(opened)
+        found = zip(ids, backend.reader.get(ids, timeout=_TIMEOUT), strict=True)
+        records = [self._open_again(task_id, opened[task_id], data) for task_id, data in found if data is not None]
+        again = [record for record in records if record is not None]
+        if again:
+            backend.reader.put(again, timeout=_TIMEOUT)
+
+    def _open_again(self, task_id: str, state: str, data: bytes) -> StoredResult | None:
+        conf = self._app.conf
+        accept, serializer = frozenset(conf.result_accept_content), conf.result_serializer
+        try:
+            old = decode_result(data, accept=accept, serializer=serializer)
+        except DecodeError:
+            old = {"status": states.FAILURE, "result": None, "traceback": None}
+        if old["status"] not in states.PROPAGATE_STATES:
+            return None
+        failed = state == states.RETRY
+        body = encode_result(
+            task_id=task_id,
+            state=state,
+            result=old["result"] if failed else None,
+            traceback=old["traceback"] if failed else None,
+            group_id=old.get("group_id"),
+            parent_id=old.get("parent_id"),
+            serializer=serializer,
+        )
+        return StoredResult(task_id, body, False, conf.seconds("result_expires") or None)

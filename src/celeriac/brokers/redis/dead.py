@@ -1,0 +1,100 @@
+"""The blocking ``DeadLetters`` of Redis: one script a page, and one a batch of letters that are sent again or dropped.
+
+A key is the letter's member in ``celeriac:dead``, ``<uuid>:<queue>``; bytes that are no UTF-8 are kept as surrogates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from celeriac.brokers.redis.address import parse
+from celeriac.brokers.redis.blocking import Pool, monotonic
+from celeriac.brokers.redis.endings import dead_record
+from celeriac.brokers.redis.layout import Layout
+from celeriac.brokers.redis.scripts import DEAD_DROP, DEAD_PAGE, DEAD_REPLAY
+from celeriac.brokers.redis.sockets import Word
+from celeriac.codec import envelope
+from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay
+from celeriac.ports import AdapterOptions
+
+__all__ = ["RedisDeadLetters"]
+
+#: Most letters, and about how many bytes, that one page looks at; most that one script changes.
+_SCAN, _SCAN_BYTES, _BATCH = 500, 8 * 1024 * 1024, 200
+
+
+class RedisDeadLetters:
+    """See ``celeriac.ports.DeadLetters``."""
+
+    def __init__(self, url: str, options: AdapterOptions) -> None:
+        self._address = parse(url, options)
+        self._layout = Layout(self._address, options)
+        self._keys = (self._layout.dead, self._layout.dead_records, self._layout.dead_counts)
+        self._pool = Pool(self._address, options.pool_limit)
+
+    def page(self, wanted: DeadFilter, *, limit: int, after: str = "", timeout: float) -> DeadPage:
+        """See ``DeadLetters.page``."""
+        score, _, member = after.partition(":")
+        args: list[Word] = [score, _bytes(member), _SCAN, _SCAN_BYTES]
+        more, *rows = self._pool.script(DEAD_PAGE, self._keys[:2], args, timeout, repeat=True)
+        found: list[DeadRecord] = []
+        for at in range(0, len(rows), 3):
+            key = _text(rows[at])
+            record = _record(key, rows[at + 2])
+            if record is not None and wanted.matches(record):
+                found.append(record)
+            last = at + 3 == len(rows)
+            if more if last else len(found) == limit:
+                return DeadPage(records=tuple(found), after=f"{_text(rows[at + 1])}:{key}")
+        return DeadPage(records=tuple(found), after="")
+
+    def get(self, keys: Sequence[str], *, timeout: float) -> Sequence[DeadRecord | None]:
+        """See ``DeadLetters.get``."""
+        if not keys:
+            return ()
+        words: tuple[Word, ...] = ("HMGET", self._layout.dead_records, *map(_bytes, keys))
+        texts = self._pool.call(words, timeout, repeat=True)
+        return [_record(key, text) for key, text in zip(keys, texts, strict=True)]
+
+    def replay(self, replays: Sequence[Replay], *, timeout: float) -> Sequence[str]:
+        """See ``DeadLetters.replay``. As with ``Publisher.publish`` workers move what is not due yet."""
+        layout, deadline = self._layout, monotonic() + timeout
+        texts = [envelope.encode(replay.message) for replay in replays]
+        gone: list[str] = []
+        for at in range(0, len(replays), _BATCH):
+            page = replays[at : at + _BATCH]
+            lists: dict[str, int] = {}
+            args: list[Word] = []
+            for replay, text in zip(page, texts[at:], strict=False):
+                ready = layout.ready(replay.message.queue, replay.message)
+                args += (_bytes(replay.key), lists.setdefault(ready, len(self._keys) + len(lists) + 1), text)
+            left = max(deadline - monotonic(), 0.001)
+            numbers = self._pool.script(DEAD_REPLAY, [*self._keys, *lists], args, left, repeat=True)
+            gone += (page[number].key for number in numbers)
+        return gone
+
+    def drop(self, keys: Sequence[str], *, timeout: float) -> int:
+        """See ``DeadLetters.drop``."""
+        deadline, dropped = monotonic() + timeout, 0
+        for at in range(0, len(keys), _BATCH):
+            left = max(deadline - monotonic(), 0.001)
+            dropped += self._pool.script(
+                DEAD_DROP, self._keys, [_bytes(key) for key in keys[at : at + _BATCH]], left, repeat=True
+            )
+        return dropped
+
+    def close(self) -> None:
+        """Close the pooled connections; a later call opens new ones."""
+        self._pool.close()
+
+
+def _text(word: bytes) -> str:
+    return word.decode("utf-8", "surrogateescape")
+
+
+def _bytes(key: str) -> bytes:
+    return key.encode("utf-8", "surrogateescape")
+
+
+def _record(key: str, text: bytes | None) -> DeadRecord | None:
+    return None if text is None else dead_record(key, text)

@@ -1,0 +1,89 @@
+"""Dead letters as values: one as it is read back, which ones are wanted, a page of them, and one to be sent again.
+
+Pure. Adapters read and write them (``ports.DeadLetters``); ``app/dead.py`` and the command line ask for them.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from msgspec import Struct
+
+from celeriac.model.message import Message
+
+__all__ = ["ALL", "REPLAY", "DeadFilter", "DeadPage", "DeadRecord", "Replay", "dropped"]
+
+#: The header of a message that was sent again: ``{"key", "reason", "died", "at", "times"}`` of the dead letter it was.
+REPLAY = "celeriac_replay"
+
+
+class DeadRecord(Struct, frozen=True, kw_only=True):
+    """One dead letter as it is read back."""
+
+    key: str
+    id: str
+    task: str
+    queue: str
+    reason: str
+    detail: str
+    exception: str
+    traceback: str
+    worker: str
+    at: float
+    crashes: int
+    raw: bytes
+
+
+class DeadFilter(Struct, frozen=True, kw_only=True):
+    """Which dead letters are wanted: those that fit every field that is given."""
+
+    #: Name of the task; ``*`` and ``?`` stand for any characters.
+    task: str = ""
+    queue: str = ""
+    #: A ``DeadReason``.
+    reason: str = ""
+    #: Part of the exception, its class or its text, in any case.
+    exception: str = ""
+    #: Died at this moment or later, and before that one; seconds since the epoch.
+    since: float | None = None
+    before: float | None = None
+    #: How the key or the task's id begins, for any of these.
+    ids: tuple[str, ...] = ()
+
+    def matches(self, record: DeadRecord) -> bool:
+        """Whether a dead letter is wanted."""
+        return not (
+            (self.queue and record.queue != self.queue)
+            or (self.task and not fnmatchcase(record.task, self.task))
+            or (self.reason and record.reason != self.reason)
+            or (self.exception and self.exception.casefold() not in record.exception.casefold())
+            or (self.since is not None and record.at < self.since)
+            or (self.before is not None and record.at >= self.before)
+            or (self.ids and not (record.key.startswith(self.ids) or record.id.startswith(self.ids)))
+        )
+
+
+#: Every dead letter.
+ALL = DeadFilter()
+
+
+class DeadPage(Struct, frozen=True, kw_only=True):
+    """Some dead letters, the newest first. ``after`` is where the next page begins; empty at the end."""
+
+    records: tuple[DeadRecord, ...]
+    after: str
+
+
+class Replay(Struct, frozen=True, kw_only=True):
+    """A dead letter, by its key, and the message that takes its place among the living."""
+
+    key: str
+    message: Message
+
+
+def dropped(number: int) -> str:
+    """What a maintainer logs when dead letters went before their time."""
+    return (
+        f"{number} dead letters were dropped, the oldest first: there are more than dead_letter_limit, or more bytes "
+        "than dead_letter_max_bytes; look at them with `celeriac dead list`"
+    )
