@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary, ref
 
 from celeriac.codec.failures import data_to_exception
 from celeriac.codec.results import decode_result
+from celeriac.codec.signing import signer_of, unseal
 from celeriac.exceptions import CeleryError, OperationalError, TimeoutError  # noqa: A004 - Celery's name
 from celeriac.ports import Reader
 from celeriac.states import EXCEPTION_STATES, READY_STATES
@@ -33,8 +34,10 @@ READ_TIMEOUT = 10.0
 _SLICE = 0.03
 
 
-def decode(data: bytes, conf: Any) -> Meta:
-    """The record in stored bytes. Raises ``DecodeError`` and ``ContentDisallowed`` only."""
+def decode(data: bytes, conf: Any, task_id: str) -> Meta:
+    """The record in the bytes stored for a task. Raises ``DecodeError``, ``ContentDisallowed`` and, where results are
+    signed, ``SecurityError``; nothing else."""
+    data = unseal(signer_of(conf), "result", task_id, data)
     meta = decode_result(data, accept=frozenset(conf.result_accept_content), serializer=conf.result_serializer)
     if meta["status"] in EXCEPTION_STATES:
         meta["result"] = data_to_exception(meta["result"])
@@ -42,9 +45,9 @@ def decode(data: bytes, conf: Any) -> Meta:
 
 
 def fetch(reader: Reader, task_id: str, conf: Any) -> Meta | None:
-    """The record of a task as it is now, None when there is none. Raises ``OperationalError``, ``DecodeError``."""
+    """The record of a task as it is now, None when there is none. Raises ``OperationalError`` and as ``decode``."""
     (data,) = reader.get((task_id,), timeout=READ_TIMEOUT)
-    return None if data is None else decode(data, conf)
+    return None if data is None else decode(data, conf, task_id)
 
 
 def wait(
@@ -134,7 +137,7 @@ class Awaiter:
         if data is None:
             return
         try:
-            meta = decode(data, self._conf)
+            meta = decode(data, self._conf, task_id)
         except CeleryError as error:
             self._resolve(task_id, error)
             return

@@ -27,6 +27,7 @@ from celeriac.codec.body import decode_body, encode_body
 from celeriac.codec.envelope import new_id
 from celeriac.codec.json import plain
 from celeriac.codec.saferepr import saferepr
+from celeriac.codec.signing import signer_of
 from celeriac.exceptions import EncodeError, MessageTooLarge, OperationalError, QueueNotFound
 from celeriac.model.message import Message
 from celeriac.ports import Publisher
@@ -324,6 +325,10 @@ class Sender:
             messages = (messages,) if not messages.exchange else self._copies((messages,))
         elif any(message.exchange for message in messages):
             messages = self._copies(messages)
+        signer = signer_of(self.conf)
+        if signer is not None:
+            # Here, where their queues are certain; what a batch collects first is signed when the batch is sent.
+            messages = [signer.sign(message) for message in messages]
         collect = getattr(producer, "collect", None)
         if collect is not None:
             for message in messages:

@@ -21,6 +21,7 @@ __all__ = [
     "Success",
     "TimedOut",
     "Unknown",
+    "Unsigned",
     "Unstarted",
 ]
 
@@ -89,6 +90,12 @@ class Discarded(Struct, frozen=True):
     reason: str
 
 
+class Unsigned(Struct, frozen=True):
+    """The message lacks a valid signature where one is demanded: nothing that it says is believed, not even its id."""
+
+    reason: str
+
+
 class Repeated(Struct, frozen=True):
     """A redelivered message whose result record shows that it was already done: the record's state and encoded
     result."""
@@ -119,6 +126,7 @@ Outcome = (
     | Crashed
     | Unknown
     | Discarded
+    | Unsigned
     | Repeated
     | Unstarted
 )

@@ -70,7 +70,7 @@ def resolve(conf: Any, queues: Queues, given: Given, *, hostname: str, processor
         park=conf.seconds("worker_unknown_task_park"),
         events=given.events or bool(conf.worker_send_task_events),
         heartbeats=given.heartbeats,
-        remote_control=bool(conf.worker_enable_remote_control),
+        remote_control=conf.worker_enable_remote_control,
         log_arguments=conf.worker_log_arguments,
         log_results=conf.worker_log_results,
         purge=given.purge,

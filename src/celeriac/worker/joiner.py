@@ -14,7 +14,8 @@ from celeriac import states
 from celeriac.app.request import Request
 from celeriac.canvas.signatures import as_list
 from celeriac.codec.chords import decode_body, decode_part, decode_shape
-from celeriac.exceptions import CeleryError, ChordError, ContentDisallowed
+from celeriac.codec.signing import signer_of, unseal
+from celeriac.exceptions import CeleryError, ChordError, ContentDisallowed, SecurityError
 from celeriac.model.chord import Closing, Gathered, gathered
 from celeriac.model.message import Malformed, Message
 from celeriac.model.plan import Send
@@ -42,14 +43,16 @@ class Joiner:
         self._accept = frozenset(conf.accept_content)
         self._accept_result = frozenset(conf.result_accept_content or ())
         self._serializer: str = conf.result_serializer
+        self._signer = signer_of(conf)
 
     def conclude(self, chord: Gathered, hold: Hold) -> Completion | None:
         """What is to be written for a complete chord: body or failure, and that it is done. None: nothing can be done
         here, another node may know better. Raises nothing."""
         closing = Closing(chord.chord, chord.token)
         try:
-            body = decode_body(chord.body, accept=self._accept)
-        except ContentDisallowed as error:
+            encoded = unseal(self._signer, "chord", chord.chord, chord.body)
+            body = decode_body(encoded, accept=self._accept)
+        except (ContentDisallowed, SecurityError) as error:
             logger.error("Chord %s is complete, but its body is refused here: %s", chord.chord, error)
             return None
         except CeleryError as error:
@@ -79,8 +82,12 @@ class Joiner:
 
     def _values(self, chord: Gathered) -> list[Any] | ChordError:
         accept, serializer = self._accept_result, self._serializer
-        parts = [decode_part(part, accept=accept, serializer=serializer) for part in chord.parts]
-        return gathered(parts, decode_shape(chord.shape) if chord.shape else None)
+        signer, name = self._signer, chord.chord
+        values = [unseal(signer, "part", name, part) for part in chord.parts]
+        parts = [decode_part(value, accept=accept, serializer=serializer) for value in values]
+        if signer is not None and len({part.id for part in parts}) < len(parts):
+            raise SecurityError("a member's end was put in another's place")
+        return gathered(parts, decode_shape(unseal(signer, "shape", name, chord.shape)) if chord.shape else None)
 
     def _failed(
         self,

@@ -34,7 +34,8 @@ class NodeOptions(Struct, frozen=True, kw_only=True):
     park: float = 60.0
     events: bool = False
     heartbeats: bool = True
-    remote_control: bool = True
+    #: True, False, or ``inspect``: nothing that changes the node.
+    remote_control: bool | str = True
     log_arguments: bool = False
     log_results: bool = False
     purge: bool = False

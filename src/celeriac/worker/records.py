@@ -12,6 +12,7 @@ from celeriac import states
 from celeriac.codec.chords import encode_body, encode_part
 from celeriac.codec.failures import exception_to_data
 from celeriac.codec.results import encode_result
+from celeriac.codec.signing import seal, signer_of
 from celeriac.model.chord import Part
 from celeriac.model.message import Message
 from celeriac.model.options import TaskOptions
@@ -31,6 +32,7 @@ class Recorder:
     def __init__(self, hostname: str, conf: Any) -> None:
         self._hostname = hostname
         self._serializer: str = conf.result_serializer
+        self._signer = signer_of(conf)
         self._expires: float | None = conf.seconds("result_expires") or None
         self._bodies: dict[str, bytes] = {}
         self._chord_expires: float | None = conf.seconds("result_chord_expires") or self._expires
@@ -62,7 +64,7 @@ class Recorder:
             extended=extended,
             serializer=self._serializer,
         )
-        return StoredResult(message.id, body, terminal, options.result_expires)
+        return self._stored(message.id, body, terminal, options.result_expires)
 
     def started(self, message: Message, options: TaskOptions) -> StoredResult:
         """The record of a task that runs in this process (``task_track_started``)."""
@@ -74,13 +76,16 @@ class Recorder:
             parent_id=message.headers.get("parent_id"),
             serializer=self._serializer,
         )
-        return StoredResult(message.id, body, False, options.result_expires)
+        return self._stored(message.id, body, False, options.result_expires)
+
+    def _stored(self, task_id: str, body: bytes, terminal: bool, expires: float | None) -> StoredResult:
+        return StoredResult(task_id, seal(self._signer, "result", task_id, body), terminal, expires)
 
     def others(self, tasks: Iterable[Abandoned], state: str, exc: BaseException) -> list[StoredResult]:
         """The records of tasks that will never run. Raises ``EncodeError``."""
         data, done = exception_to_data(exc), self._instant(time.time())
         return [
-            StoredResult(
+            self._stored(
                 each.id,
                 encode_result(
                     task_id=each.id,
@@ -105,7 +110,7 @@ class Recorder:
                     chord=join.chord,
                     id=join.id,
                     index=join.index,
-                    value=encode_part(join.id, join.state, join.value, self._serializer),
+                    value=self._value(join),
                     grows=grows,
                     body=self._body(join.chord, join.body, content_type) if join.body is not None else b"",
                     expires=self._chord_expires,
@@ -114,13 +119,17 @@ class Recorder:
             grows = 0
         return parts
 
+    def _value(self, join: Join) -> bytes:
+        value = encode_part(join.id, join.state, join.value, self._serializer)
+        return seal(self._signer, "part", join.chord, value)
+
     def _body(self, chord: str, body: Mapping[str, Any], content_type: str) -> bytes:
         """The encoded body of a chord: the same for all its members, so it is encoded for the first."""
         known = self._bodies.get(chord)
         if known is None:
             if len(self._bodies) >= _BODIES:
                 self._bodies.clear()
-            known = self._bodies[chord] = encode_body(body, content_type)
+            known = self._bodies[chord] = seal(self._signer, "chord", chord, encode_body(body, content_type))
         return known
 
     def _instant(self, now: float) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celeriac import signals
+from celeriac.codec.escape import block, one_line
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Malformed, Message
 from celeriac.model.plan import Plan
@@ -19,20 +20,6 @@ __all__ = ["Report"]
 
 _received = logging.getLogger("celery.worker.strategy")
 _traced = logging.getLogger("celery.app.trace")
-_CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160), 0x2028, 0x2029]}
-
-
-def _clean(text: Any) -> str:
-    """No control characters from messages in a log line: a forged line break must not make a line."""
-    try:
-        return str(text).translate(_CONTROL)
-    except Exception:  # noqa: BLE001 - a user's __str__ may raise
-        return f"<{type(text).__name__}: its str() raises>"
-
-
-def _block(text: str) -> str:
-    """Lines of a traceback, indented: what a message put into an exception cannot look like a record of its own."""
-    return "\n".join(f"  {_clean(line)}" for line in text.rstrip("\n").split("\n"))
 
 
 class Report:
@@ -56,8 +43,8 @@ class Report:
             shown = ""
             if self._log_arguments:
                 get = message.headers.get
-                shown = f" args={_clean(get('argsrepr'))} kwargs={_clean(get('kwargsrepr'))}"
-            _received.info("Task %s[%s] received%s", _clean(_name(message)), _clean(message.id), shown)
+                shown = f" args={one_line(get('argsrepr'))} kwargs={one_line(get('kwargsrepr'))}"
+            _received.info("Task %s[%s] received%s", one_line(_name(message)), one_line(message.id), shown)
         if signals.task_received.receivers:
             signals.task_received.send(sender=None, request=request)
         if self.events and self.emit is not None:
@@ -81,9 +68,9 @@ class Report:
         if type(outcome) is o.Success:
             if self._info:
                 message = delivery.message
-                shown = f": {_clean(_show(outcome.value)[:1024])}" if self._log_results else ""
+                shown = f": {one_line(_show(outcome.value)[:1024])}" if self._log_results else ""
                 _traced.info(
-                    "Task %s[%s] succeeded in %ss%s", _clean(_name(message)), _clean(message.id), runtime, shown
+                    "Task %s[%s] succeeded in %ss%s", one_line(_name(message)), one_line(message.id), runtime, shown
                 )
         else:
             self._log(delivery, outcome, decided)
@@ -93,17 +80,17 @@ class Report:
 
     def _log(self, delivery: Delivery, outcome: o.Outcome, decided: Plan) -> None:
         message = delivery.message
-        name = _clean(f"{_name(message) or '?'}[{message.id or '?'}]")
+        name = one_line(f"{_name(message) or '?'}[{message.id or '?'}]")
         match outcome:
             case o.Failure(exc, traceback):
                 if isinstance(decided.settlement, DeadLetter):
-                    _traced.error("Task %s raised unexpected: %s\n%s", name, _clean(_show(exc)), _block(traceback))
+                    _traced.error("Task %s raised unexpected: %s\n%s", name, one_line(_show(exc)), block(traceback))
                 else:
-                    _traced.info("Task %s raised expected: %s", name, _clean(_show(exc)))
+                    _traced.info("Task %s raised expected: %s", name, one_line(_show(exc)))
             case o.RetryAsked(exc, _, _):
-                _traced.info("Task %s retry: %s", name, _clean(exc))
+                _traced.info("Task %s retry: %s", name, one_line(exc))
             case o.Rejected(reason, requeue):
-                _traced.info("Task %s rejected%s: %s", name, " (requeued)" if requeue else "", _clean(reason))
+                _traced.info("Task %s rejected%s: %s", name, " (requeued)" if requeue else "", one_line(reason))
             case o.Ignored():
                 _traced.info("Task %s ignored", name)
             case o.Revoked(reason, _):
@@ -120,10 +107,13 @@ class Report:
                     if delivery.marks.parked_until is None:
                         _received.error("Received unregistered task %s: it waits for a worker that knows it", name)
                 else:
-                    _received.error("Task %s goes to the dead letters: %s", name, _clean(_detail(decided)))
+                    _received.error("Task %s goes to the dead letters: %s", name, one_line(_detail(decided)))
             case o.Discarded(_, reason):
-                queue = _clean(delivery.queue)
-                _received.error("Message %s in queue '%s' goes to the dead letters: %s", name, queue, _clean(reason))
+                queue = one_line(delivery.queue)
+                _received.error("Message %s in queue '%s' goes to the dead letters: %s", name, queue, one_line(reason))
+            case o.Unsigned(reason):
+                queue = one_line(delivery.queue)
+                _received.error("Message %s in queue '%s' is refused, not run: %s", name, queue, reason)
             case o.Repeated():
                 _received.info("Task %s was delivered again but is already done", name)
             case _:

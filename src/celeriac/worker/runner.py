@@ -21,6 +21,7 @@ from celeriac.app import trace
 from celeriac.app.request import Request
 from celeriac.codec.body import decode_body
 from celeriac.codec.failures import format_traceback
+from celeriac.codec.signing import signer_of
 from celeriac.exceptions import (
     ContentDisallowed,
     DecodeError,
@@ -92,6 +93,8 @@ class Runner:
         conf = app.conf
         self._accept = frozenset(conf.accept_content)
         self._max_bytes: int = conf.max_message_bytes
+        #: Checks what is claimed before anything else does; None: nothing is signed.
+        self.signer = signer_of(conf)
         self._hostname = options.hostname
         self._follow_ups = FollowUps(app)
         self._recorder = Recorder(options.hostname, conf)

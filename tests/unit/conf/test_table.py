@@ -25,10 +25,13 @@ DIFFERENT = {
 
 OURS = {
     "broker_publish_timeout": 5.0,
+    "control_key": None,
     "dead_letter_expires": timedelta(days=14),
     "dead_letter_limit": 10_000,
     "ledger_url": None,
     "max_message_bytes": 32 * 1024 * 1024,
+    "redact_names": (),
+    "signing_key": None,
     "task_retry_backoff": 1.0,
     "task_retry_backoff_max": 600.0,
     "task_retry_jitter": True,

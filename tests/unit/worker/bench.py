@@ -25,6 +25,7 @@ class FakeRunner:
     def __init__(self) -> None:
         self.runtimes: dict[str, float] = {}
         self.count = 0
+        self.signer: Any = None
         self.valid_until = float("inf")
         self.outcomes: list[tuple[str, o.Outcome]] = []
 
