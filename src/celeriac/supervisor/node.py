@@ -73,6 +73,7 @@ def resolve(conf: Any, queues: Queues, given: Given, *, hostname: str, processor
         remote_control=conf.worker_enable_remote_control,
         log_arguments=conf.worker_log_arguments,
         log_results=conf.worker_log_results,
+        redact_names=tuple(conf.redact_names),
         purge=given.purge,
         pidfile=given.pidfile,
     )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from celeriac.app import trace
 from celeriac.clock import SystemClock
+from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
 from celeriac.executors import Executor
 from celeriac.executors.coroutines import CoroutinesExecutor
@@ -84,7 +85,7 @@ class Child:
         self.options = options
         self.slot = slot
         self.revoked = Revoked()
-        self.report = Report(log_arguments=options.log_arguments, log_results=options.log_results)
+        self.report = Report.of(options)
         self.report.events = options.events
         self.report.emit = self._emit
         #: Set when ``serve`` may be left: read by whoever runs the child.
@@ -414,7 +415,7 @@ class Child:
             # One that was settled while the renewal was under way is no longer held, and nothing is wrong.
             if delivery.token not in early and self.fetcher.held.pop(delivery.token, None) is not None:
                 message = delivery.message
-                logger.warning("The lease of task %s[%s] is gone", message.task, message.id)
+                logger.warning("The lease of task %s is gone", one_line(f"{message.task}[{message.id}]"))
         self.fetcher.drop_unheld()
         self.fetcher.changed()
 

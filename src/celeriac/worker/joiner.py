@@ -14,6 +14,7 @@ from celeriac import states
 from celeriac.app.request import Request
 from celeriac.canvas.signatures import as_list
 from celeriac.codec.chords import decode_body, decode_part, decode_shape
+from celeriac.codec.escape import one_line
 from celeriac.codec.signing import signer_of, unseal
 from celeriac.exceptions import CeleryError, ChordError, ContentDisallowed, SecurityError
 from celeriac.model.chord import Closing, Gathered, gathered
@@ -53,16 +54,16 @@ class Joiner:
             encoded = unseal(self._signer, "chord", chord.chord, chord.body)
             body = decode_body(encoded, accept=self._accept)
         except (ContentDisallowed, SecurityError) as error:
-            logger.error("Chord %s is complete, but its body is refused here: %s", chord.chord, error)
+            logger.error("Chord %s is complete, but its body is refused here: %s", one_line(chord.chord), error)
             return None
         except CeleryError as error:
-            logger.error("Chord %s is complete, but its body cannot be read, so it is dropped: %s", chord.chord, error)
+            logger.error("Chord %s is complete, but its body cannot be read, so it is dropped: %s", one_line(chord.chord), error)
             return Completion(settlement=hold, closes=closing)
         try:
             return self._concluded(chord, body, hold, closing)
         except Exception as error:
             # Whatever somebody has put into the messages: a chord must not stop those who write the others.
-            logger.error("Chord %s cannot be ended, so it is dropped: %r", chord.chord, error, exc_info=error)
+            logger.error("Chord %s cannot be ended, so it is dropped: %r", one_line(chord.chord), error, exc_info=error)
             return Completion(settlement=hold, closes=closing)
 
     def _concluded(self, chord: Gathered, body: Mapping[str, Any], hold: Hold, closing: Closing) -> Completion:
@@ -99,7 +100,7 @@ class Joiner:
         content_type: str,
     ) -> Completion:
         """Body and all behind it are stored as failed; errbacks are called once; chords around it hear of it."""
-        logger.error("Chord %s failed: %s", closing.chord, error)
+        logger.error("Chord %s failed: %s", one_line(closing.chord), one_line(error))
         behind = abandoned([body])
         options = body.get("options")
         options = options if isinstance(options, Mapping) else {}

@@ -38,6 +38,8 @@ class NodeOptions(Struct, frozen=True, kw_only=True):
     remote_control: bool | str = True
     log_arguments: bool = False
     log_results: bool = False
+    #: More parts of names whose values are not shown.
+    redact_names: tuple[str, ...] = ()
     purge: bool = False
     #: Nothing but log lines (``--quiet``).
     quiet: bool = False

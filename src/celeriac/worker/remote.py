@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -49,7 +50,7 @@ class Remote:
         self._backoff = Backoff(rand=lambda: 0.5)
         self._admission = Admission(control_signer_of(agent.app.conf))
         self._refusals = 0
-        self._told = 0.0
+        self._told = -math.inf
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -88,7 +89,7 @@ class Remote:
             return True
         self._refusals += 1
         now = time.monotonic()
-        if now - self._told >= 1.0 or self._refusals == 1:
+        if now - self._told >= 1.0:
             more = f" ({self._refusals - 1} more since the last line)" if self._refusals > 1 else ""
             method, origin = payload["method"], _origin(payload.get("origin"))
             logger.warning("Remote command %.80r from %s is refused: %s%s", method, origin, reason, more)

@@ -11,26 +11,41 @@ from typing import Any
 
 from celeriac import signals
 from celeriac.codec.escape import block, one_line
+from celeriac.codec.redaction import hides, redacted
+from celeriac.codec.saferepr import saferepr
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Malformed, Message
 from celeriac.model.plan import Plan
 from celeriac.model.settle import DeadLetter, Release
+from celeriac.worker.options import NodeOptions
 
 __all__ = ["Report"]
 
 _received = logging.getLogger("celery.worker.strategy")
 _traced = logging.getLogger("celery.app.trace")
+_RESULT_LENGTH = 1024
 
 
 class Report:
     """Reports of one child. ``emit(type, fields)`` takes events while ``events`` is on."""
 
-    def __init__(self, *, log_arguments: bool = False, log_results: bool = False) -> None:
+    def __init__(
+        self, *, log_arguments: bool = False, log_results: bool = False, redact_names: tuple[str, ...] = ()
+    ) -> None:
         self.events = False
         self.emit: Callable[[str, dict[str, Any]], None] | None = None
         self._log_arguments = log_arguments
         self._log_results = log_results
+        self._names = redact_names
+        self._hidden = hides(redact_names)
         self.refresh()
+
+    @classmethod
+    def of(cls, options: NodeOptions) -> Report:
+        """As the node's options say."""
+        return cls(
+            log_arguments=options.log_arguments, log_results=options.log_results, redact_names=options.redact_names
+        )
 
     def refresh(self) -> None:
         """Read the levels of the loggers again."""
@@ -42,18 +57,19 @@ class Report:
         if self._info_received:
             shown = ""
             if self._log_arguments:
-                get = message.headers.get
-                shown = f" args={one_line(get('argsrepr'))} kwargs={one_line(get('kwargsrepr'))}"
+                args, kwargs = self._arguments(message)
+                shown = f" args={one_line(args)} kwargs={one_line(kwargs)}"
             _received.info("Task %s[%s] received%s", one_line(_name(message)), one_line(message.id), shown)
         if signals.task_received.receivers:
             signals.task_received.send(sender=None, request=request)
         if self.events and self.emit is not None:
             headers = message.headers
+            args, kwargs = self._arguments(message)
             fields = {
                 "uuid": message.id,
                 "name": message.task,
-                "args": headers.get("argsrepr") or "",
-                "kwargs": headers.get("kwargsrepr") or "",
+                "args": args,
+                "kwargs": kwargs,
                 "root_id": headers.get("root_id"),
                 "parent_id": headers.get("parent_id"),
                 "retries": message.retries,
@@ -63,12 +79,20 @@ class Report:
             self.emit("task-received", fields)
             self.emit("task-started", {"uuid": message.id})
 
+    def _arguments(self, message: Message) -> tuple[str, str]:
+        """As the sender has shown them, who may have been anybody."""
+        get, names = message.headers.get, self._names
+        return redacted(str(get("argsrepr") or ""), names), redacted(str(get("kwargsrepr") or ""), names)
+
+    def _result(self, value: Any) -> str:
+        return saferepr(value, _RESULT_LENGTH, hidden=self._hidden)
+
     def concluded(self, delivery: Delivery, outcome: o.Outcome, decided: Plan, runtime: float) -> None:
         """A task ended, or a delivery will not run."""
         if type(outcome) is o.Success:
             if self._info:
                 message = delivery.message
-                shown = f": {one_line(_show(outcome.value)[:1024])}" if self._log_results else ""
+                shown = f": {one_line(self._result(outcome.value))}" if self._log_results else ""
                 _traced.info(
                     "Task %s[%s] succeeded in %ss%s", one_line(_name(message)), one_line(message.id), runtime, shown
                 )
@@ -142,7 +166,7 @@ class Report:
         fields: dict[str, Any] = {"uuid": delivery.message.id}
         match outcome:
             case o.Success(value):
-                fields.update(result=_show(value)[:1024], runtime=runtime)
+                fields.update(result=self._result(value), runtime=runtime)
             case o.Revoked(reason, signum):
                 fields.update(terminated=reason == "terminated", signum=signum, expired=reason == "expired")
             case o.Rejected(_, requeue):

@@ -234,7 +234,7 @@ ROWS: tuple[Setting, ...] = (
         "worker_log_format",
         STR,
         "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s",
-        "Format of log lines.",
+        "Format of log lines; 'json': a JSON object a line.",
         old="CELERYD_LOG_FORMAT",
     ),
     Setting("worker_log_datefmt", STR, None, "Format of times in log lines.", old="CELERYD_LOG_DATEFMT"),
