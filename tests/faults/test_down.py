@@ -63,7 +63,10 @@ def test_delay_fails_in_time(redis_server: RedisServer, tmp_path: Path) -> None:
             "half_open": (known, (f"{HOST}:{proxy.port}",)),
             "wrong_password": (place(wrong), (f"redis://:********@{HOST}:{server.port}/0", "password")),
             "paused": (place(paused.url()), (f"{HOST}:{paused.port}",)),
-            "no_host": (place(f"redis://:{SECRET}@nowhere.invalid:6379/0"), ("redis://:********@nowhere.invalid:6379/0",)),
+            "no_host": (
+                place(f"redis://:{SECRET}@nowhere.invalid:6379/0"),
+                ("redis://:********@nowhere.invalid:6379/0",),
+            ),
             "no_folder": (place(f"sqlite:///{tmp_path}/missing/celeriac.db"), (f"{tmp_path}/missing",)),
         }
         waiting = {name: pool.submit(_fails, there, *words) for name, (there, words) in cases.items()}

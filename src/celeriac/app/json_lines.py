@@ -17,7 +17,7 @@ __all__ = ["JsonFormatter"]
 
 
 class JsonFormatter(logging.Formatter):
-    """Time (ISO 8601, UTC), level, logger, process, pid and message; task and its name where one runs; the traceback."""
+    """Time (ISO 8601, UTC), level, logger, process, pid, message; id and name of the task that runs; the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The text of a record."""

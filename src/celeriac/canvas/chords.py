@@ -15,9 +15,9 @@ from celeriac.canvas.stamping import StampingVisitor, collected, stamp_links
 from celeriac.canvas.steps import is_chain, is_chord, is_group, unrolled
 from celeriac.codec.body import ChordBody
 from celeriac.codec.chords import encode_body
-from celeriac.codec.signing import seal, signer_of
 from celeriac.codec.envelope import new_id
 from celeriac.codec.json import dumps
+from celeriac.codec.signing import seal, signer_of
 from celeriac.model.chord import NewChord
 from celeriac.result import allow_join_result
 

@@ -168,9 +168,7 @@ class Sender:
         levels, hidden = self.conf.task_repr_maxlevels, self._hidden
         shown, shown_kwargs = get("argsrepr"), get("kwargsrepr")
         headers["argsrepr"] = saferepr(args, _REPR_LENGTH, levels, hidden) if shown is None else shown
-        headers["kwargsrepr"] = (
-            saferepr(kwargs, _REPR_LENGTH, levels, hidden) if shown_kwargs is None else shown_kwargs
-        )
+        headers["kwargsrepr"] = saferepr(kwargs, _REPR_LENGTH, levels, hidden) if shown_kwargs is None else shown_kwargs
         due = expires = embed = None
         if not _TIMES.isdisjoint(call):
             now, zone = time.time(), self.zone

@@ -1,4 +1,4 @@
-"""Values under telling names (``password``, ``token`` …) are not shown: in ``argsrepr`` and ``kwargsrepr``, events, logs.
+"""Values under telling names (``password``, ``token`` …) are not shown: in ``argsrepr``, ``kwargsrepr``, events, logs.
 
 ``hides`` is asked while a display text is made, ``redacted`` cleans texts that others have made. Rather hides too much.
 What is sent and stored is not touched.

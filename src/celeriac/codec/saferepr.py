@@ -63,7 +63,9 @@ def _is_small(value: Any, maxlen: int, levels: int, hidden: _Hides) -> bool:
         return True
     for item in value:
         kind = type(item)
-        if kind not in _SCALARS and not (len(item) < maxlen if kind is str else _is_small(item, maxlen, levels - 1, hidden)):
+        if kind not in _SCALARS and not (
+            len(item) < maxlen if kind is str else _is_small(item, maxlen, levels - 1, hidden)
+        ):
             return False
     return True
 

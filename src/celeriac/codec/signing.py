@@ -138,7 +138,9 @@ class Signer:
             raise SecurityError(f"{purpose} of {place!r:.80}: signature missing; was it stored without signing_key?")
         if self._matches(_FORM + digest.decode("latin-1"), _stored_text(purpose, place, kept)):
             return kept
-        raise SecurityError(f"{purpose} of {place!r:.80}: signature invalid; it was changed, or signed with another key")
+        raise SecurityError(
+            f"{purpose} of {place!r:.80}: signature invalid; it was changed, or signed with another key"
+        )
 
     # -- commands
 
@@ -197,7 +199,11 @@ def _command_text(request: Mapping[str, Any]) -> bytes:
 
 def _as_sent(headers: Mapping[str, Any]) -> Mapping[str, Any]:
     """Received headers with their tags back. Only what callers put into headers may have any: the look costs 10 µs."""
-    if len(headers) <= _USUAL_HEADERS and not headers.get("stamps") and _JSON_TYPES.issuperset(map(type, headers.values())):
+    if (
+        len(headers) <= _USUAL_HEADERS
+        and not headers.get("stamps")
+        and _JSON_TYPES.issuperset(map(type, headers.values()))
+    ):
         return headers
     tagged: Mapping[str, Any] = json.plain(headers)
     return tagged

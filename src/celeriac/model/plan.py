@@ -266,7 +266,7 @@ def _discarded(context: _Context, outcome: o.Discarded) -> Plan:
 
 
 def _unsigned(context: _Context, outcome: o.Unsigned) -> Plan:
-    """Kept for the operator, and nothing else: a record, a join or an event would say of a task what a stranger said."""
+    """Kept for the operator, nothing else: a record, a join or an event would say of a task what a stranger said."""
     return Plan(settlement=context.dead(DeadReason.REFUSED, outcome.reason, SecurityError(outcome.reason)))
 
 

@@ -1,4 +1,4 @@
-"""``--uid``, ``--gid`` and ``--umask``: what a node that root starts gives up, for good; and what it had better not be."""
+"""``--uid``, ``--gid`` and ``--umask``: what a node that root starts gives up, for good; and what is dangerous."""
 
 from __future__ import annotations
 
@@ -55,9 +55,13 @@ def drop_privileges(uid: str | None, gid: str | None, umask: str | None = None) 
 def _verify(user: pwd.struct_passwd, group: int) -> None:
     """CVE-2011-4356: Celery changed some ids and kept others."""
     allowed = {group, *os.getgrouplist(user.pw_name, group)}
-    kept = set(os.getresuid()) != {user.pw_uid} or set(os.getresgid()) != {group} or not allowed.issuperset(os.getgroups())
+    kept = (
+        set(os.getresuid()) != {user.pw_uid} or set(os.getresgid()) != {group} or not allowed.issuperset(os.getgroups())
+    )
     if kept or _possible(lambda: os.setuid(0)) or (group != 0 and _possible(lambda: os.setgid(0))):
-        raise ImproperlyConfigured(f"--uid {user.pw_name}: the rights of root were not given up; start as {user.pw_name}")
+        raise ImproperlyConfigured(
+            f"--uid {user.pw_name}: the rights of root were not given up; start as {user.pw_name}"
+        )
 
 
 def _possible(change: Any) -> bool:
@@ -99,4 +103,4 @@ def dangers(conf: Any) -> Iterator[str]:
         yield "The worker runs as root, and so do its tasks: use --uid, or start it as another user"
     if unsafe and not conf.signing_key:
         names = " and ".join(unsafe)
-        yield f"accept_content has {names}: whoever can write to the broker can run code here; set signing_key, or use json"
+        yield f"accept_content has {names}: who can write to the broker can run code here; set signing_key, or use json"

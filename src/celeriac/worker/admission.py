@@ -38,7 +38,9 @@ class Admission:
             return None
         if not signer.is_command(request):
             return "it is not signed with control_key"
-        ticket, issued, until = request.get("ticket"), request.get("issued"), request.get("until")
+        ticket: Any = request.get("ticket")
+        issued: Any = request.get("issued")
+        until: Any = request.get("until")
         if not (isinstance(ticket, str) and 0 < len(ticket) <= _TICKET_LENGTH and _is_time(issued) and _is_time(until)):
             return "its signature covers no ticket and no times"
         now = self._now()

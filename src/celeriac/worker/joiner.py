@@ -57,7 +57,9 @@ class Joiner:
             logger.error("Chord %s is complete, but its body is refused here: %s", one_line(chord.chord), error)
             return None
         except CeleryError as error:
-            logger.error("Chord %s is complete, but its body cannot be read, so it is dropped: %s", one_line(chord.chord), error)
+            logger.error(
+                "Chord %s is complete, but its body cannot be read, so it is dropped: %s", one_line(chord.chord), error
+            )
             return Completion(settlement=hold, closes=closing)
         try:
             return self._concluded(chord, body, hold, closing)

