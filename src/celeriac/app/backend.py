@@ -16,6 +16,7 @@ from celeriac.codec.chords import decode_shape
 from celeriac.codec.json import dumps
 from celeriac.codec.results import encode_result
 from celeriac.codec.signing import seal, signer_of, unseal
+from celeriac.exceptions import DecodeError
 from celeriac.model.chord import NewChord
 from celeriac.model.settle import StoredResult
 from celeriac.ports import Reader
@@ -169,12 +170,16 @@ class Backend:
         return result
 
     def restore_group(self, group_id: str, cache: bool = True) -> Any:
-        """The ``GroupResult`` that was saved under that id, None when there is none."""
+        """The ``GroupResult`` that was saved under that id, None when there is none. Raises ``DecodeError`` and, where
+        results are signed, ``SecurityError``."""
         body = self.reader.load_group(group_id, timeout=_TIMEOUT)
         if body is None:
             return None
         body = unseal(signer_of(self.app.conf), "group", group_id, body)
-        return result_from_tuple(decode_shape(body), self.app)
+        try:
+            return result_from_tuple(decode_shape(body), self.app)
+        except (TypeError, ValueError, LookupError, RecursionError) as error:
+            raise DecodeError(f"what is kept as group {group_id!r:.80} is no result tuple: {error!r:.200}") from error
 
     def delete_group(self, group_id: str) -> None:
         """Forget a saved group."""
