@@ -284,3 +284,36 @@ async def _complete(live: Live, chords: list[tuple[str, bytes, bytes, bytes]]) -
             await store.join([Part(chord=chord, id="m", index=0, value=value)], token="")
     finally:
         await store.close()
+
+
+def test_tables_of_redis(redis_place: Place, material: Material) -> None:
+    """What is in flight, and what waits for its time: entries that no worker has written."""
+    place, server = redis_place, redis_place.server
+    assert server is not None
+    with place.fleet() as fleet:
+        node = fleet.start("-c", "1")
+        below = sorted(node.below())
+        for number, data in enumerate([*material.junk, *material.messages[:50]]):
+            entry = b"[" + data + b',"","celery"]'
+            for token, text in (
+                (b"celeriac:gone:%d" % number, entry),
+                (b"celeriac:gone:\xff%d" % number, entry),
+                (b"celeriac:left:\xff%d" % number, data),
+                (b"kombu-\xff%d" % number, data),
+            ):
+                server.command("HSET", "unacked", token, text)
+                server.command("ZADD", "unacked_index", "1", token)
+        server.command("ZADD", "unacked_index", "1", b"celeriac:\xff:without entry")
+        number, sent = 1, time.time()
+        task_id = place.send("work", number, 1)
+        place.wait_state(task_id, "SUCCESS")
+        assert fleet.journal.started(task_id)[0].at - sent < 1.0
+        wait_until(
+            lambda: not [each for each in server.command("HKEYS", "unacked") or () if b"gone" in each],
+            20.0,
+            lambda: f"ours are restored: {server.command('HLEN', 'unacked')}\n{node.log()}",
+        )
+        assert len(node.lines("left alone")) <= 2 * len([*material.junk, *material.messages[:50]])
+        assert sorted(node.below()) == below, node.log()
+        assert not [sign for sign in _UNHANDLED if node.has_logged(sign)], node.log(60)
+        assert node.stop() == 0
