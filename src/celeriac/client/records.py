@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary, ref
 from celeriac.codec.failures import data_to_exception
 from celeriac.codec.results import decode_result
 from celeriac.codec.signing import signer_of, unseal
-from celeriac.exceptions import CeleryError, OperationalError, TimeoutError  # noqa: A004 - Celery's name
+from celeriac.exceptions import CeleryError, DecodeError, OperationalError, TimeoutError  # noqa: A004 - Celery's name
 from celeriac.ports import Reader
 from celeriac.states import EXCEPTION_STATES, READY_STATES
 
@@ -30,6 +30,8 @@ Meta = dict[str, Any]
 
 #: Seconds that a single read may take; waits have limits of their own.
 READ_TIMEOUT = 10.0
+#: What a record holds around its value.
+_ENVELOPE_BYTES = 65536
 #: How long the thread below waits before it looks for newcomers: what a second concurrent wait may be late by.
 _SLICE = 0.03
 
@@ -37,6 +39,10 @@ _SLICE = 0.03
 def decode(data: bytes, conf: Any, task_id: str) -> Meta:
     """The record in the bytes stored for a task. Raises ``DecodeError``, ``ContentDisallowed`` and, where results are
     signed, ``SecurityError``; nothing else."""
+    if len(data) > conf.max_message_bytes + _ENVELOPE_BYTES:
+        raise DecodeError(
+            f"the result of {task_id!r:.80} has {len(data)} bytes, more than max_message_bytes={conf.max_message_bytes}"
+        )
     data = unseal(signer_of(conf), "result", task_id, data)
     meta = decode_result(data, accept=frozenset(conf.result_accept_content), serializer=conf.result_serializer)
     if meta["status"] in EXCEPTION_STATES:

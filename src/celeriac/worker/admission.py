@@ -31,6 +31,11 @@ class Admission:
         self._since = now()
         self._seen: dict[str, float] = {}
 
+    @property
+    def checks(self) -> bool:
+        """Whether commands have to be signed."""
+        return self._signer is not None
+
     def refusal(self, request: Mapping[str, Any]) -> str | None:
         """Why a command is not obeyed, in a few words; None: it is, and never again."""
         signer = self._signer

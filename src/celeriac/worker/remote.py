@@ -106,6 +106,8 @@ class Remote:
         if isinstance(pattern, str):
             if payload.get("matcher") != "pcre":
                 pattern = fnmatch.translate(pattern)
+            elif self._agent.options.remote_control == "inspect" and not self._admission.checks:
+                return False  # an expression of anybody's can take for ever
             try:
                 return re.match(pattern, hostname) is not None
             except (re.error, OverflowError, RecursionError):

@@ -184,3 +184,8 @@ def test_a_key_that_is_too_short_is_told_at_the_start(app: Celery, launched: lis
 )
 def test_urls_as_they_are_shown(url: str, text: str) -> None:
     assert shown(url) == text
+
+
+def test_log_format(app: Celery, launched: list[Node]) -> None:
+    assert run(["worker", "-q", "--log-format", "json"], app) == 0
+    assert (app.conf.worker_log_format, app.conf.worker_task_log_format) == ("json", "json")

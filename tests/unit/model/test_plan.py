@@ -272,6 +272,7 @@ outcomes = st.one_of(
     st.builds(o.Crashed, st.text()),
     st.just(o.Unknown()),
     st.builds(o.Discarded, st.just(ValueError()), st.text()),
+    st.builds(o.Unsigned, st.text()),
     st.just(o.Repeated()),
     st.builds(o.Unstarted, st.booleans()),
 )

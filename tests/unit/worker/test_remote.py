@@ -447,6 +447,9 @@ def test_inspection_only(bench: Bench, caplog: pytest.LogCaptureFixture) -> None
     bench.ask("hello", {"from_node": "x", "revoked": ["id"]})
     assert not list(bench.agent.revoked)
     assert not bench.stopped
+    assert bench.ask("ping", pattern="(w+)+x", matcher="pcre") is None
+    assert bench.ask("ping", pattern=".*", matcher="pcre") is None
+    assert bench.ask("ping", pattern="w*", matcher="glob") == PONG
 
 
 def test_what_changes_something_is_logged_with_its_origin(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
