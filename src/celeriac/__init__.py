@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     )
     from celeriac.codec.envelope import new_id as uuid
     from celeriac.codec.failures import register_exception
+    from celeriac.codec.secret import Secret
 
 __all__ = [
     "Celery",
+    "Secret",
     "Signature",
     "StampingVisitor",
     "Task",
@@ -56,6 +58,7 @@ VERSION = version_info = (0, 1, 0)
 
 _HOMES = {
     "Celery": ("celeriac.app.base", "Celery"),
+    "Secret": ("celeriac.codec.secret", "Secret"),
     "Signature": ("celeriac.canvas", "Signature"),
     "StampingVisitor": ("celeriac.canvas", "StampingVisitor"),
     "Task": ("celeriac.app.task", "Task"),

@@ -495,8 +495,9 @@ class Caller(Protocol):
     def call(
         self, request: Mapping[str, Any], *, timeout: float, limit: int | None = None, reply: bool = True
     ) -> Sequence[Mapping[str, Any]]:
-        """Broadcast a request body (``celery-wire.md`` §3.7; ``ticket`` and ``reply_to`` are filled in here) and
-        collect replies until ``timeout`` seconds passed or ``limit`` came. Without ``reply`` returns at once."""
+        """Broadcast a request body (``celery-wire.md`` §3.7; ``ticket`` and ``reply_to`` are filled in here unless the
+        request has its own, which a signature covers) and collect replies until ``timeout`` seconds passed or ``limit``
+        came. Without ``reply`` returns at once."""
         ...
 
     def close(self) -> None: ...

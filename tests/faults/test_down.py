@@ -55,15 +55,18 @@ def test_delay_fails_in_time(redis_server: RedisServer, tmp_path: Path) -> None:
         refused = f"{HOST}:{port}/0"
         wrong = f"redis://:{SECRET}@{HOST}:{server.port}/0"
         cases: dict[str, tuple[Place, tuple[str, ...]]] = {
-            "refused": (place(f"redis://:{SECRET}@{refused}"), (f"redis://:**@{refused}", "refused")),
+            "refused": (place(f"redis://:{SECRET}@{refused}"), (f"redis://:********@{refused}", "refused")),
             "blackhole": (
                 place(f"redis://user:{SECRET}@{HOST}:{hole.port}/0"),
-                (f"redis://user:**@{HOST}:{hole.port}/0",),
+                (f"redis://user:********@{HOST}:{hole.port}/0",),
             ),
             "half_open": (known, (f"{HOST}:{proxy.port}",)),
-            "wrong_password": (place(wrong), (f"redis://:**@{HOST}:{server.port}/0", "password")),
+            "wrong_password": (place(wrong), (f"redis://:********@{HOST}:{server.port}/0", "password")),
             "paused": (place(paused.url()), (f"{HOST}:{paused.port}",)),
-            "no_host": (place(f"redis://:{SECRET}@nowhere.invalid:6379/0"), ("redis://:**@nowhere.invalid:6379/0",)),
+            "no_host": (
+                place(f"redis://:{SECRET}@nowhere.invalid:6379/0"),
+                ("redis://:********@nowhere.invalid:6379/0",),
+            ),
             "no_folder": (place(f"sqlite:///{tmp_path}/missing/celeriac.db"), (f"{tmp_path}/missing",)),
         }
         waiting = {name: pool.submit(_fails, there, *words) for name, (there, words) in cases.items()}
@@ -81,7 +84,7 @@ def test_a_worker_waits_for_its_broker(tmp_path: Path) -> None:
         with place.fleet() as fleet:
             node = fleet.start("-c", "1", wait=False)
             line = node.logged("next try in")
-            assert f"redis://:**@{HOST}:{port}/0" in line
+            assert f"redis://:********@{HOST}:{port}/0" in line
             wait_until(lambda: len(node.lines("next try in")) >= 8, 20.0)
             _check_backoff(fleet)
             assert not node.has_logged(" ready.")
@@ -125,7 +128,7 @@ def test_without_retries_at_the_start_it_exits_with_3(tmp_path: Path, pool: str)
     with place.fleet(broker_connection_retry_on_startup=False) as fleet:
         node = fleet.start("-P", pool, wait=False)
         assert node.exit_code(10.0) == 3, node.log()
-        assert f"redis://:**@{HOST}:{port}/0" in node.text()
+        assert f"redis://:********@{HOST}:{port}/0" in node.text()
         assert SECRET not in node.text()
         assert "Traceback" not in node.text()
 

@@ -15,6 +15,7 @@ import celeriac
 
 PUBLIC = [
     "Celery",
+    "Secret",
     "Signature",
     "StampingVisitor",
     "Task",

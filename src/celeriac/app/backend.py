@@ -15,6 +15,8 @@ from celeriac.client.connections import PerProcess
 from celeriac.codec.chords import decode_shape
 from celeriac.codec.json import dumps
 from celeriac.codec.results import encode_result
+from celeriac.codec.signing import seal, signer_of, unseal
+from celeriac.exceptions import DecodeError
 from celeriac.model.chord import NewChord
 from celeriac.model.settle import StoredResult
 from celeriac.ports import Reader
@@ -81,6 +83,7 @@ class Backend:
             extended=_extended(request) if conf.result_extended and request is not None else None,
             serializer=conf.result_serializer,
         )
+        body = seal(signer_of(conf), "result", task_id, body)
         self.reader.put([StoredResult(task_id, body, terminal, conf.seconds("result_expires"))], timeout=_TIMEOUT)
         return result
 
@@ -160,16 +163,23 @@ class Backend:
 
     def save_group(self, group_id: str, result: Any) -> Any:
         """Keep a ``GroupResult``."""
-        body = dumps({"result": result.as_tuple()})
+        body = seal(signer_of(self.app.conf), "group", group_id, dumps({"result": result.as_tuple()}))
         self.reader.save_group(
             group_id, body, expires=self.app.conf.seconds("result_expires") or None, timeout=_TIMEOUT
         )
         return result
 
     def restore_group(self, group_id: str, cache: bool = True) -> Any:
-        """The ``GroupResult`` that was saved under that id, None when there is none."""
+        """The ``GroupResult`` that was saved under that id, None when there is none. Raises ``DecodeError`` and, where
+        results are signed, ``SecurityError``."""
         body = self.reader.load_group(group_id, timeout=_TIMEOUT)
-        return None if body is None else result_from_tuple(decode_shape(body), self.app)
+        if body is None:
+            return None
+        body = unseal(signer_of(self.app.conf), "group", group_id, body)
+        try:
+            return result_from_tuple(decode_shape(body), self.app)
+        except (TypeError, ValueError, LookupError, RecursionError) as error:
+            raise DecodeError(f"what is kept as group {group_id!r:.80} is no result tuple: {error!r:.200}") from error
 
     def delete_group(self, group_id: str) -> None:
         """Forget a saved group."""

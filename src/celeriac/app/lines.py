@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 from celeriac.client.current import request_var
+from celeriac.codec.escape import block
 
 __all__ = ["LineFormatter", "LineHandler", "Printed", "TaskFormatter", "name_process", "process_index"]
 
@@ -39,6 +40,11 @@ class _Process:
 def name_process(name: str, index: int = 0) -> None:
     """Say which process of a node this is: ``name`` appears in its log lines, ``index`` in its file names."""
     _Process.name, _Process.index = name, index
+
+
+def process_name(known: str | None) -> str | None:
+    """The name of this process in log lines; ``known`` is logging's, which knows nothing of our processes."""
+    return _Process.name if known == "MainProcess" else known
 
 
 def process_index() -> int:
@@ -146,12 +152,14 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The text of a record."""
-        # What logging knows comes from multiprocessing, which is not loaded and knows nothing of our processes.
-        if record.processName == "MainProcess":
-            record.processName = _Process.name
+        record.processName = process_name(record.processName)
         line = super().format(record)
         color = _COLORS.get(record.levelno) if self._colors else None
         return f"{color}{line}{_RESET}" if color else line
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """The traceback, indented: what is in an exception cannot look like a record of its own."""
+        return block(super().formatException(ei))
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
         """The time; a second is put into words once."""

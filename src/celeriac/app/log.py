@@ -23,6 +23,8 @@ __all__ = ["Logging", "TaskFormatter", "enter_process", "get_logger", "get_task_
 _OURS = ("celery", "celeriac")
 _TASK = "celery.task"
 _REDIRECTED = "celery.redirected"
+#: The format that is none of logging's: a JSON object a line.
+JSON = "json"
 
 
 def level_of(level: Any) -> int:
@@ -150,7 +152,7 @@ class Logging:
         Logging._setup = True
         if responses:
             return responses
-        formatter = LineFormatter(format, conf.worker_log_datefmt, colors=colorize)
+        formatter = _formatter(LineFormatter, format, conf.worker_log_datefmt, colorize)
         root = logging.getLogger()
         if conf.worker_hijack_root_logger:
             for name in (None, "celery", _TASK, _REDIRECTED):
@@ -191,7 +193,10 @@ class Logging:
         logger = logging.getLogger(_TASK)
         logger.setLevel(level)
         if not logger.handlers and self._root_is_ours():
-            formatter = TaskFormatter(format, conf.worker_task_log_datefmt or conf.worker_log_datefmt, colors=colorize)
+            datefmt = conf.worker_task_log_datefmt or conf.worker_log_datefmt
+            if conf.worker_log_format == JSON:
+                format = JSON  # noqa: A001 - a log is JSON as a whole
+            formatter = _formatter(TaskFormatter, format, datefmt, colorize)
             logger.addHandler(self._handler(logfile, hostname, formatter))
             logger.propagate = propagate
         signals.after_setup_task_logger.send(
@@ -230,6 +235,14 @@ class Logging:
     def get_default_logger(self, name: str = "celery", **_celery: Any) -> logging.Logger:
         """The logger ``name``."""
         return get_logger(name)
+
+
+def _formatter(lines: type[LineFormatter], format: str, datefmt: str | None, colors: bool) -> logging.Formatter:  # noqa: A002
+    if format != JSON:
+        return lines(format, datefmt, colors=colors)
+    from celeriac.app.json_lines import JsonFormatter
+
+    return JsonFormatter()
 
 
 def _named(template: str, hostname: str | None, index: int) -> str:

@@ -17,6 +17,7 @@ from celeriac.codec.body import ChordBody
 from celeriac.codec.chords import encode_body
 from celeriac.codec.envelope import new_id
 from celeriac.codec.json import dumps
+from celeriac.codec.signing import seal, signer_of
 from celeriac.model.chord import NewChord
 from celeriac.result import allow_join_result
 
@@ -168,11 +169,12 @@ class _chord(Signature[Any]):  # noqa: N801 - Celery's name
         if expires is not None and options.get("countdown"):
             expires += float(options["countdown"])
         shaped = any(hasattr(member, "results") for member in under.results)
+        signer = signer_of(app.conf)
         chord = NewChord(
             id=under.id,
             size=header.leaves(),
-            body=body,
-            shape=dumps({"result": under.as_tuple()}) if shaped else b"",
+            body=seal(signer, "chord", under.id, body),
+            shape=seal(signer, "shape", under.id, dumps({"result": under.as_tuple()})) if shaped else b"",
             expires=expires,
         )
         if producer is not None and hasattr(producer, "open_chord"):

@@ -30,9 +30,6 @@ def banner(node: Node, app_name: str | None, *, tasks: bool = False) -> str:
         rows.append(("events", "on"))
     lines = [f"{node.hostname}  celeriac {__version__}, Python {platform.python_version()}", ""]
     lines += [f"  {name:<8} {text}" for name, text in rows]
-    warning = _warning(app)
-    if warning:
-        lines += ["", f"  WARNING  {warning}"]
     if tasks:
         names = sorted(name for name in app.tasks if not name.startswith("celery."))
         lines += ["", "  [tasks]", *(f"  . {name}" for name in names)]
@@ -55,11 +52,3 @@ def _pool(options: Any) -> str:
     what = {"prefork": "child" if count == 1 else "children", "threads": "thread" if count == 1 else "threads"}
     size = f", {count} {what[options.pool]}" if options.pool in what else ""
     return f"{options.pool}{size}"
-
-
-def _warning(app: Any) -> str:
-    """Pickle from a broker is code: as root it may do anything."""
-    accepted = {str(each).lower() for each in app.conf.accept_content or ()}
-    if os.geteuid() == 0 and accepted & {"pickle", "application/x-python-serialize"}:
-        return "runs as root and accepts pickle: whoever can write to the broker owns this machine; use --uid"
-    return ""

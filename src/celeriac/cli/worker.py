@@ -62,6 +62,7 @@ def _level(ctx: click.Context, param: click.Parameter, value: str) -> int:
     help="debug, info, warning, error, critical, fatal, or a number.",
 )
 @click.option("-f", "--logfile", metavar="FILE", help="Log there; %n, %h, %d: name, host, domain; %i, %I: child.")
+@click.option("--log-format", metavar="FORMAT", help="Log lines: json, or a format of Python's logging.")
 @click.option("-n", "--hostname", metavar="NAME", help="Name of the node: name@%h, where %h, %n, %d are the host's.")
 @click.option("-Q", "--queues", metavar="QUEUES", type=CommaList(), help="Take tasks from these queues only.")
 @click.option("-X", "--exclude-queues", metavar="QUEUES", type=CommaList(), help="Take none from these.")
@@ -112,6 +113,8 @@ def worker(context: Context, /, **options: Any) -> int:
 
     hostname = node_name(options["hostname"], _host())
     drop_privileges(options["uid"], options["gid"], options["umask"])
+    if options["log_format"]:
+        app.conf.worker_log_format = app.conf.worker_task_log_format = options["log_format"]
     if options["include"]:
         app.conf.include = [*(app.conf.include or ()), *options["include"]]
     with importing("cannot import the modules with tasks"):

@@ -13,6 +13,8 @@ from typing import Any
 
 from celeriac.client import orders, resolver
 from celeriac.client.connections import PerProcess
+from celeriac.client.requests import signed, written_by
+from celeriac.codec.signing import control_signer_of
 from celeriac.exceptions import DuplicateNodenameWarning
 from celeriac.model.rules import Order
 from celeriac.ports import Caller
@@ -64,17 +66,22 @@ class Control:
     ) -> list[Reply] | None:
         """Send ``command`` with ``arguments`` and, with ``reply``, return what came back: ``[{node: answer}, …]``.
 
-        ``callback`` is called with each reply. ``connection`` and ``channel`` are ignored. Raises ``OperationalError``
+        ``callback`` is called with each reply. ``connection`` and ``channel`` are ignored. Signed when there is a
+        ``control_key``. Raises ``OperationalError``
         when the broker cannot be reached.
         """
         nodes = _names(destination)
-        request = {
+        request: dict[str, Any] = {
             "method": command,
             "arguments": {**(arguments or {}), **extra_kwargs},
             "destination": nodes,
             "pattern": pattern,
             "matcher": matcher,
+            "origin": written_by(),
         }
+        signer = control_signer_of(self.app.conf)
+        if signer is not None:
+            request = signed(request, signer, reply=reply)
         if limit is None and nodes:
             limit = len(nodes)
         seconds = 1.0 if timeout is None else timeout

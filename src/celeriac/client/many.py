@@ -24,7 +24,7 @@ def present(reader: Reader, ids: Iterable[str], conf: Any) -> Iterator[tuple[str
     while window := list(islice(rest, _WINDOW)):
         for task_id, data in zip(window, reader.get(window, timeout=READ_TIMEOUT), strict=True):
             if data is not None:
-                meta = decode(data, conf)
+                meta = decode(data, conf, task_id)
                 if meta["status"] in READY_STATES:
                     yield task_id, meta
 

@@ -16,7 +16,14 @@ from weakref import WeakKeyDictionary, ref
 from celeriac.client.payloads import Payloads, payloads_of
 from celeriac.codec.failures import data_to_exception
 from celeriac.codec.results import decode_result
-from celeriac.exceptions import CeleryError, DecodeError, OperationalError, TimeoutError  # noqa: A004 - Celery's name
+from celeriac.codec.signing import signer_of, unseal
+from celeriac.exceptions import (
+    CeleryError,
+    DecodeError,
+    OperationalError,
+    SecurityError,
+    TimeoutError,  # noqa: A004 - Celery's name
+)
 from celeriac.ports import Reader
 from celeriac.states import EXCEPTION_STATES, READY_STATES
 
@@ -30,13 +37,23 @@ Meta = dict[str, Any]
 
 #: Seconds that a single read may take; waits have limits of their own.
 READ_TIMEOUT = 10.0
+#: What a record holds around its value.
+_ENVELOPE_BYTES = 65536
 #: How long the thread below waits before it looks for newcomers: what a second concurrent wait may be late by.
 _SLICE = 0.03
 
 
-def decode(data: bytes, conf: Any) -> Meta:
-    """The record in stored bytes. Raises ``DecodeError`` and ``ContentDisallowed``; for a result in the payload store
-    ``PayloadLost``, ``MessageTooLarge`` and ``OperationalError`` too."""
+def decode(data: bytes, conf: Any, task_id: str) -> Meta:
+    """The record in the bytes stored for a task.
+
+    Raises ``DecodeError``, ``ContentDisallowed``, where results are signed ``SecurityError``, and for a result in the
+    payload store ``PayloadLost``, ``MessageTooLarge`` and ``OperationalError``; nothing else.
+    """
+    if len(data) > conf.max_message_bytes + _ENVELOPE_BYTES:
+        raise DecodeError(
+            f"the result of {task_id!r:.80} has {len(data)} bytes, more than max_message_bytes={conf.max_message_bytes}"
+        )
+    data = unseal(signer_of(conf), "result", task_id, data)
     meta = decode_result(data, accept=frozenset(conf.result_accept_content), serializer=conf.result_serializer)
     if meta["status"] in EXCEPTION_STATES:
         meta["result"] = data_to_exception(meta["result"])
@@ -59,20 +76,21 @@ def forget(reader: Reader, task_id: str, conf: Any) -> None:
         (data,) = reader.get((task_id,), timeout=READ_TIMEOUT)
         if data is not None:
             try:
+                data = unseal(signer_of(conf), "result", task_id, data)
                 meta = decode_result(
                     data, accept=frozenset(conf.result_accept_content), serializer=conf.result_serializer
                 )
                 if "payload" in meta:
                     payloads.drop_result(meta["payload"])
-            except DecodeError:
+            except (DecodeError, SecurityError):
                 pass  # whatever it is, it is to be forgotten
     reader.forget((task_id,), timeout=READ_TIMEOUT)
 
 
 def fetch(reader: Reader, task_id: str, conf: Any) -> Meta | None:
-    """The record of a task as it is now, None when there is none. Raises ``OperationalError``, ``DecodeError``."""
+    """The record of a task as it is now, None when there is none. Raises ``OperationalError`` and as ``decode``."""
     (data,) = reader.get((task_id,), timeout=READ_TIMEOUT)
-    return None if data is None else decode(data, conf)
+    return None if data is None else decode(data, conf, task_id)
 
 
 def wait(
@@ -162,7 +180,7 @@ class Awaiter:
         if data is None:
             return
         try:
-            meta = decode(data, self._conf)
+            meta = decode(data, self._conf, task_id)
         except CeleryError as error:
             self._resolve(task_id, error)
             return

@@ -28,8 +28,10 @@ from celeriac.client.times import earliest, latest
 from celeriac.codec.body import EncodedBody, decode_body, encode_body
 from celeriac.codec.envelope import new_id
 from celeriac.codec.json import plain
+from celeriac.codec.redaction import hides
 from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.codec.saferepr import saferepr
+from celeriac.codec.signing import signer_of
 from celeriac.exceptions import EncodeError, MessageTooLarge, OperationalError, QueueNotFound
 from celeriac.model.message import Message
 from celeriac.ports import Publisher
@@ -68,6 +70,7 @@ class Sender:
         #: Where replies would go: Celery's rpc backend reads it, ours do not.
         self.oid = new_id()
         self._pid = 0
+        self._hidden = hides()
         self._origin = ""
         self._zone: tzinfo | None = None
         #: Tasks with large messages that were told of.
@@ -113,9 +116,9 @@ class Sender:
         headers["id"] = headers["root_id"] = call.get("task_id") or new_id()
         if (call and not _MEMBER.issuperset(call)) or prepared.call or request_var.get() is not None:
             return self._particular(prepared, {**prepared.call, **call}, headers, args, kwargs)
-        levels = self.conf.task_repr_maxlevels
-        headers["argsrepr"] = saferepr(args, _REPR_LENGTH, levels)
-        headers["kwargsrepr"] = saferepr(kwargs, _REPR_LENGTH, levels) if kwargs else "{}"
+        levels, hidden = self.conf.task_repr_maxlevels, self._hidden
+        headers["argsrepr"] = saferepr(args, _REPR_LENGTH, levels, hidden)
+        headers["kwargsrepr"] = saferepr(kwargs, _REPR_LENGTH, levels, hidden) if kwargs else "{}"
         embed = None
         if call:
             headers["group"], headers["group_index"] = call.get("group_id"), call.get("group_index")
@@ -171,10 +174,10 @@ class Sender:
         headers["group"], headers["group_index"] = get("group_id"), get("group_index")
         headers["root_id"] = root_id or headers["id"]
         headers["parent_id"] = parent_id
-        levels = self.conf.task_repr_maxlevels
+        levels, hidden = self.conf.task_repr_maxlevels, self._hidden
         shown, shown_kwargs = get("argsrepr"), get("kwargsrepr")
-        headers["argsrepr"] = saferepr(args, _REPR_LENGTH, levels) if shown is None else shown
-        headers["kwargsrepr"] = saferepr(kwargs, _REPR_LENGTH, levels) if shown_kwargs is None else shown_kwargs
+        headers["argsrepr"] = saferepr(args, _REPR_LENGTH, levels, hidden) if shown is None else shown
+        headers["kwargsrepr"] = saferepr(kwargs, _REPR_LENGTH, levels, hidden) if shown_kwargs is None else shown_kwargs
         due = expires = embed = None
         if not _TIMES.isdisjoint(call):
             now, zone = time.time(), self.zone
@@ -324,12 +327,14 @@ class Sender:
 
     def _settings_changed(self, names: Iterable[str]) -> None:
         self._zone = None
+        self._pid = 0  # what is worked out per process is worked out anew
         if self._router is not None:
             self._router.queues.addresses.clear()
             if not ROUTING_SETTINGS.isdisjoint(names):
                 self._router = None
 
     def _enter_process(self) -> None:
+        self._hidden = hides(tuple(self.conf.redact_names))
         self._pid = pid = os.getpid()
         self._origin = f"gen{pid}@{os.uname().nodename}"
         self.router.queues.addresses.clear()
@@ -359,6 +364,10 @@ class Sender:
             messages = (messages,) if not messages.exchange else self._copies((messages,))
         elif any(message.exchange for message in messages):
             messages = self._copies(messages)
+        signer = signer_of(self.conf)
+        if signer is not None:
+            # Here, where their queues are certain; what a batch collects first is signed when the batch is sent.
+            messages = [signer.sign(message) for message in messages]
         collect = getattr(producer, "collect", None)
         if collect is not None:
             for message in messages:

@@ -18,6 +18,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from celeriac.codec.json import check_depth, dumps, loads, plain
+from celeriac.codec.signing import SIGNATURE
 from celeriac.exceptions import CeleryError, DecodeError
 from celeriac.model.message import MARK, NO_MARKS, Delivery, Malformed, Marks, Message
 
@@ -147,7 +148,7 @@ def decode(raw: bytes, *, queue: str, zone: tzinfo = UTC, max_bytes: int = 32 * 
     try:
         envelope, body = _read(raw)
         headers = envelope.headers or {}
-        if len(headers) > _PROTOCOL_HEADERS or headers.get("stamps"):
+        if len(headers) > _PROTOCOL_HEADERS + (SIGNATURE in headers) or headers.get("stamps"):
             # Only what callers put into headers may be nested or tagged; to search each message would cost 2 µs.
             check_depth(raw)
             if b"__type__" in raw:

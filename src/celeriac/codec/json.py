@@ -21,6 +21,7 @@ from uuid import UUID
 
 import msgspec
 
+from celeriac.codec.secret import Secret
 from celeriac.exceptions import DecodeError, EncodeError
 
 __all__ = ["MAX_DEPTH", "check_depth", "dumps", "encode_hook", "is_plain", "loads", "plain", "register_type"]
@@ -195,5 +196,6 @@ register_type(date, "date", date.isoformat, lambda text: datetime.fromisoformat(
 register_type(time, "time", time.isoformat, time.fromisoformat)
 register_type(Decimal, "decimal", str, Decimal)
 register_type(UUID, "uuid", lambda value: {"hex": value.hex}, _decode_uuid)
+register_type(Secret, "secret", lambda secret: secret.value, Secret)
 _decoders["bytes"] = str.encode
 _decoders["base64"] = b64decode

@@ -6,10 +6,12 @@ values the builtin ``repr`` says the same and is taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from numbers import Number
 from typing import Any
+
+from celeriac.codec.redaction import MASK, hides
 
 __all__ = ["saferepr"]
 
@@ -19,29 +21,31 @@ _CONTAINERS: dict[type, tuple[str, str]] = {list: ("[", "]"), dict: ("{", "}"), 
 #: Kinds of tokens: cut to what is left; brackets; never cut; and values that are yet to be shown.
 _TEXT, _OPEN, _CLOSE, _WHOLE, _QUOTED, _BYTES, _KEY = range(7)
 _Token = tuple[int, Any]
+_Hides = Callable[[str], bool]
+_DEFAULT = hides()
 
 
-def saferepr(value: Any, maxlen: int | None = 1024, maxlevels: int = 3) -> str:
+def saferepr(value: Any, maxlen: int | None = 1024, maxlevels: int = 3, hidden: _Hides = _DEFAULT) -> str:
     """A text like ``repr(value)``, about ``maxlen`` characters long at most (None: any), showing ``maxlevels`` nested
-    containers (0: all). Never raises."""
+    containers (0: all). Values under keys that are ``hidden`` are not shown. Never raises."""
     if not value and type(value) in (tuple, dict, list):
         return "()" if type(value) is tuple else "{}" if type(value) is dict else "[]"
-    if _is_small(value, maxlen or 1024, maxlevels or 3):
+    if _is_small(value, maxlen or 1024, maxlevels or 3, hidden):
         text = repr(value)
         # A backslash or a double quote: repr escapes or quotes otherwise than Celery.
         if (maxlen is None or len(text) < maxlen) and "\\" not in text and '"' not in text:
             return text
     try:
-        return _slowly(value, maxlen, maxlevels)
+        return _slowly(value, maxlen, maxlevels, hidden)
     except Exception as error:  # noqa: BLE001 - containers of users, changed by another thread or odd in themselves
         return f"<Unrepresentable {type(value)!r}: {type(error).__name__}>"
 
 
-def _slowly(value: Any, maxlen: int | None, maxlevels: int) -> str:
-    return _join(_tokens(value, 0, maxlevels, frozenset()), maxlen, maxlevels)
+def _slowly(value: Any, maxlen: int | None, maxlevels: int, hidden: _Hides) -> str:
+    return _join(_tokens(value, 0, maxlevels, frozenset(), hidden), maxlen, maxlevels, hidden)
 
 
-def _is_small(value: Any, maxlen: int, levels: int) -> bool:
+def _is_small(value: Any, maxlen: int, levels: int, hidden: _Hides) -> bool:
     kind = type(value)
     if kind is str:
         return len(value) < maxlen
@@ -50,6 +54,8 @@ def _is_small(value: Any, maxlen: int, levels: int) -> bool:
     if kind is dict:
         if len(value) > 16 or levels < 1 or not all(type(key) is str and len(key) < maxlen for key in value):
             return False
+        if any(map(hidden, value)):
+            return False
         value = value.values()
     elif (kind is not tuple and kind is not list) or len(value) > 64 or levels < 1:
         return False
@@ -57,12 +63,14 @@ def _is_small(value: Any, maxlen: int, levels: int) -> bool:
         return True
     for item in value:
         kind = type(item)
-        if kind not in _SCALARS and not (len(item) < maxlen if kind is str else _is_small(item, maxlen, levels - 1)):
+        if kind not in _SCALARS and not (
+            len(item) < maxlen if kind is str else _is_small(item, maxlen, levels - 1, hidden)
+        ):
             return False
     return True
 
 
-def _join(tokens: Iterator[_Token], maxlen: int | None, maxlevels: int) -> str:
+def _join(tokens: Iterator[_Token], maxlen: int | None, maxlevels: int, hidden: _Hides) -> str:
     parts: list[str] = []
     left = maxlen
     for kind, value in tokens:
@@ -73,20 +81,20 @@ def _join(tokens: Iterator[_Token], maxlen: int | None, maxlevels: int) -> str:
             parts.append(", ...")
             _close_rest(parts, kind, tokens)
             break
-        text = _shown(kind, value, left, maxlevels)
+        text = _shown(kind, value, left, maxlevels, hidden)
         parts.append(text)
         if left is not None:
             left -= len(text)
     return "".join(parts)
 
 
-def _shown(kind: int, value: Any, left: int | None, maxlevels: int) -> str:
+def _shown(kind: int, value: Any, left: int | None, maxlevels: int, hidden: _Hides) -> str:
     if kind == _QUOTED:
         return "'" + _truncate(value, left).replace("'", "\\'") + "'"
     if kind == _BYTES:
         return _bytes(value, left)
     if kind == _KEY:
-        return _slowly(value, left, maxlevels)
+        return _slowly(value, left, maxlevels, hidden)
     return _truncate(value, left) if kind == _TEXT else str(value)
 
 
@@ -102,7 +110,7 @@ def _close_rest(parts: list[str], kind: int, tokens: Iterator[_Token]) -> None:
                 parts.append(text)
 
 
-def _tokens(value: Any, level: int, maxlevels: int, path: frozenset[int]) -> Iterator[_Token]:
+def _tokens(value: Any, level: int, maxlevels: int, path: frozenset[int], hidden: _Hides) -> Iterator[_Token]:
     if isinstance(value, str):
         yield _QUOTED, value
     elif isinstance(value, bytes):
@@ -110,14 +118,14 @@ def _tokens(value: Any, level: int, maxlevels: int, path: frozenset[int]) -> Ite
     elif isinstance(value, Number) and not isinstance(value, Decimal):
         yield _TEXT, _guarded(str, value)
     elif isinstance(value, (list, tuple, dict)) or (isinstance(value, (set, frozenset)) and value):
-        yield from _container(value, level, maxlevels, path)
+        yield from _container(value, level, maxlevels, path, hidden)
     elif isinstance(value, (set, frozenset)):
         yield _TEXT, f"{type(value).__name__}()"
     else:
         yield _TEXT, _guarded(repr, value)
 
 
-def _container(value: Any, level: int, maxlevels: int, path: frozenset[int]) -> Iterator[_Token]:
+def _container(value: Any, level: int, maxlevels: int, path: frozenset[int], hidden: _Hides) -> Iterator[_Token]:
     start, end = _brackets(value)
     if maxlevels and level >= maxlevels:
         yield _WHOLE, f"{start}...{end}"
@@ -133,8 +141,11 @@ def _container(value: Any, level: int, maxlevels: int, path: frozenset[int]) -> 
         if isinstance(value, dict):
             yield _KEY, item
             yield _WHOLE, ": "
+            if isinstance(item, str) and hidden(item):
+                yield _QUOTED, MASK
+                continue
             item = value[item]
-        yield from _tokens(item, level + 1, maxlevels, path)
+        yield from _tokens(item, level + 1, maxlevels, path, hidden)
     yield _CLOSE, end
 
 

@@ -65,7 +65,7 @@ def in_seconds(value: float | timedelta | None) -> float | None:
 def _convert(setting: Setting, value: Any) -> Any:
     match setting.kind:
         case Kind.BOOL:
-            return _boolean(setting, value)
+            return value if isinstance(value, str) and value in setting.choices else _boolean(setting, value)
         case Kind.INT | Kind.FLOAT | Kind.SECONDS:
             return _number(setting, value)
         case Kind.STR:

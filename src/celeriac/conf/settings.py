@@ -33,6 +33,8 @@ _ENVIRONMENT = {
     "broker_write_url": "CELERY_BROKER_WRITE_URL",
     "result_backend": "CELERY_RESULT_BACKEND",
 }
+#: Settings that the environment overrides when the configuration is read: secrets need not stand in files.
+_KEYS = {"signing_key": "CELERIAC_SIGNING_KEY", "control_key": "CELERIAC_CONTROL_KEY"}
 
 
 class Settings(MutableMapping[str, Any]):
@@ -40,7 +42,8 @@ class Settings(MutableMapping[str, Any]):
 
     Nothing is read before the first value is: ``config_from_object`` with a string imports nothing, and changes may be
     made before and after. Precedence, highest first: the environment (``CELERY_BROKER_URL``,
-    ``CELERY_BROKER_READ_URL``, ``CELERY_BROKER_WRITE_URL``, ``CELERY_RESULT_BACKEND``); changes, among them the
+    ``CELERY_BROKER_READ_URL``, ``CELERY_BROKER_WRITE_URL``, ``CELERY_RESULT_BACKEND``, ``CELERIAC_SIGNING_KEY``,
+    ``CELERIAC_CONTROL_KEY``); changes, among them the
     arguments of ``Celery(...)``; ``add_defaults``; the configuration object; the table's default.
 
     Args:
@@ -178,6 +181,8 @@ class Settings(MutableMapping[str, Any]):
 
     def _resolve(self, setting: Setting) -> Any:
         value, origin = self._state.layers.find(setting)
+        if setting.name in _KEYS and os.environ.get(_KEYS[setting.name]):
+            value, origin = os.environ[_KEYS[setting.name]].split(","), "the environment"
         if value is MISSING:
             value = deepcopy(setting.default)
         else:

@@ -23,6 +23,7 @@ __all__ = [
     "Success",
     "TimedOut",
     "Unknown",
+    "Unsigned",
     "Unstarted",
 ]
 
@@ -105,6 +106,12 @@ class Discarded(Struct, frozen=True):
     reason: str
 
 
+class Unsigned(Struct, frozen=True):
+    """The message lacks a valid signature where one is demanded: nothing that it says is believed, not even its id."""
+
+    reason: str
+
+
 class Repeated(Struct, frozen=True):
     """A redelivered message whose result record shows that it was already done: the record's state and encoded
     result."""
@@ -142,6 +149,7 @@ Outcome = (
     | Lost
     | Unknown
     | Discarded
+    | Unsigned
     | Repeated
     | Unstarted
     | Postponed

@@ -16,6 +16,7 @@ from celeriac import states
 from celeriac.exceptions import (
     NotRegistered,
     Reject,
+    SecurityError,
     TaskRevokedError,
     TimeLimitExceeded,
     WorkerLostError,
@@ -284,6 +285,11 @@ def _discarded(context: _Context, outcome: o.Discarded) -> Plan:
     return _failure(context, outcome.exc, "", reason, outcome.reason)
 
 
+def _unsigned(context: _Context, outcome: o.Unsigned) -> Plan:
+    """Kept for the operator, nothing else: a record, a join or an event would say of a task what a stranger said."""
+    return Plan(settlement=context.dead(DeadReason.REFUSED, outcome.reason, SecurityError(outcome.reason)))
+
+
 def _repeated(context: _Context, outcome: o.Repeated) -> Plan:
     """Done by an earlier delivery, which may have died before it told the chord: told again, it counts once."""
     delivery = context.delivery
@@ -332,6 +338,7 @@ _DECIDE: Mapping[type[Any], Any] = {
     o.Lost: _lost,
     o.Unknown: _unknown,
     o.Discarded: _discarded,
+    o.Unsigned: _unsigned,
     o.Repeated: _repeated,
     o.Unstarted: _unstarted,
     o.Postponed: _postponed,

@@ -71,9 +71,10 @@ def resolve(conf: Any, queues: Queues, given: Given, *, hostname: str, processor
         revoke_expires=conf.seconds("task_revoke_expires"),
         events=given.events or bool(conf.worker_send_task_events),
         heartbeats=given.heartbeats,
-        remote_control=bool(conf.worker_enable_remote_control),
+        remote_control=conf.worker_enable_remote_control,
         log_arguments=conf.worker_log_arguments,
         log_results=conf.worker_log_results,
+        redact_names=tuple(conf.redact_names),
         purge=given.purge,
         pidfile=given.pidfile,
     )

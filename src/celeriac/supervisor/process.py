@@ -158,7 +158,7 @@ async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notic
     server = LinkServer(link)
     broker = broker_of(app, owner)
     store = store_of(app)
-    report = Report(log_arguments=options.log_arguments, log_results=options.log_results)
+    report = Report.of(options)
     runner = Runner(app, options, slot=None, report=report, results=store is not None)
     supervisor = os.getppid()
     agent = Agent(

@@ -10,6 +10,7 @@ done by a process of its own, which ends at once.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Callable
 from importlib import import_module
@@ -19,8 +20,10 @@ from msgspec.structs import asdict, replace
 
 from celeriac import signals
 from celeriac.client import resolver
+from celeriac.codec.signing import control_signer_of, signer_of
 from celeriac.exceptions import CeleryCommandException, ImproperlyConfigured, OperationalError
 from celeriac.supervisor.node import Given, resolve
+from celeriac.supervisor.privileges import dangers
 from celeriac.worker.adapters import broker_of, refuse_limits, store_of
 from celeriac.worker.options import NodeOptions
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from celeriac.client.registry import Queues
 
 __all__ = ["EX_UNREACHABLE", "Node", "launch", "load_modules", "prepare"]
+
+logger = logging.getLogger("celery.worker")
 
 #: Exit code when the broker cannot be reached at the start and nobody wants to wait for it.
 EX_UNREACHABLE = 3
@@ -82,6 +87,9 @@ def prepare(
         colorize=colorize,
         hostname=hostname,
     )
+    for danger in dangers(conf):
+        logger.warning(danger)
+    signer_of(conf), control_signer_of(conf)  # unusable keys are told now, not by each process
     signals.celeryd_after_setup.send(sender=hostname, instance=node, conf=conf)
     node.options = replace(node.options, queues=tuple(node.queues.consume_from))
     return node

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from celeriac.app.log import enter_process
+from celeriac.codec.escape import one_line
 from celeriac.supervisor.process import END_OF_AGENT, fork, run_agent, run_child
 from celeriac.supervisor.stop import means_cold, say
 from celeriac.worker.agent import NO_MORE, Died, notice
@@ -217,7 +218,7 @@ class Supervisor:
             running = child.slot.running()
             if running is not None and running.deadline is not None and now > running.deadline:
                 child.over_limit, child.over_token = running.limit, running.token
-                logger.error("Task %s ran longer than %ss: its process ends", running.id, running.limit)
+                logger.error("Task %s ran longer than %ss: its process ends", one_line(running.id), running.limit)
                 self._kill(child, signal.SIGKILL)
             elif child.slot.state == STARTING and now - child.began > _START_LIMIT:
                 logger.error("Process %s did not come up within %.0f s: it is replaced", child.name, _START_LIMIT)
@@ -281,4 +282,4 @@ def _signal_name(number: int) -> str:
 
 
 def _with(running: Running | None) -> str:
-    return f" while it ran task {running.id}" if running is not None else ""
+    return f" while it ran task {one_line(running.id)}" if running is not None else ""

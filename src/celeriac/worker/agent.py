@@ -20,6 +20,7 @@ import msgspec
 from celeriac import __version__
 from celeriac.clock import SYSTEM
 from celeriac.codec.envelope import new_id
+from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery
@@ -175,7 +176,7 @@ class Agent:
             await self.clock.sleep(CHORDS * (0.5 + self._rand()))
             try:
                 for chord in await store.overdue(token=new_id()):
-                    logger.warning("Chord %s was complete and nobody sent its body: sending it", chord.chord)
+                    logger.warning("Chord %s was complete and nobody sent its body: sending it", one_line(chord.chord))
                     await closer.close(await closer.send(chord), token=chord.token)
             except OperationalError as error:
                 logger.debug("Cannot look after chords: %s", error)

@@ -76,7 +76,7 @@ class Child:
         self.options = options
         self.slot = slot
         self.rules = RuleBook()
-        self.report = Report(log_arguments=options.log_arguments, log_results=options.log_results)
+        self.report = Report.of(options)
         self.report.events = options.events
         self.report.emit = self._emit
         #: Set when ``serve`` may be left: read by whoever runs the child.

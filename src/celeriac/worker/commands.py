@@ -16,6 +16,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from celeriac.client.signal_names import signal_number
+from celeriac.codec.escape import one_line
+from celeriac.conf.masking import mask_value
+from celeriac.exceptions import SecurityError
 from celeriac.model.limits import per_second
 from celeriac.model.rules import REVOKE, Order, decode_order, stamp_keys
 
@@ -72,11 +75,15 @@ def _register(command: Any, writes: bool, *, name: str | None = None, alias: str
     return decorate if command is None else decorate(command)
 
 
-async def execute(agent: Agent, method: str, arguments: Mapping[str, Any]) -> Any:
-    """Run a command. Raises KeyError when there is none of that name, and what the command raises."""
+async def execute(agent: Agent, method: str, arguments: Mapping[str, Any], *, origin: str = "here") -> Any:
+    """Run a command; ``origin`` is who asked for it, for the log. Raises ``KeyError`` when there is none of that name,
+    ``SecurityError`` when it would change something and must not, and what the command raises."""
     command = Panel.data[method]
     if method in Panel.writes:
-        logger.info("Remote command %s %r", method, dict(arguments))
+        if agent.options.remote_control == "inspect":
+            raise SecurityError(f"{method} changes something, and worker_enable_remote_control is 'inspect'")
+        shown = one_line(repr(mask_value(None, dict(arguments))), 1000)
+        logger.info("Remote command %s from %s: %s", method, origin, shown)
     answer = command(agent, **arguments)
     return await answer if inspect.isawaitable(answer) else answer
 
@@ -228,7 +235,7 @@ async def hello(state: Agent, from_node: str = "", revoked: Any = None, **kwargs
     """A Celery worker starts next to us, tells what is revoked and asks the same (its mingle step)."""
     if from_node == state.options.hostname:
         return None
-    if isinstance(revoked, (list, dict)) and revoked:
+    if isinstance(revoked, (list, dict)) and revoked and state.options.remote_control != "inspect":
         await state.enforcer.revoke([f"{REVOKE}{each}" for each in revoked], Order(at=time.time()))
     known = state.enforcer.book.revoked
     return {"revoked": {each: decode_order(rule.value or b"").at for each, rule in known.items()}, "clock": 0}

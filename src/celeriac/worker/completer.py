@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from celeriac.clock import SYSTEM
 from celeriac.codec.envelope import new_id
+from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
 from celeriac.model.chord import Gathered
 from celeriac.model.message import Delivery
@@ -265,7 +266,6 @@ class Completer:
         for completion in fenced:
             message = completion.ending.delivery.message
             logger.warning(
-                "Task %s[%s] lost its lease, or an earlier try finished it: its outcome here is dropped",
-                message.task,
-                message.id,
+                "Task %s lost its lease, or an earlier try finished it: its outcome here is dropped",
+                one_line(f"{message.task}[{message.id}]"),
             )

@@ -16,7 +16,8 @@ import msgspec
 
 from celeriac import states
 from celeriac.clock import SYSTEM
-from celeriac.exceptions import DecodeError, OperationalError
+from celeriac.codec.signing import unseal
+from celeriac.exceptions import DecodeError, OperationalError, SecurityError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
 from celeriac.model.message import NO_MARKS, Delivery, Malformed
@@ -93,6 +94,7 @@ class Fetcher:
         self._broker = broker
         self._store = store
         self._runner = runner
+        self._signer = runner.signer
         self._options = options
         self._sync = sync
         self._coroutines = coroutines
@@ -415,6 +417,8 @@ class Fetcher:
         message = delivery.message
         if isinstance(message, Malformed):
             return o.Discarded(DecodeError(message.reason), message.reason)
+        if self._signer is not None and (reason := self._signer.refusal(message)) is not None:
+            return o.Unsigned(reason)
         # Before its time is looked at: it would be revoked only then.
         if rules is not None and (revoked := rules.refusal(message, now)) is not None:
             return revoked
@@ -463,12 +467,11 @@ class Fetcher:
         found = zip(redelivered, records, strict=True)
         return {d.token: o.Repeated(r.status, r.result) for d, raw in found if raw and (r := self._done_record(d, raw))}
 
-    @staticmethod
-    def _done_record(delivery: Delivery, raw: bytes) -> _Record | None:
-        """The record if it shows that this attempt is over."""
+    def _done_record(self, delivery: Delivery, raw: bytes) -> _Record | None:
+        """The record if it shows that this attempt is over. One that cannot be trusted shows nothing."""
         try:
-            record = _decode_record(raw)
-        except msgspec.MsgspecError:
+            record = _decode_record(unseal(self._signer, "result", delivery.message.id, raw))
+        except (msgspec.MsgspecError, SecurityError, ValueError, RecursionError):
             return None
         if record.status in states.READY_STATES:
             return record

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from celeriac.codec.redaction import redacted
 from celeriac.model.message import Delivery, Malformed
 from celeriac.model.outcome import Revoked
 from celeriac.model.rules import Order
@@ -43,8 +44,8 @@ def _info(child: Child, delivery: Delivery, started: float | None) -> dict[str, 
     return {
         "id": message.id,
         "name": message.task,
-        "args": headers.get("argsrepr"),
-        "kwargs": headers.get("kwargsrepr"),
+        "args": redacted(str(headers.get("argsrepr") or ""), child.options.redact_names),
+        "kwargs": redacted(str(headers.get("kwargsrepr") or ""), child.options.redact_names),
         "type": message.task,
         "hostname": child.options.hostname,
         "time_start": started,

@@ -14,7 +14,9 @@ from celeriac import states
 from celeriac.app.request import Request
 from celeriac.canvas.signatures import as_list
 from celeriac.codec.chords import decode_body, decode_part, decode_shape
-from celeriac.exceptions import CeleryError, ChordError, ContentDisallowed
+from celeriac.codec.escape import one_line
+from celeriac.codec.signing import signer_of, unseal
+from celeriac.exceptions import CeleryError, ChordError, ContentDisallowed, SecurityError
 from celeriac.model.chord import Closing, Gathered, gathered
 from celeriac.model.message import Malformed, Message
 from celeriac.model.plan import Send
@@ -42,24 +44,28 @@ class Joiner:
         self._accept = frozenset(conf.accept_content)
         self._accept_result = frozenset(conf.result_accept_content or ())
         self._serializer: str = conf.result_serializer
+        self._signer = signer_of(conf)
 
     def conclude(self, chord: Gathered, hold: Hold) -> Completion | None:
         """What is to be written for a complete chord: body or failure, and that it is done. None: nothing can be done
         here, another node may know better. Raises nothing."""
         closing = Closing(chord.chord, chord.token)
         try:
-            body = decode_body(chord.body, accept=self._accept)
-        except ContentDisallowed as error:
-            logger.error("Chord %s is complete, but its body is refused here: %s", chord.chord, error)
+            encoded = unseal(self._signer, "chord", chord.chord, chord.body)
+            body = decode_body(encoded, accept=self._accept)
+        except (ContentDisallowed, SecurityError) as error:
+            logger.error("Chord %s is complete, but its body is refused here: %s", one_line(chord.chord), error)
             return None
         except CeleryError as error:
-            logger.error("Chord %s is complete, but its body cannot be read, so it is dropped: %s", chord.chord, error)
+            logger.error(
+                "Chord %s is complete, but its body cannot be read, so it is dropped: %s", one_line(chord.chord), error
+            )
             return Completion(settlement=hold, closes=closing)
         try:
             return self._concluded(chord, body, hold, closing)
         except Exception as error:
             # Whatever somebody has put into the messages: a chord must not stop those who write the others.
-            logger.error("Chord %s cannot be ended, so it is dropped: %r", chord.chord, error, exc_info=error)
+            logger.error("Chord %s cannot be ended, so it is dropped: %r", one_line(chord.chord), error, exc_info=error)
             return Completion(settlement=hold, closes=closing)
 
     def _concluded(self, chord: Gathered, body: Mapping[str, Any], hold: Hold, closing: Closing) -> Completion:
@@ -79,8 +85,12 @@ class Joiner:
 
     def _values(self, chord: Gathered) -> list[Any] | ChordError:
         accept, serializer = self._accept_result, self._serializer
-        parts = [decode_part(part, accept=accept, serializer=serializer) for part in chord.parts]
-        return gathered(parts, decode_shape(chord.shape) if chord.shape else None)
+        signer, name = self._signer, chord.chord
+        values = [unseal(signer, "part", name, part) for part in chord.parts]
+        parts = [decode_part(value, accept=accept, serializer=serializer) for value in values]
+        if signer is not None and len({part.id for part in parts}) < len(parts):
+            raise SecurityError("a member's end was put in another's place")
+        return gathered(parts, decode_shape(unseal(signer, "shape", name, chord.shape)) if chord.shape else None)
 
     def _failed(
         self,
@@ -92,7 +102,7 @@ class Joiner:
         content_type: str,
     ) -> Completion:
         """Body and all behind it are stored as failed; errbacks are called once; chords around it hear of it."""
-        logger.error("Chord %s failed: %s", closing.chord, error)
+        logger.error("Chord %s failed: %s", one_line(closing.chord), one_line(error))
         behind = abandoned([body])
         options = body.get("options")
         options = options if isinstance(options, Mapping) else {}

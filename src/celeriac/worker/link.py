@@ -1,7 +1,8 @@
 """Between an agent and the children of its node: questions and orders, one JSON line each, over a Unix socket.
 
 The agent listens on an abstract socket (it vanishes with the process); each child connects, also after either side was
-replaced. In one process the agent calls ``answer`` directly (``LocalLink``).
+replaced. Each makes sure that the other is of this node (``peer.py``). In one process the agent calls ``answer``
+directly (``LocalLink``).
 """
 
 from __future__ import annotations
@@ -9,19 +10,25 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from celeriac.worker.inside import answer
+from celeriac.worker.peer import is_of_this_node
 
 if TYPE_CHECKING:
     from celeriac.worker.child import Child
 
 __all__ = ["Link", "LinkServer", "LocalLink", "attend"]
 
+logger = logging.getLogger("celery.worker")
+
 _RECONNECT = 0.2
 _LINE_LIMIT = 64 * 1024 * 1024
+#: A connection that ended, or lines that no agent or child writes.
+_BROKEN = (OSError, ValueError, LookupError, TypeError, RecursionError)
 
 
 class Link(Protocol):
@@ -58,9 +65,16 @@ class LinkServer:
         """Listen until cancelled."""
         listening = _unix_socket()
         listening.bind(f"\0{self._name}")
-        server = await asyncio.start_unix_server(self._meet, sock=listening, limit=_LINE_LIMIT)
+        server = await asyncio.start_unix_server(self._greet, sock=listening, limit=_LINE_LIMIT)
         async with server:
             await server.serve_forever()
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if is_of_this_node(writer.get_extra_info("socket")):
+            await self._meet(reader, writer)
+            return
+        logger.warning("Somebody who is no child of this node has connected to its agent: turned away")
+        writer.close()
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -75,7 +89,7 @@ class LinkServer:
                     answers.append(reply["answer"])
                     if len(answers) >= wanted and not done.done():
                         done.set_result(None)
-        except (OSError, ValueError):
+        except _BROKEN:
             pass  # the child died: it connects anew when it is replaced
         finally:
             self._writers.discard(writer)
@@ -120,7 +134,7 @@ async def attend(child: Child, name: str) -> None:
                 reply = answer(child, request["method"], request["arguments"])
                 if request["n"]:
                     writer.write(_line({"n": request["n"], "answer": reply}))
-        except (OSError, ValueError):
+        except _BROKEN:
             pass  # the agent died: its successor listens under the same name
         finally:
             writer.close()
@@ -131,6 +145,8 @@ async def _connect(name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     sock = _unix_socket()
     try:
         sock.connect(f"\0{name}")
+        if not is_of_this_node(sock):
+            raise PermissionError(f"somebody else listens as {name}")
         return await asyncio.open_unix_connection(sock=sock, limit=_LINE_LIMIT)
     except BaseException:
         sock.close()

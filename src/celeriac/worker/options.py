@@ -36,9 +36,12 @@ class NodeOptions(Struct, frozen=True, kw_only=True):
     revoke_expires: float | None = 30 * 86400.0
     events: bool = False
     heartbeats: bool = True
-    remote_control: bool = True
+    #: True, False, or ``inspect``: nothing that changes the node.
+    remote_control: bool | str = True
     log_arguments: bool = False
     log_results: bool = False
+    #: More parts of names whose values are not shown.
+    redact_names: tuple[str, ...] = ()
     purge: bool = False
     #: Nothing but log lines (``--quiet``).
     quiet: bool = False

@@ -48,7 +48,7 @@ class PayloadDropper:
             try:
                 self._payloads.drop_body(message)
             except CeleryError as error:
-                logger.debug("The payload of %s[%s] is left to the sweep: %s", message.task, message.id, error)
+                logger.debug("The payload of %r is left to the sweep: %s", message.id, error)
 
     async def sweep(self) -> None:
         """Drop what is past its day."""

@@ -12,8 +12,10 @@ from typing import Any
 from celeriac import states
 from celeriac.client.payloads import Payloads
 from celeriac.codec.chords import encode_body, encode_part
+from celeriac.codec.escape import one_line
 from celeriac.codec.failures import exception_to_data
 from celeriac.codec.results import encode_result
+from celeriac.codec.signing import seal, signer_of
 from celeriac.exceptions import MessageTooLarge, OperationalError
 from celeriac.model.chord import Part
 from celeriac.model.message import Message
@@ -43,6 +45,7 @@ class Recorder:
         self._payloads = payloads
         self._max_bytes: int = conf.max_message_bytes
         self._serializer: str = conf.result_serializer
+        self._signer = signer_of(conf)
         self._expires: float | None = conf.seconds("result_expires") or None
         self._bodies: dict[str, bytes] = {}
         self._chord_expires: float | None = conf.seconds("result_chord_expires") or self._expires
@@ -72,7 +75,7 @@ class Recorder:
             place = self._place(message, decided, len(body), options)
             if place is not None:
                 body = self._encoded(message, decided, None, trail, done, {**(extended or {}), "payload": place})
-        return StoredResult(message.id, body, terminal, options.result_expires)
+        return self._stored(message.id, body, terminal, options.result_expires)
 
     def _encoded(
         self, message: Message, decided: Plan, result: Any, children: Any, done: str | None, extended: Any
@@ -102,7 +105,8 @@ class Recorder:
                 return payloads.put_result(decided.value, self._serializer, options.result_expires)
             except OperationalError as error:
                 # The task has done its work: a store that is away must not undo it.
-                logger.warning("The result of %s[%s] stays in its record: %s", message.task, message.id, error)
+                name = one_line(f"{message.task}[{message.id}]")
+                logger.warning("The result of %s stays in its record: %s", name, error)
         if size > self._max_bytes:
             raise MessageTooLarge(
                 f"the result of {message.task} is {size} bytes, more than max_message_bytes={self._max_bytes}"
@@ -119,13 +123,16 @@ class Recorder:
             parent_id=message.headers.get("parent_id"),
             serializer=self._serializer,
         )
-        return StoredResult(message.id, body, False, options.result_expires)
+        return self._stored(message.id, body, False, options.result_expires)
+
+    def _stored(self, task_id: str, body: bytes, terminal: bool, expires: float | None) -> StoredResult:
+        return StoredResult(task_id, seal(self._signer, "result", task_id, body), terminal, expires)
 
     def others(self, tasks: Iterable[Abandoned], state: str, exc: BaseException) -> list[StoredResult]:
         """The records of tasks that will never run. Raises ``EncodeError``."""
         data, done = exception_to_data(exc), self._instant(self._now())
         return [
-            StoredResult(
+            self._stored(
                 each.id,
                 encode_result(
                     task_id=each.id,
@@ -150,7 +157,7 @@ class Recorder:
                     chord=join.chord,
                     id=join.id,
                     index=join.index,
-                    value=encode_part(join.id, join.state, join.value, self._serializer),
+                    value=self._value(join),
                     grows=grows,
                     body=self._body(join.chord, join.body, content_type) if join.body is not None else b"",
                     expires=self._chord_expires,
@@ -159,13 +166,17 @@ class Recorder:
             grows = 0
         return parts
 
+    def _value(self, join: Join) -> bytes:
+        value = encode_part(join.id, join.state, join.value, self._serializer)
+        return seal(self._signer, "part", join.chord, value)
+
     def _body(self, chord: str, body: Mapping[str, Any], content_type: str) -> bytes:
         """The encoded body of a chord: the same for all its members, so it is encoded for the first."""
         known = self._bodies.get(chord)
         if known is None:
             if len(self._bodies) >= _BODIES:
                 self._bodies.clear()
-            known = self._bodies[chord] = encode_body(body, content_type)
+            known = self._bodies[chord] = seal(self._signer, "chord", chord, encode_body(body, content_type))
         return known
 
     def _instant(self, now: float) -> str:

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import math
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
+from celeriac.client.requests import REPLY_EXCHANGE
+from celeriac.codec.escape import one_line
+from celeriac.codec.signing import control_signer_of
 from celeriac.exceptions import EncodeError, OperationalError
 from celeriac.ports import Bus
 from celeriac.worker import commands
+from celeriac.worker.admission import Admission
 from celeriac.worker.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -25,7 +30,6 @@ logger = logging.getLogger("celery.worker.control")
 
 EXCHANGE = "celery.pidbox"
 #: The only form of reply address that is answered: a request must not choose where a node writes.
-_REPLY_EXCHANGE = "reply.celery.pidbox"
 _REPLY_KEY = re.compile(r"[0-9A-Za-z_.@-]{1,128}")
 
 
@@ -42,6 +46,9 @@ class Remote:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._backoff = Backoff(rand=lambda: 0.5)
+        self._admission = Admission(control_signer_of(agent.app.conf))
+        self._refusals = 0
+        self._told = -math.inf
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -57,20 +64,39 @@ class Remote:
 
     async def handle(self, payload: Any, headers: Mapping[str, Any]) -> None:
         """One request. Whatever it holds, it costs at most itself."""
-        if not isinstance(payload, dict) or not isinstance(payload.get("method"), str) or not self._is_mine(payload):
+        if (
+            not isinstance(payload, dict)
+            or not isinstance(payload.get("method"), str)
+            or not self._is_admitted(payload)
+        ):
             return
         expires = headers.get("expires")
-        if isinstance(expires, (int, float)) and expires < self._agent.clock.now():
+        if not self._is_mine(payload) or (isinstance(expires, (int, float)) and expires < self._agent.clock.now()):
             return
         method, arguments = payload["method"], payload.get("arguments") or {}
-        reply_to = payload.get("reply_to")
+        reply_to, origin = payload.get("reply_to"), _origin(payload.get("origin"))
         try:
-            answer = await commands.execute(self._agent, method, arguments if isinstance(arguments, dict) else {})
+            given = arguments if isinstance(arguments, dict) else {}
+            answer = await commands.execute(self._agent, method, given, origin=origin)
         except Exception as error:  # noqa: BLE001 - user commands, and arguments of any kind
-            logger.warning("Remote command %r failed: %r", method, error)
+            logger.warning("Remote command %.80r from %s failed: %s", method, origin, one_line(repr(error), 500))
             answer = {"error": repr(error)}
         if isinstance(reply_to, dict) and answer is not None:
             await self._reply(reply_to, payload.get("ticket"), answer)
+
+    def _is_admitted(self, payload: Mapping[str, Any]) -> bool:
+        """Asked before anything in the request is used. At most one line a second: a flood must not fill the disk."""
+        reason = self._admission.refusal(payload)
+        if reason is None:
+            return True
+        self._refusals += 1
+        now = self._agent.clock.monotonic()
+        if now - self._told >= 1.0:
+            more = f" ({self._refusals - 1} more since the last line)" if self._refusals > 1 else ""
+            method, origin = payload["method"], _origin(payload.get("origin"))
+            logger.warning("Remote command %.80r from %s is refused: %s%s", method, origin, reason, more)
+            self._told, self._refusals = now, 0
+        return False
 
     def _is_mine(self, payload: Mapping[str, Any]) -> bool:
         hostname = self._agent.options.hostname
@@ -78,6 +104,8 @@ class Remote:
         if isinstance(pattern, str):
             if payload.get("matcher") != "pcre":
                 pattern = fnmatch.translate(pattern)
+            elif self._agent.options.remote_control == "inspect" and not self._admission.checks:
+                return False  # an expression of anybody's can take for ever
             try:
                 return re.match(pattern, hostname) is not None
             except (re.error, OverflowError, RecursionError):
@@ -86,7 +114,7 @@ class Remote:
 
     async def _reply(self, reply_to: Mapping[str, Any], ticket: Any, answer: Any) -> None:
         exchange, key = reply_to.get("exchange"), reply_to.get("routing_key")
-        if exchange != _REPLY_EXCHANGE or not isinstance(key, str) or not _REPLY_KEY.fullmatch(key):
+        if exchange != REPLY_EXCHANGE or not isinstance(key, str) or not _REPLY_KEY.fullmatch(key):
             logger.warning("A remote command asked for its reply at an unusual address: not answered")
             return
         bus: Any = self._agent.broker
@@ -98,3 +126,11 @@ class Remote:
                 await bus.reply(exchange, key, {self._agent.options.hostname: {"error": repr(error)}}, headers)
         except OperationalError as error:
             logger.warning("Cannot answer a remote command: %s", error)
+
+
+def _origin(value: Any) -> str:
+    """Who sent a command, as it says itself: ``user@host (pid 17)``."""
+    if not isinstance(value, dict):
+        return "somebody unknown"
+    user, host, pid = (one_line(value.get(key), 80) for key in ("user", "host", "pid"))
+    return f"{user}@{host} (pid {pid})"

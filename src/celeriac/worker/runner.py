@@ -22,8 +22,10 @@ from celeriac.app.request import Request
 from celeriac.client.payloads import payloads_of
 from celeriac.clock import SYSTEM
 from celeriac.codec.body import NO_EMBED, decode_body
+from celeriac.codec.escape import one_line
 from celeriac.codec.failures import format_traceback
 from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
+from celeriac.codec.signing import signer_of
 from celeriac.exceptions import (
     CeleryError,
     ContentDisallowed,
@@ -112,6 +114,8 @@ class Runner:
         conf = app.conf
         self._accept = frozenset(conf.accept_content)
         self._max_bytes: int = conf.max_message_bytes
+        #: Checks what is claimed before anything else does; None: nothing is signed.
+        self.signer = signer_of(conf)
         self._hostname = options.hostname
         #: Where large bodies and results lie; None: nowhere but in their messages.
         self.payloads = payloads_of(conf)
@@ -256,7 +260,8 @@ class Runner:
         except (DecodeError, ContentDisallowed, MessageTooLarge, InvalidTaskError, PayloadLost) as error:
             return self.conclude(delivery, o.Discarded(error, f"{type(error).__name__}: {error}"), entry=entry)
         except OperationalError as error:
-            logger.warning("Task %s[%s] waits for its arguments: %s", message.task, message.id, error)
+            name = one_line(f"{message.task}[{message.id}]")
+            logger.warning("Task %s waits for its arguments: %s", name, error)
             return self.conclude(delivery, o.Postponed(STORE_AWAY), entry=entry, embed=NO_EMBED)
         request = entry.request(message, args, kwargs, embed, hostname=self._hostname, redelivered=delivery.redelivered)
         if entry.options.track_started and self.started is not None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from celeriac.clock import SYSTEM
+from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
 from celeriac.executors import Executor
 from celeriac.model.message import Delivery
@@ -121,7 +122,7 @@ class Services:
             # One that was settled while the renewal was under way is no longer held, and nothing is wrong.
             if delivery.token not in early and self.fetcher.held.pop(delivery.token, None) is not None:
                 message = delivery.message
-                logger.warning("The lease of task %s[%s] is gone", message.task, message.id)
+                logger.warning("The lease of task %s is gone", one_line(f"{message.task}[{message.id}]"))
         self.limits.ended(deliveries)
         self.fetcher.drop_unheld()
         self.fetcher.changed()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +297,33 @@ def test_only_children_redirect(app: Celery, monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(sys.stdout, Printed)
     assert isinstance(sys.stderr, Printed)
     assert log._Redirect.level == logging.ERROR
+
+
+def test_json_lines(app: Celery, capfd: pytest.CaptureFixture[str]) -> None:
+    bare()
+    app.conf.worker_log_format = "json"
+    app.log.setup(logging.INFO)
+    name_process("child-1", 1)
+    logging.getLogger("celery.worker").info("a\n[CRITICAL] %s", "\x1b[31m")
+    try:
+        raise ValueError("x\ny")
+    except ValueError:
+        get_task_logger("mine").exception("bad")
+    first, second = map(json.loads, capfd.readouterr().err.splitlines())
+    assert (first["message"], first["level"], first["process"]) == ("a\n[CRITICAL] \x1b[31m", "INFO", "child-1")
+    assert first["logger"] == "celery.worker"
+    assert datetime.fromisoformat(first["time"]).utcoffset() == timedelta(0)
+    assert first["pid"] == os.getpid()
+    assert "ValueError: x\ny" in second["traceback"]
+
+
+def test_a_traceback_in_a_line_is_indented_and_escaped() -> None:
+    try:
+        raise ValueError("x\n[2030-01-01: CRITICAL] forged \x1b[31m")
+    except ValueError:
+        entry = record("bad", logging.ERROR)
+        entry.exc_info = sys.exc_info()
+    first, *others = LineFormatter("%(message)s").format(entry).splitlines()
+    assert first == "bad"
+    assert all(line.startswith("  ") for line in others)
+    assert "\x1b" not in "".join(others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from celeriac.client.control import Control
 from celeriac.client.sender import Sender
+from celeriac.codec.signing import SIGNATURE, control_signer_of
 from celeriac.conf.settings import Settings
 from celeriac.exceptions import DuplicateNodenameWarning
 
@@ -29,8 +31,8 @@ class FakeCaller:
     def close(self) -> None: ...
 
 
-def make(*replies: Mapping[str, Any]) -> tuple[Control, FakeCaller]:
-    conf = Settings({"broker_url": f"memory://{uuid4()}"})
+def make(*replies: Mapping[str, Any], **settings: Any) -> tuple[Control, FakeCaller]:
+    conf = Settings({"broker_url": f"memory://{uuid4()}", **settings})
     sender = Sender(conf, default_url=lambda: "memory://")
     control = Control(SimpleNamespace(conf=conf, sender=sender, default_url=lambda: "memory://"))
     caller = FakeCaller(*replies)
@@ -73,7 +75,10 @@ def test_commands(name: str, given: tuple[Any, ...], method: str, arguments: dic
     control, caller = make()
     assert getattr(control, name)(*given) is None
     ((request, how),) = caller.calls
+    origin = request["origin"]
+    assert (origin["host"], origin["pid"]) == (os.uname().nodename, os.getpid())
     assert request == {
+        "origin": origin,
         "method": method,
         "arguments": arguments,
         "destination": None,
@@ -155,3 +160,33 @@ def test_by_memory_nobody_listens() -> None:
     control._caller._make = control._open
     assert control.ping(timeout=0.01) == []
     control.close()
+
+
+def test_with_a_key_commands_are_signed_as_a_whole() -> None:
+    control, caller = make(control_key="a key of sixteen bytes and more")
+    control.ping(["w@h"])
+    control.shutdown()
+    (asked, _), (told, _) = caller.calls
+    signer = control_signer_of(control.app.conf)
+    assert signer is not None
+    for request in (asked, told):
+        assert signer.is_command(request)
+        assert 0 < request["until"] - request["issued"] <= 60
+        for name in ("method", "arguments", "destination", "pattern", "origin", "ticket", "issued", "until"):
+            assert not signer.is_command({**request, name: "changed"}), name
+            assert not signer.is_command({key: value for key, value in request.items() if key != name}), name
+    assert asked["ticket"] != told["ticket"]
+    assert set(asked["reply_to"]) == {"exchange", "routing_key"}
+    assert not signer.is_command({**asked, "reply_to": {**asked["reply_to"], "routing_key": "elsewhere"}})
+    assert "reply_to" not in told
+
+
+def test_the_signing_key_signs_commands_too_and_without_one_nothing_does() -> None:
+    control, caller = make(signing_key=["the newest key of two", "the key before that"])
+    control.ping()
+    signer = control_signer_of(control.app.conf)
+    assert signer is not None
+    assert signer.is_command(caller.calls[0][0])
+    control, caller = make()
+    control.ping()
+    assert not {SIGNATURE, "ticket", "reply_to"} & caller.calls[0][0].keys()

@@ -13,7 +13,9 @@ from celeriac.client import many
 from celeriac.client.many import arriving, present
 from celeriac.exceptions import TimeoutError  # noqa: A004 - Celery's name
 
-CONF: Any = SimpleNamespace(result_serializer="json", result_accept_content=["json"])
+CONF: Any = SimpleNamespace(
+    result_serializer="json", result_accept_content=["json"], signing_key=None, max_message_bytes=1 << 20
+)
 
 
 def record(task_id: str, status: str = "SUCCESS", result: Any = 1) -> bytes:

@@ -163,13 +163,13 @@ def record(payloads: Payloads, value: Any) -> bytes:
 
 def test_a_result_is_read_from_the_store(make: Make) -> None:
     sender = make()
-    assert records.decode(record(store_of(sender), [LARGE]), sender.conf)["result"] == [LARGE]
+    assert records.decode(record(store_of(sender), [LARGE]), sender.conf, "1")["result"] == [LARGE]
 
 
 def test_a_reader_without_the_store_says_so(make: Make) -> None:
     data = record(store_of(make()), [LARGE])
     with pytest.raises(DecodeError, match="set payload_store here"):
-        records.decode(data, make(payload_store=None).conf)
+        records.decode(data, make(payload_store=None).conf, "1")
 
 
 def test_forgetting_drops_it(make: Make, tmp_path: Path) -> None:

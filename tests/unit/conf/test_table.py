@@ -25,6 +25,7 @@ DIFFERENT = {
 
 OURS = {
     "broker_publish_timeout": 5.0,
+    "control_key": None,
     "dead_letter_expires": timedelta(days=14),
     "dead_letter_limit": 10_000,
     "ledger_url": None,
@@ -34,6 +35,8 @@ OURS = {
     "payload_store_min_bytes": 64 * 1024,
     "task_compression_min_bytes": 0,
     "task_message_warn_bytes": 64 * 1024,
+    "redact_names": (),
+    "signing_key": None,
     "task_retry_backoff": 1.0,
     "task_retry_backoff_max": 600.0,
     "task_retry_jitter": True,

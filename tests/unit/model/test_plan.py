@@ -300,6 +300,7 @@ outcomes = st.one_of(
     st.just(o.Unknown()),
     st.just(o.Lost()),
     st.builds(o.Discarded, st.just(ValueError()), st.text()),
+    st.builds(o.Unsigned, st.text()),
     st.just(o.Repeated()),
     st.builds(o.Unstarted, st.booleans()),
 )

@@ -27,6 +27,7 @@ class FakeRunner:
     def __init__(self) -> None:
         self.runtimes: dict[str, float] = {}
         self.count = 0
+        self.signer: Any = None
         self.valid_until = float("inf")
         self.outcomes: list[tuple[str, o.Outcome]] = []
         self.app = SimpleNamespace(tasks={}, conf=SimpleNamespace(accept_content=["json"], max_message_bytes=10_000))

@@ -7,8 +7,10 @@ import time
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from celeriac.codec.results import encode_result
+from celeriac.codec.signing import Signer
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Malformed, Marks
 from celeriac.model.rules import Rule
@@ -334,3 +336,52 @@ def test_recall_takes_from_both_executors() -> None:
     bench.fetcher.recall_all()
     assert [each.settlement for each in bench.concluded] == [Release(each) for each in batch]
     assert (bench.sync.waiting(), bench.coroutines.waiting()) == (0, 0)
+
+
+# -- where messages are signed -------------------------------------------------------------------------------------
+
+
+def signed_bench() -> tuple[FetcherBench, Signer]:
+    bench, signer = FetcherBench(), Signer(b"a key of sixteen bytes")
+    bench.fetcher._signer = signer
+    return bench, signer
+
+
+def test_what_is_not_signed_is_refused_before_anything_else() -> None:
+    bench, signer = signed_bench()
+    plain, late = delivery("t"), delivery("nobody.knows", due=time.time() + 100)
+    expired, own = delivery("t", expires=1.0), delivery("t")
+    good = replace(own, message=signer.sign(own.message))  # type: ignore[arg-type]
+    admit(bench, plain, late, expired, good)
+    assert bench.sync.inbox == [good]
+    for each in (plain, late, expired):
+        assert bench.outcome(each) == o.Unsigned("signature missing")
+    for completion in bench.concluded:
+        assert isinstance(completion.settlement, DeadLetter)
+        assert completion.settlement.reason is DeadReason.REFUSED
+        assert (completion.result, completion.parts, completion.publish, completion.others) == (None, (), (), ())
+
+
+def test_a_record_that_is_not_signed_shows_nothing() -> None:
+    bench, signer = signed_bench()
+    first, second = delivery("t", redelivered=True), delivery("t", redelivered=True)
+    lent = [replace(each, message=signer.sign(each.message)) for each in (first, second)]  # type: ignore[arg-type]
+    assert bench.store is not None
+    bench.store.records = {
+        first.message.id: record("SUCCESS"),
+        second.message.id: signer.seal("result", second.message.id, record("SUCCESS")),
+    }
+    admit(bench, *lent)
+    assert bench.sync.inbox == [lent[0]]
+    assert isinstance(bench.outcome(lent[1]), o.Repeated)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"[" * 100_000, b"\xff", b"", b'{"status": 5}', b'{"status":"SUCCESS","result":' + b"[" * 9999]
+)
+def test_a_hostile_record_shows_nothing(raw: bytes) -> None:
+    bench, lent = FetcherBench(), delivery("t", redelivered=True)
+    assert bench.store is not None
+    bench.store.records = {lent.message.id: raw}
+    admit(bench, lent)
+    assert bench.sync.inbox == [lent]

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from celeriac import Celery, chain, chord, group
 from celeriac.codec.body import decode_body
 from celeriac.codec.chords import encode_body, encode_part
+from celeriac.codec.signing import Signer
 from celeriac.model.chord import Closing, Gathered
 from celeriac.model.settle import Completion, Hold
 from celeriac.worker.joiner import Joiner
@@ -216,3 +218,54 @@ def test_bodies_that_nobody_should_have_written(
     with caplog.at_level(logging.CRITICAL):
         completion = joiner.conclude(complete(json.dumps(body).encode(), parts), Hold(LAST))
     assert completion.closes == Closing("g", "t")
+
+
+# -- where results are signed --------------------------------------------------------------------------------------
+
+SIGNER = Signer(b"a key of sixteen bytes")
+
+
+@pytest.fixture
+def signing(joiner: Joiner) -> Joiner:
+    joiner._signer = SIGNER
+    return joiner
+
+
+def sealed(chord: Gathered, parts: Sequence[bytes] | None = None) -> Gathered:
+    return replace(
+        chord,
+        body=SIGNER.seal("chord", "g", chord.body),
+        parts=[SIGNER.seal("part", "g", part) for part in chord.parts] if parts is None else parts,
+        shape=SIGNER.seal("shape", "g", chord.shape) if chord.shape else b"",
+    )
+
+
+def test_signed_members(signing: Joiner, total: Any) -> None:
+    leaf = [["a", None], None], [["b", None], None]
+    for shape in (None, [["g", None], [leaf[1], leaf[0]]]):
+        completion = signing.conclude(sealed(complete(frozen(total.s()), shape=shape)), Hold(LAST))
+        assert arguments(completion) == [[[1, 2] if shape is None else [2, 1]]]
+
+
+def test_a_forged_member_fails_the_chord(signing: Joiner, total: Any) -> None:
+    good = complete(frozen(total.s()))
+    signed = [SIGNER.seal("part", "g", part) for part in good.parts]
+    for parts in (
+        [signed[0], good.parts[1]],
+        [signed[0], SIGNER.seal("part", "another chord", good.parts[1])],
+        [signed[0], signed[0]],
+        [signed[0], b""],
+    ):
+        completion = signing.conclude(sealed(good, parts), Hold(LAST))
+        assert completion.publish == []
+        (message,) = stored(completion)["body"]
+        assert "cannot be read" in message
+
+
+def test_a_forged_body_is_never_sent(signing: Joiner, total: Any) -> None:
+    good = complete(frozen(total.s()))
+    for body in (good.body, SIGNER.seal("chord", "another", good.body), b"", b"\xff"):
+        assert signing.conclude(replace(sealed(good), body=body), Hold(LAST)) is None
+    shaped = complete(frozen(total.s()), shape=[["g", None], []])
+    completion = signing.conclude(replace(sealed(shaped), shape=shaped.shape), Hold(LAST))
+    assert completion.publish == []

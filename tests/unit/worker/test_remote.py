@@ -11,9 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from celeriac import Celery
+from celeriac.client.requests import signed
 from celeriac.codec.json import dumps
+from celeriac.codec.signing import control_signer_of
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.rules import Rule, decode_order
@@ -426,3 +429,64 @@ def test_tasks_are_shown_without_their_tokens(bench: Bench) -> None:
     bench.link.answers = {"active": [shown[:1]], "reserved": [shown[1:], []]}
     assert bench.ask("active") == [{"id": "a", "worker_pid": 4_000_000}]
     assert bench.ask("query_task", {"ids": ["b", "c"]}) == {"b": ["reserved", {"id": "b", "worker_pid": 4_000_000}]}
+
+
+# ---------------------------------------------------------------- who may
+
+
+KEY = "a key of sixteen bytes"
+
+
+def test_with_a_key_only_signed_commands_are_obeyed(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.agent.app.conf.control_key = KEY
+    signer = control_signer_of(bench.agent.app.conf)
+    assert signer is not None
+    bench.remote = Remote(bench.agent)
+    origin = {"user": "eve\n[CRITICAL]", "host": "h", "pid": {"x": 1}}
+    assert bench.ask("ping") is None
+    assert bench.ask("shutdown", {}, origin=origin) is None
+    assert bench.ask("hello", {"from_node": "x", "revoked": ["id"]}) is None
+    assert not bench.stopped
+    assert not list(bench.agent.enforcer.book.revoked)
+    assert "is refused: it is not signed" in caplog.text
+    assert "\n[CRITICAL]" not in caplog.text
+    request = signed({"method": "shutdown", "arguments": {}}, signer, reply=False)
+    bench.handle(request, {})
+    bench.handle(request, {})
+    assert bench.stopped == [True]
+
+
+def test_a_flood_of_unsigned_ones_writes_few_lines(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.agent.app.conf.control_key = KEY
+    bench.remote = Remote(bench.agent)
+    for _ in range(500):
+        bench.ask("x" * 10_000)
+    lines = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert 1 <= len(lines) < 20
+    assert max(map(len, lines)) < 400
+
+
+def test_inspection_only(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.agent.options = replace(bench.agent.options, remote_control="inspect")
+    assert bench.ask("ping") == PONG
+    for method in ("shutdown", "revoke", "terminate", "add_consumer", "enable_events", "heartbeat"):
+        answer = bench.ask(method, {"task_id": "i", "queue": "q"})
+        assert "worker_enable_remote_control is 'inspect'" in answer["error"]
+    bench.ask("hello", {"from_node": "x", "revoked": ["id"]})
+    assert not list(bench.agent.enforcer.book.revoked)
+    assert not bench.stopped
+    assert bench.ask("ping", pattern="(w+)+x", matcher="pcre") is None
+    assert bench.ask("ping", pattern=".*", matcher="pcre") is None
+    assert bench.ask("ping", pattern="w*", matcher="glob") == PONG
+
+
+def test_what_changes_something_is_logged_with_its_origin(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    origin = {"user": "ann", "host": "web-1\x1b[31m", "pid": 17}
+    bench.ask("add_consumer", {"queue": "q\n[CRITICAL]", "password": "hunter2"}, origin=origin)
+    line = next(record.getMessage() for record in caplog.records if "add_consumer" in record.getMessage())
+    assert "ann@web-1\\x1b[31m (pid 17)" in line
+    assert "\n" not in line
+    assert "hunter2" not in line
+    bench.ask("shutdown", {})
+    assert "shutdown from somebody unknown" in caplog.text

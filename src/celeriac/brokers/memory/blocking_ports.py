@@ -154,13 +154,13 @@ class MemoryCaller:
         self, request: Mapping[str, Any], *, timeout: float, limit: int | None = None, reply: bool = True
     ) -> Sequence[Mapping[str, Any]]:
         """See ``Caller.call``."""
-        server, ticket = self._server, new_id()
+        server, ticket = self._server, request.get("ticket") or new_id()
         headers = dumps({"clock": 0, "expires": server.clock.now() + timeout})
         if not reply:
             with server.lock:
                 server.topics.emit(self.EXCHANGE, (dumps({**request, "ticket": ticket}), headers))
             return []
-        address = {"exchange": self.REPLY_EXCHANGE, "routing_key": new_id()}
+        address = request.get("reply_to") or {"exchange": self.REPLY_EXCHANGE, "routing_key": new_id()}
         with server.lock:
             replies = server.topics.bind(address["exchange"], address["routing_key"])
             body = dumps({**request, "ticket": ticket, "reply_to": address})

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec import Struct
 
+from celeriac.conf.masking import mask_url
 from celeriac.exceptions import ImproperlyConfigured, SecurityWarning
 from celeriac.ports import AdapterOptions
 
@@ -66,7 +67,7 @@ def parse(url: str, options: AdapterOptions) -> Address:
     """The address in a URL, options in its query winning. Raises ``ImproperlyConfigured`` naming what is wrong."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    masked = _mask(url, parts.password)
+    masked = mask_url(url)
     given = {**options.transport, **query}
     by_socket = parts.scheme in _SOCKET_SCHEMES
     try:
@@ -166,13 +167,3 @@ def _seconds(given: Mapping[str, Any], name: str, masked: str) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         raise ImproperlyConfigured(f"{masked}: {name}={value!r} is not a number of seconds") from None
-
-
-def _mask(url: str, password: str | None) -> str:
-    head, _, query = url.partition("?")
-    if password:
-        scheme, _, rest = head.partition("://")
-        account, _, place = rest.rpartition("@")
-        head = f"{scheme}://{account.partition(':')[0]}:**@{place}"
-    kept = [item for item in query.split("&") if item and "password" not in item.partition("=")[0]]
-    return f"{head}?{'&'.join(kept)}" if kept else head

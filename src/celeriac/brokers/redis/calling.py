@@ -43,10 +43,10 @@ class RedisCaller:
     ) -> Sequence[Mapping[str, Any]]:
         """See ``Caller.call``. Raises ``OperationalError`` and ``EncodeError``."""
         self._clock += 1
-        ticket, caller_id = new_id(), new_id()
+        ticket = request.get("ticket") or new_id()
         body = {**request, "ticket": ticket}
-        if reply:
-            body["reply_to"] = {"exchange": _REPLIES, "routing_key": caller_id}
+        if reply and "reply_to" not in request:
+            body["reply_to"] = {"exchange": _REPLIES, "routing_key": new_id()}
         # Workers drop what they could not answer in time.
         headers = {"clock": self._clock, "expires": time.time() + timeout}
         text = broadcast_text(_REQUESTS, "", body, headers, mode=2)
@@ -54,6 +54,7 @@ class RedisCaller:
         if not reply:
             self._pool.call(publish, _GRACE)
             return ()
+        caller_id = body["reply_to"]["routing_key"]
         queue = f"{caller_id}.{_REPLIES}"
         member = SEPARATOR.join((caller_id, "", queue))
         self._bind(member)

@@ -16,7 +16,7 @@ _NEXT_STEP = {
     "MISCONF": "it cannot save to disk: see its log",
     "NOAUTH": "it wants a password: put it into the URL",
     "WRONGPASS": "check user and password in the URL",
-    "NOPERM": "grant the user what the documentation lists for Redis ACLs",
+    "NOPERM": "grant the user what docs/reference/security.md lists",
     "WRONGTYPE": "another program uses this key: choose another queue name or a global_keyprefix",
     "NOREPLICAS": "too few replicas are connected: see min-replicas-to-write",
 }

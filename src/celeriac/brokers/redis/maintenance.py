@@ -46,6 +46,8 @@ class Maintenance:
         self._read = read
         #: The last round dropped dead letters before their time: said once.
         self._dropping = False
+        #: Damaged entries that were told of.
+        self._told: set[bytes] = set()
 
     async def round(self, queues: Iterable[str]) -> float:
         """See ``Broker.maintain``; ``queues`` are those this broker has met."""
@@ -113,6 +115,14 @@ class Maintenance:
                 alone.add(owner)
         return frozenset(alone)
 
+    def _warn_once(self, token: bytes, line: str) -> None:
+        """It stays there, and is met again at each turn."""
+        if token not in self._told:
+            if len(self._told) >= _PAGE:
+                self._told.clear()
+            self._told.add(token)
+            logger.warning(line, token[:100], self._link.address.masked)
+
     async def _restore_ours(self, expired: _Expired, alone: frozenset[bytes]) -> None:
         entries = await self._link.call("HMGET", self._layout.unacked, *(token for token, _ in expired))
         moves: list[tuple[bytes, bytes, list[str], bytes]] = []
@@ -120,10 +130,10 @@ class Maintenance:
             known = envelope_of(entry) if entry else None
             if known is None:
                 if entry is not None:
-                    logger.warning("unacked entry %s of Redis at %s is damaged", token, self._link.address.masked)
+                    self._warn_once(token, "unacked entry %s of Redis at %s is damaged: left alone")
                 continue
             raw, queue = known
-            delivery = self._read(raw, token.decode(), queue)
+            delivery = self._read(raw, token.decode("utf-8", "replace"), queue)
             text = envelope.remark(delivery, after_lost_lease(delivery.marks, alone=_owner(token) in alone))
             moves.append((token, score, [self._layout.ready(queue, delivery.message)], text))
         restored = await self._move_back(moves)
@@ -160,7 +170,7 @@ class Maintenance:
                 for (token, score), entry in zip(page, entries, strict=True):
                     found = _foreign(entry)
                     if found is None:
-                        logger.warning("unacked entry %s of a Celery worker cannot be read: left alone", token)
+                        self._warn_once(token, "unacked entry %s of a Celery worker on %s cannot be read: left alone")
                         continue
                     message, exchange, routing_key = found
                     lists = await self._foreign_lists(message, exchange, routing_key)

@@ -126,7 +126,7 @@ class RedisBroker:
             for token, entry in zip(page, entries, strict=True):
                 known = envelope_of(entry) if entry else None
                 if known is not None:
-                    found.append(self._read(known[0], token.decode(), known[1]))
+                    found.append(self._read(known[0], token.decode("utf-8", "replace"), known[1]))
         return found
 
     async def maintain(self) -> float:

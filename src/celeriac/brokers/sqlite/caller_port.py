@@ -35,9 +35,11 @@ class SQLiteCaller:
     ) -> Sequence[Mapping[str, Any]]:
         """Broadcast; with ``reply`` collect what comes within ``timeout`` seconds, at most ``limit``. When no worker
         listens it returns at once."""
-        ticket, address = new_id(), new_id()
+        ticket = request.get("ticket") or new_id()
+        own = request.get("reply_to")
+        address = own["routing_key"] if own else new_id()
         body = {**request, "ticket": ticket}
-        if reply:
+        if reply and not own:
             body["reply_to"] = {"exchange": _REPLIES, "routing_key": address}
         head = json.dumps({"clock": 1, "expires": time.time() + timeout})
         text = json.dumps(body)

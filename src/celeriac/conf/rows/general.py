@@ -5,14 +5,14 @@ Data only. Read by ``table.py``.
 
 from __future__ import annotations
 
-from celeriac.conf.setting import ANY, BOOL, DICT, INT, LIST, SECONDS, STR, Setting, no_effect
+from celeriac.conf.setting import ANY, BOOL, DICT, INT, LIST, SECONDS, STR, Setting, no_effect, refused
 
 __all__ = ["ROWS"]
 
 BEAT = no_effect("the scheduler is not built yet")
 EVENTS = no_effect("events are not sent yet")
 RABBITMQ = no_effect("only RabbitMQ reads it, and its adapter is not built yet")
-SECURITY = no_effect("signed messages are not built yet")
+CERTIFICATES = refused("there is no auth serializer; messages and results are signed with signing_key")
 
 ROWS: tuple[Setting, ...] = (
     Setting(
@@ -177,14 +177,39 @@ ROWS: tuple[Setting, ...] = (
     Setting(
         "event_exchange", STR, "celeryev", "Exchange or channel of events.", old="CELERY_EVENT_EXCHANGE", status=EVENTS
     ),
-    # message signing
+    # signatures
+    Setting(
+        "signing_key",
+        ANY,
+        None,
+        "Key that signs messages and results; those without its signature are refused. A list: the first signs, all"
+        " verify. At least 16 bytes each; CELERIAC_SIGNING_KEY overrides it.",
+        own=True,
+    ),
+    Setting(
+        "control_key",
+        ANY,
+        None,
+        "Key that signs remote commands, as signing_key; CELERIAC_CONTROL_KEY overrides it.",
+        follows="signing_key",
+        own=True,
+    ),
+    Setting(
+        "redact_names",
+        LIST,
+        (),
+        "More names of arguments and keys whose values are shown as *** in logs, events and inspection; parts of"
+        " names, in any case.",
+        own=True,
+    ),
+    # Celery's certificates
     Setting(
         "security_certificate",
         STR,
         None,
         "File of the certificate that signs messages.",
         old="CELERY_SECURITY_CERTIFICATE",
-        status=SECURITY,
+        status=CERTIFICATES,
     ),
     Setting(
         "security_cert_store",
@@ -192,16 +217,18 @@ ROWS: tuple[Setting, ...] = (
         None,
         "Files of the certificates that are trusted.",
         old="CELERY_SECURITY_CERT_STORE",
-        status=SECURITY,
+        status=CERTIFICATES,
     ),
-    Setting("security_key", STR, None, "File of the private key.", old="CELERY_SECURITY_KEY", status=SECURITY),
+    Setting("security_key", STR, None, "File of the private key.", old="CELERY_SECURITY_KEY", status=CERTIFICATES),
     Setting(
         "security_key_password",
         ANY,
         None,
         "Password of the private key, as bytes.",
         old="CELERY_SECURITY_KEY_PASSWORD",
-        status=SECURITY,
+        status=CERTIFICATES,
     ),
-    Setting("security_digest", STR, "sha256", "Digest of signatures.", old="CELERY_SECURITY_DIGEST", status=SECURITY),
+    Setting(
+        "security_digest", STR, "sha256", "Digest of signatures.", old="CELERY_SECURITY_DIGEST", status=CERTIFICATES
+    ),
 )

@@ -223,7 +223,14 @@ ROWS: tuple[Setting, ...] = (
         status=no_effect("revoked ids are kept on the broker"),
     ),
     # watching
-    Setting("worker_enable_remote_control", BOOL, True, "Answer remote control.", old="CELERY_ENABLE_REMOTE_CONTROL"),
+    Setting(
+        "worker_enable_remote_control",
+        BOOL,
+        True,
+        "Obey remote control; 'inspect': answer questions, change nothing.",
+        old="CELERY_ENABLE_REMOTE_CONTROL",
+        choices=(True, False, "inspect"),
+    ),
     Setting(
         "worker_send_task_events", BOOL, False, "Send events about tasks.", old="CELERY_SEND_EVENTS", status=EVENTS
     ),
@@ -240,7 +247,7 @@ ROWS: tuple[Setting, ...] = (
         "worker_log_format",
         STR,
         "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s",
-        "Format of log lines.",
+        "Format of log lines; 'json': a JSON object a line.",
         old="CELERYD_LOG_FORMAT",
     ),
     Setting("worker_log_datefmt", STR, None, "Format of times in log lines.", old="CELERYD_LOG_DATEFMT"),

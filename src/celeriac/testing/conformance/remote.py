@@ -110,6 +110,21 @@ class Remote:
             await node.ear.stop()
 
     @asynchronous
+    async def test_a_request_keeps_its_own_ticket_and_address(self, harness: Harness) -> None:
+        node = _Node(_bus(harness, await harness.open_broker()), "w1@host")
+        caller = harness.caller()
+        await _until(lambda: bool(node.ear.heard), lambda: _ask(caller, reply=False))
+        own = {"ticket": "of its own", "reply_to": {"exchange": "reply.celery.pidbox", "routing_key": "to-me"}}
+        answers = await asyncio.to_thread(
+            lambda: caller.call({"method": "ping", "arguments": {}, **own}, timeout=5.0, limit=1)
+        )
+        assert [list(answer) for answer in answers] == [["w1@host"]], "call: replies come to the request's own address"
+        request, _ = node.ear.heard[-1]
+        assert {key: request[key] for key in own} == own, "call: the request's own ticket and reply_to"
+        caller.close()
+        await node.ear.stop()
+
+    @asynchronous
     async def test_a_call_without_reply(self, harness: Harness) -> None:
         node = _Node(_bus(harness, await harness.open_broker()), "w1@host")
         caller = harness.caller()

@@ -1,0 +1,69 @@
+"""Values under telling names (``password``, ``token`` …) are not shown: in ``argsrepr``, ``kwargsrepr``, events, logs.
+
+``hides`` is asked while a display text is made, ``redacted`` cleans texts that others have made. Rather hides too much.
+What is sent and stored is not touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+__all__ = ["MASK", "NAMES", "hides", "redacted"]
+
+MASK = "***"
+#: Parts of names, in any case; a hyphen or nothing may stand for the underscore. ``redact_names`` adds to them.
+NAMES = (
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "authorization",
+    "api_key",
+    "private_key",
+    "access_key",
+    "credential",
+    "cookie",
+)
+#: Names that are remembered, and longest text that is searched.
+_REMEMBERED = 1000
+_LONGEST = 4096
+
+
+def _pattern(extra: tuple[str, ...]) -> str:
+    return "|".join(re.escape(name).replace("_", "[_-]?") for name in (*NAMES, *extra) if name)
+
+
+@lru_cache(maxsize=16)
+def hides(extra: tuple[str, ...] = ()) -> Callable[[str], bool]:
+    """Whether values under a name are hidden, as a function; ``extra`` is ``redact_names``."""
+    search = re.compile(_pattern(extra), re.IGNORECASE).search
+    known: dict[str, bool] = {}
+
+    def hidden(name: str) -> bool:
+        found = known.get(name)
+        if found is None:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            found = known[name] = search(name) is not None
+        return found
+
+    return hidden
+
+
+@lru_cache(maxsize=16)
+def _assignments(extra: tuple[str, ...]) -> re.Pattern[str]:
+    """``'password': 'x'``, ``password=x`` and the like. Each part is bounded: hostile texts must not take long."""
+    name = rf"['\"]?[\w.-]{{0,40}}(?:{_pattern(extra)})[\w.-]{{0,40}}['\"]?\s{{0,3}}[:=]\s{{0,3}}"
+    return re.compile(rf"({name})(?:'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?|[^,)}}\]]+)", re.IGNORECASE)
+
+
+def redacted(text: str, extra: tuple[str, ...] = ()) -> str:
+    """A display text of arguments without the values under telling names; long ones are cut."""
+    if len(text) <= 4:
+        return text
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}..."
+    return _assignments(extra).sub(rf"\1'{MASK}'", text)

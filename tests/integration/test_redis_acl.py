@@ -1,0 +1,133 @@
+"""The Redis users of docs/reference/security.md: each can do its work, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import hiredis
+import pytest
+
+from celeriac import Celery, chord, group
+from celeriac.contrib.testing.worker import start_worker
+from celeriac.exceptions import OperationalError
+from celeriac.result import GroupResult
+from tests.servers import HOST, RedisServer
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "security.md"
+LINES = [line.split()[2:] for line in PAGE.read_text("utf-8").splitlines() if line.startswith("ACL SETUSER ")]
+PREFIX = {"global_keyprefix": "proj:"}
+
+
+@pytest.fixture(scope="module")
+def server(make_redis: Callable[..., RedisServer]) -> Iterator[RedisServer]:
+    server = make_redis()
+    yield server
+    server.close()
+
+
+def allow(server: RedisServer, user: str, lines: int) -> None:
+    """The first ``lines`` of the user's on the page."""
+    server.command("ACL", "DELUSER", user)
+    for words in [words for words in LINES if words[0] == user][:lines]:
+        server.command("ACL", "SETUSER", *(word.replace(">PASSWORD", f">{user}-password") for word in words))
+    server.command("ACL", "LOG", "RESET")
+
+
+def app_of(server: RedisServer, user: str) -> Celery:
+    url = f"redis://{user}:{user}-password@{HOST}:{server.port}/0"
+    app = Celery(
+        "proj",
+        broker=url,
+        backend=url,
+        broker_transport_options=PREFIX,
+        result_backend_transport_options=PREFIX,
+        set_as_current=False,
+    )
+    app.task(name="proj.add")(_add)
+    app.task(name="proj.total")(sum)
+    return app
+
+
+def _add(x: int, y: int) -> int:
+    return x + y
+
+
+def denied(server: RedisServer) -> list[tuple[str, str]]:
+    """User and object of what was refused since the last look."""
+    log = [dict(zip(entry[::2], entry[1::2], strict=True)) for entry in server.command("ACL", "LOG")]
+    server.command("ACL", "LOG", "RESET")
+    return [(entry[b"username"].decode(), entry[b"object"].decode()) for entry in log]
+
+
+def test_the_page_names_all_roles() -> None:
+    assert [words[0] for words in LINES] == ["worker", "producer", "producer", "operator"]
+
+
+def test_everybody_does_their_work(server: RedisServer) -> None:
+    allow(server, "worker", 1), allow(server, "producer", 1), allow(server, "operator", 1)
+    node, sender, operator = app_of(server, "worker"), app_of(server, "producer"), app_of(server, "operator")
+    add: Any = sender.tasks["proj.add"]
+    with start_worker(node, perform_ping_check=False, task_events=True, without_heartbeat=False):
+        assert add.delay(2, 3).get(timeout=10) == 5
+        assert add.apply_async((2, 3), countdown=0.2, priority=6).get(timeout=10) == 5
+        many = sender.send_many([add.s(n, n).set(priority=priority) for n, priority in enumerate((0, 3, 6, 9))])
+        assert [each.get(timeout=10) for each in many] == [0, 2, 4, 6]
+        assert group(add.s(n, n) for n in range(5))().get(timeout=10) == [0, 2, 4, 6, 8]
+        assert operator.control.ping(timeout=5.0, limit=1)
+        assert operator.control.inspect(timeout=1.0).stats()
+        own: Any = node.tasks
+        assert chord([own["proj.add"].s(n, n) for n in range(5)], own["proj.total"].s())().get(timeout=10) == 20
+        assert node.control.purge() == 0
+    assert denied(server) == []
+    assert not [key for key in server.command("KEYS", "*") if not key.startswith(b"proj:")], "a key without prefix"
+
+
+def test_a_producer_of_chords(server: RedisServer) -> None:
+    allow(server, "worker", 1), allow(server, "producer", 2)
+    node, sender = app_of(server, "worker"), app_of(server, "producer")
+    task: Any = sender.tasks
+    with start_worker(node, perform_ping_check=False):
+        assert chord([task["proj.add"].s(n, n) for n in range(5)], task["proj.total"].s())().get(timeout=10) == 20
+        nested = chord([group(task["proj.add"].s(n, n) for n in range(2))], task["proj.total"].s())
+        assert nested.tasks
+        saved = group(task["proj.add"].s(n, n) for n in range(2))()
+        saved.save()
+        restored = GroupResult.restore(saved.id, app=sender)
+        assert restored is not None
+        assert restored.get(timeout=10) == [0, 2]
+    assert denied(server) == []
+
+
+def test_a_producer_can_do_no_more(server: RedisServer) -> None:
+    allow(server, "producer", 1)
+    sender = app_of(server, "producer")
+    sent = sender.tasks["proj.add"].delay(1, 1)
+    attempts: list[Callable[[], Any]] = [
+        lambda: sender.backend.store_result(sent.id, 666, "SUCCESS"),
+        lambda: sender.backend.forget(sent.id),
+        lambda: sender.control.shutdown(),
+        lambda: sender.control.ping(timeout=0.2),
+        lambda: sender.control.purge(),
+    ]
+    for attempt in attempts:
+        with pytest.raises(OperationalError, match=re.escape("docs/reference/security.md")):
+            attempt()
+    alone = copy(server)
+    alone.user, alone.password = "producer", "producer-password"
+    forbidden: list[tuple[str, ...]] = [
+        ("RPOP", "proj:celery"),
+        ("LRANGE", "proj:celery", "0", "-1"),
+        ("SET", f"proj:celery-task-meta-{sent.id}", "{}"),
+        ("PUBLISH", "proj:/0.celery.pidbox", "{}"),
+        ("KEYS", "*"),
+        ("CONFIG", "GET", "*"),
+        ("EVAL", "return redis.call('RPOP', KEYS[1])", "1", "proj:celery"),
+    ]
+    for words in forbidden:
+        with pytest.raises(hiredis.ReplyError, match=r"NOPERM|can.t run this command"):
+            alone.command(*words)
+    assert server.command("LLEN", "proj:celery") == 1
