@@ -16,7 +16,7 @@ from celeriac.worker.enforcer import Enforcer
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.rules import from_wire
 from celeriac.worker.runner import Runner
-from tests.unit.worker.fakes import delivery
+from tests.unit.worker.fakes import delivery, until
 from tests.unit.worker.test_remote import FakeLink
 from tests.unit.worker.test_rules import RuledBroker, rule
 
@@ -111,8 +111,7 @@ def test_running_on_after_an_outage(bench: Bench) -> None:
 
     async def main() -> None:
         running = asyncio.create_task(bench.enforcer.run())
-        while len(bench.log("rules")) < 3:
-            await asyncio.sleep(0)
+        await until(lambda: len(bench.log("rules")) >= 3)
         running.cancel()
 
     asyncio.run(main())
