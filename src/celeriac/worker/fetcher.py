@@ -354,6 +354,8 @@ class Fetcher:
         message = delivery.message
         if isinstance(message, Malformed):
             return o.Discarded(DecodeError(message.reason), message.reason)
+        if delivery.token in done:
+            return done[delivery.token]
         # Before its time is looked at: it would be revoked only then.
         if rules is not None and (revoked := rules.refusal(message, now)) is not None:
             return revoked
@@ -361,8 +363,6 @@ class Fetcher:
             return Completion(settlement=Release(delivery, due=message.due))
         if message.expires is not None and message.expires <= now:
             return o.Revoked("expired")
-        if delivery.token in done:
-            return done[delivery.token]
         return None
 
     def _one_suspect(self, deliveries: Sequence[Delivery], alone: bool) -> Sequence[Delivery]:
