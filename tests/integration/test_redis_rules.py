@@ -14,12 +14,17 @@ from celeriac.brokers import redis
 from celeriac.brokers.redis import rules as arguments
 from celeriac.exceptions import OperationalError
 from celeriac.model.rules import Change
-from celeriac.ports import AdapterOptions
+from celeriac.ports import AdapterOptions, Publisher
 from tests.integration.test_redis_broker import message, opened
 from tests.proxy import Proxy
 from tests.servers import RedisServer
 
 MakeRedis = Callable[..., RedisServer]
+
+
+def _fill(publisher: Publisher) -> None:
+    for _ in range(10_000):
+        publisher.publish([message()] * 200, timeout=5.0)
 
 
 def _set(*keys: str, expires: float | None = None) -> list[Change]:
@@ -90,8 +95,7 @@ def test_rules_can_be_written_when_memory_is_full(make_redis: MakeRedis) -> None
     publisher = redis.publisher(server.url(), AdapterOptions())
     try:
         with pytest.raises(OperationalError):
-            for _ in range(10_000):
-                publisher.publish([message()] * 200, timeout=5.0)
+            _fill(publisher)
         assert publisher.set_rules(_set("pause:q"), timeout=5.0) > 0
         assert [rule.key for rule in publisher.rules("pause:", timeout=5.0).rules] == ["pause:q"]
     finally:

@@ -12,10 +12,13 @@ from typing import Any
 from msgspec import Struct
 
 from celeriac import states
+from celeriac.client.payloads import payloads_of
 from celeriac.codec import letters
 from celeriac.codec.letters import Edit, Letter
+from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.codec.results import decode_result, encode_result
-from celeriac.exceptions import CeleryError, DecodeError
+from celeriac.codec.signing import seal, signer_of, unseal
+from celeriac.exceptions import CeleryError, DecodeError, SecurityError
 from celeriac.model.dead import Replay
 from celeriac.model.message import Malformed, Message
 from celeriac.model.outcome import Embed
@@ -47,6 +50,8 @@ class Replays:
         self._port = port
         self._accept = frozenset(app.conf.accept_content)
         self._max_bytes: int = app.conf.max_message_bytes
+        self._signer = signer_of(app.conf)
+        self._payloads = payloads_of(app.conf)
         self.skipped: list[Skipped] = []
 
     def send(self, batch: Sequence[Letter], edit: Edit, *, refuse: bool = False) -> list[str]:
@@ -79,12 +84,23 @@ class Replays:
     def body(self, dead: Letter) -> tuple[list[Any], dict[str, Any], Embed] | None:
         """Arguments and what follows; None when they cannot be decoded here."""
         message = letters.message_of(dead, max_bytes=self._max_bytes)
-        if isinstance(message, Malformed):
-            return None
-        return letters.arguments(message, accept=self._accept, max_bytes=self._max_bytes)
+        return None if isinstance(message, Malformed) else self._arguments(message)
+
+    def _arguments(self, message: Message) -> tuple[list[Any], dict[str, Any], Embed] | None:
+        try:
+            whole = self._whole(message)
+        except CeleryError:
+            return None  # its payload is lost or away
+        return letters.arguments(whole, accept=self._accept, max_bytes=self._max_bytes)
+
+    def _whole(self, message: Message) -> Message:
+        """With its own body, where that lies in the payload store. Raises as ``Payloads.fetch``."""
+        if message.content_type != REFERENCE or self._payloads is None:
+            return message
+        return self._payloads.fetch(message)
 
     def _embed(self, message: Message) -> Embed | None:
-        found = letters.arguments(message, accept=self._accept, max_bytes=self._max_bytes)
+        found = self._arguments(message)
         return None if found is None else found[2]
 
     def _replayed(self, dead: Letter, edit: Edit, now: float) -> Message:
@@ -93,17 +109,25 @@ class Replays:
             raise DeadLetterRefused(
                 f"dead letter {dead.key} is no task message ({message.reason}): drop it, or send the task anew"
             )
+        # Signing what came without a signature would make it trusted.
+        if self._signer is not None and (why := self._signer.refusal(message)) is not None:
+            raise DeadLetterRefused(
+                f"dead letter {dead.key} is not to be trusted ({why}): drop it, or send the task anew"
+            )
         if edit.changes_arguments:
             self._check(message, edit)
         try:
-            return letters.replayed(dead, message, edit, now=now, accept=self._accept, max_bytes=self._max_bytes)
+            if edit.changes_arguments:
+                message = self._whole(message)
+            message = letters.replayed(dead, message, edit, now=now, accept=self._accept, max_bytes=self._max_bytes)
         except CeleryError as error:
             raise DeadLetterRefused(f"dead letter {dead.key} cannot get other arguments: {error}") from error
+        return message if self._signer is None else self._signer.sign(message)
 
     def _check(self, message: Message, edit: Edit) -> None:
         """The new arguments against the signature, when the task is known here. Raises ``TypeError``."""
         check = getattr(self._app.tasks.get(message.task), "argument_check", None)
-        old = letters.arguments(message, accept=self._accept, max_bytes=self._max_bytes)
+        old = self._arguments(message)
         if check is not None and old is not None:
             args, kwargs, _ = old
             check(*(args if edit.args is None else edit.args), **(kwargs if edit.kwargs is None else edit.kwargs))
@@ -128,8 +152,9 @@ class Replays:
         conf = self._app.conf
         accept, serializer = frozenset(conf.result_accept_content), conf.result_serializer
         try:
+            data = unseal(self._signer, "result", task_id, data)
             old = decode_result(data, accept=accept, serializer=serializer)
-        except DecodeError:
+        except (DecodeError, SecurityError):
             old = {"status": states.FAILURE, "result": None, "traceback": None}
         if old["status"] not in states.PROPAGATE_STATES:
             return None
@@ -143,4 +168,5 @@ class Replays:
             parent_id=old.get("parent_id"),
             serializer=serializer,
         )
+        body = seal(self._signer, "result", task_id, body)
         return StoredResult(task_id, body, False, conf.seconds("result_expires") or None)

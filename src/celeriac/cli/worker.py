@@ -27,7 +27,7 @@ _NOT_YET = {
     "-D": "-D/--detach is not available yet: start the worker from systemd, a container or nohup",
     "--pool-start-method": "--pool-start-method is not available yet: children are forked",
     "--heartbeat-interval": "--heartbeat-interval is not available: heartbeats come every 2 seconds",
-    "-S": "-S/--statedb is not needed: revoked ids are kept on the broker",
+    "-S": "-S/--statedb is not available, nor needed: revoked ids are kept on the broker",
     "--executable": "--executable goes with -D/--detach, which is not available yet",
 }
 

@@ -214,10 +214,12 @@ class Agent:
             outcome = o.Unstarted(suspect=died.many, orphaned=True)
         elif delivery.token in terminating:
             outcome = terminating.pop(delivery.token)
-        elif (refusal := self.enforcer.book.refusal(delivery.message, self.clock.now())) is not None:
-            outcome = refusal  # it would be refused when it is claimed again
         elif died.limit:
             outcome = o.TimedOut(died.limit)
+        elif (refusal := self.enforcer.book.refusal(delivery.message, self.clock.now())) is not None:
+            outcome = refusal  # it would be refused when it is claimed again
+        elif self.enforcer.killed(died.owner):
+            outcome = o.Unstarted(orphaned=True)
         else:
             outcome = o.Crashed(died.how)
         return self.runner.conclude(delivery, outcome)

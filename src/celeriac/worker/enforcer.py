@@ -18,6 +18,7 @@ from celeriac.client.signal_names import signal_number
 from celeriac.clock import SYSTEM
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
+from celeriac.model.message import Malformed
 from celeriac.model.rules import SEARCHED, Change, Order, Rule, decode_order, encode_order
 from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, Rules
@@ -151,6 +152,17 @@ class Enforcer:
         except ProcessLookupError:
             pass  # it has just died, and its notice says of what
 
+    def killed(self, owner: str) -> bool:
+        """Whether a child was killed for a task that had ended by then: what it ran is not the cause."""
+        ours = [
+            token
+            for token, end in self.terminating.items()
+            if owner in token and end.signum in (signal.SIGTERM, signal.SIGKILL)
+        ]
+        for token in ours:
+            del self.terminating[token]
+        return bool(ours)
+
     # -- what waits --------------------------------------------------------------------------------------------------
 
     def _unsearched(self) -> tuple[set[str], list[str]]:
@@ -180,12 +192,13 @@ class Enforcer:
         deliveries = await self._rules.withdraw(ids, queues)
         completions = []
         for delivery in deliveries:
-            refusal = book.refusal(delivery.message, now)
-            completions.append(
-                Completion(settlement=Release(delivery))
-                if refusal is None
-                else self._runner.conclude(delivery, refusal)
-            )
+            message, refusal = delivery.message, book.refusal(delivery.message, now)
+            if refusal is not None and not delivery.redelivered:
+                completions.append(self._runner.conclude(delivery, refusal))
+            else:
+                # An earlier delivery may have ended well: whoever claims it looks at its result first.
+                due = None if isinstance(message, Malformed) else message.due
+                completions.append(Completion(settlement=Release(delivery, due=due)))
         if completions:
             self._conclude(completions)
         mark = str(epoch).encode()

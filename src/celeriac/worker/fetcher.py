@@ -419,6 +419,8 @@ class Fetcher:
             return o.Discarded(DecodeError(message.reason), message.reason)
         if self._signer is not None and (reason := self._signer.refusal(message)) is not None:
             return o.Unsigned(reason)
+        if delivery.token in done:
+            return done[delivery.token]
         # Before its time is looked at: it would be revoked only then.
         if rules is not None and (revoked := rules.refusal(message, now)) is not None:
             return revoked
@@ -426,8 +428,6 @@ class Fetcher:
             return Completion(settlement=Release(delivery, due=message.due))
         if message.expires is not None and message.expires <= now:
             return o.Revoked("expired")
-        if delivery.token in done:
-            return done[delivery.token]
         return None
 
     def _is_early(self, task_id: str, due: float) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from celeriac import Celery
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Marks
+from celeriac.model.rules import Rule
 from celeriac.model.settle import Accept, Completion, DeadLetter, DeadReason, Release, Settlement
 from celeriac.worker.agent import NO_MORE, Agent, Died, notice
 from celeriac.worker.runner import Runner
@@ -84,6 +85,26 @@ def test_ended_on_request(bench: Bench) -> None:
     assert settled[culprit.token] == Accept(culprit)
     assert settled[innocent.token] == Release(innocent, marks=Marks())
     assert bench.agent.enforcer.terminating == {innocent.token: end}
+
+
+def test_what_is_revoked_is_so_though_nobody_ended_it(bench: Bench) -> None:
+    culprit = delivery(id="a")
+    bench.agent.enforcer.book.hear([Rule("revoke:a", b"{}")])
+    assert buried(bench.agent, died(culprit), culprit) == {culprit.token: Accept(culprit)}
+    over = buried(bench.agent, died(culprit, limit=5.0), culprit)[culprit.token]
+    assert isinstance(over, DeadLetter), "it ended as it ended"
+
+
+def test_killed_for_a_task_that_had_just_ended(bench: Bench) -> None:
+    """The next one in that process is not the cause of its death, and not counted."""
+    next_one, later = delivery(), delivery()
+    bench.agent.enforcer.terminating = {"x:o9:1": o.Revoked("terminated", 15), "x:other:1": o.Revoked("terminated", 15)}
+    settled = buried(bench.agent, died(next_one, owner="o9"), next_one)
+    assert settled == {next_one.token: Release(next_one, marks=Marks())}
+    assert list(bench.agent.enforcer.terminating) == ["x:other:1"]
+    assert buried(bench.agent, died(later, owner="o9"), later)[later.token] == Release(
+        later, marks=Marks(crashes=1, suspect=True)
+    )
 
 
 def test_of_many_all_become_suspects_uncounted(bench: Bench) -> None:

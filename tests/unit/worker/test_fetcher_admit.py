@@ -107,6 +107,16 @@ def test_expired_and_revoked() -> None:
     assert [type(each.settlement) for each in bench.concluded] == [Accept, Accept]
 
 
+@pytest.mark.parametrize("fields", [{"id": "no"}, {"expires": 1.0}], ids=["revoked", "expired"])
+def test_what_has_ended_before_keeps_its_result(fields: dict[str, Any]) -> None:
+    bench, again = FetcherBench(), delivery(redelivered=True, **fields)
+    bench.rules.hear([Rule("revoke:no", b"{}")])
+    assert bench.store is not None
+    bench.store.records[again.message.id] = record("SUCCESS")
+    admit(bench, again)
+    assert isinstance(bench.outcome(again), o.Repeated)
+
+
 def test_what_expired_before_it_was_due_waits_for_its_time() -> None:
     """As in Celery: an ETA comes first; the expiry is looked at when the task could start."""
     bench = FetcherBench()

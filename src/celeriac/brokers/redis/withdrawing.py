@@ -49,7 +49,8 @@ async def withdraw(
                 if not isinstance(message, Malformed) and message.id in ids:
                     found.append(delivery)
                 else:
-                    wrong.append(Release(delivery))
+                    due = None if isinstance(message, Malformed) else message.due
+                    wrong.append(Release(delivery, due=due))
             page = max(_FEWEST, min(_MOST, page * 2, int(page * _BYTES / max(size, 1))))
             await asyncio.sleep(_PAUSE)
     return found, wrong
