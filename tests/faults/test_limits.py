@@ -98,6 +98,21 @@ def test_seats_hold_in_the_whole_fleet(place: Place, task: str) -> None:
         assert fleet.journal.doubled(numbers) == 0
 
 
+def test_what_is_not_limited_passes_thousands_that_wait(place: Place) -> None:
+    with place.fleet() as fleet:
+        fleet.start("-c", "4")
+        place.wait_all(fleet, place.send_many("seated", [(n, 60) for n in range(8)]), 10.0)  # long, as is known now
+        place.send_many("seated", [(n, 60) for n in range(2000)])
+        ids = place.send_many("work", [(n, 0) for n in range(10)])
+        began = time.monotonic()
+        wait_until(lambda: fleet.journal.ended(ids) == len(ids), 15.0, lambda: f"the others\n{fleet.logs()}")
+        took = time.monotonic() - began
+        waiting = place.depth().scheduled
+        report(place=place.kind, took=took, waiting=waiting)
+        assert took < 6.0  # one after the other the seated ones take a minute
+        assert place.ask(lambda broker: broker.purge("celery")) >= waiting - 200
+
+
 def test_each_key_has_seats_of_its_own(place: Place) -> None:
     with place.fleet() as fleet:
         fleet.start("-c", "6")
