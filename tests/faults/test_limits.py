@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,13 +20,18 @@ from tests.servers import wait_until
 RATE = 30
 
 
-def at_once(fleet: Fleet, ids: Iterable[str]) -> int:
-    """Most of these that ran at the same time. One that was killed runs on until something of it is heard again."""
-    wanted, running, most = set(ids), set[str](), 0
-    for run in sorted(fleet.journal.read().runs, key=lambda run: run.at):
-        if run.id in wanted:
-            (running.add if run.kind == "start" else running.discard)(run.id)
-            most = max(most, len(running))
+def at_once(fleet: Fleet, ids: Iterable[str], deaths: Mapping[int, float] | None = None) -> int:
+    """Most of these that ran at the same time; ``deaths`` are moments at which processes were killed, by pid."""
+    wanted, running, most = set(ids), dict[str, int](), 0
+    runs = [(run.at, run.kind, run.id, run.pid) for run in fleet.journal.read().runs if run.id in wanted]
+    for _, kind, name, pid in sorted([*runs, *((at, "death", "", pid) for pid, at in (deaths or {}).items())]):
+        if kind == "start":
+            running[name] = pid
+        elif kind == "end":
+            running.pop(name, None)
+        else:
+            running = {each: of for each, of in running.items() if of != pid}
+        most = max(most, len(running))
     return most
 
 
@@ -93,6 +98,21 @@ def test_seats_hold_in_the_whole_fleet(place: Place, task: str) -> None:
         assert fleet.journal.doubled(numbers) == 0
 
 
+def test_what_is_not_limited_passes_thousands_that_wait(place: Place) -> None:
+    with place.fleet() as fleet:
+        fleet.start("-c", "4")
+        place.wait_all(fleet, place.send_many("seated", [(n, 60) for n in range(8)]), 10.0)  # long, as is known now
+        place.send_many("seated", [(n, 60) for n in range(2000)])
+        ids = place.send_many("work", [(n, 0) for n in range(10)])
+        began = time.monotonic()
+        wait_until(lambda: fleet.journal.ended(ids) == len(ids), 15.0, lambda: f"the others\n{fleet.logs()}")
+        took = time.monotonic() - began
+        waiting = place.depth().scheduled
+        report(place=place.kind, took=took, waiting=waiting)
+        assert took < 6.0  # one after the other the seated ones take a minute
+        assert place.ask(lambda broker: broker.purge("celery")) >= waiting - 200
+
+
 def test_each_key_has_seats_of_its_own(place: Place) -> None:
     with place.fleet() as fleet:
         fleet.start("-c", "6")
@@ -144,14 +164,19 @@ def test_kills_under_limits_lose_nothing(place: Place, rng: random.Random, fault
     count = round(200 * fault_scale)
     with place.fleet() as fleet:
         nodes = [fleet.start("-c", "4"), fleet.start("-c", "4")]
-        numbers = dict(zip(place.send_many("seated", [(n, 20) for n in range(count)]), range(count), strict=True))
+        seated = place.send_many("seated", [(n, 20) for n in range(count)])
+        numbers = dict(zip(seated, range(count), strict=True))
         numbers |= zip(place.send_many("paced", [(n, 20) for n in range(count)]), range(count), strict=True)
+        deaths: dict[int, float] = {}
         until = time.monotonic() + 6
         while time.monotonic() < until and fleet.journal.ended(numbers) < len(numbers):
-            rng.choice(nodes).kill_one(rng)
+            victim = rng.choice(nodes).kill_one(rng)
+            deaths[victim] = time.time()
             time.sleep(rng.uniform(0.2, 0.6))
         place.wait_all(fleet, list(numbers), 60.0)
-        place.judge(fleet, numbers)
+        most = at_once(fleet, seated, deaths)
+        place.judge(fleet, numbers, kills=len(deaths), most=most)
+        assert most <= 2
 
 
 def started(fleet: Fleet, ids: Sequence[str]) -> list[str]:

@@ -53,6 +53,8 @@ _PUT_OFF = 10_000
 #: Seconds to wait after the second claim in a row of which all went back; doubles up to the last.
 _FRUITLESS = 0.01
 _FRUITLESS_MAX = 0.5
+#: Most deliveries in a claim that looks for something that may run: what is limited is put aside by so many.
+SIFT = 64
 
 
 class _Record(msgspec.Struct):
@@ -119,6 +121,8 @@ class Fetcher:
         #: Claims in a row of which everything went back.
         self._fruitless = 0
         self._average = 0.0
+        #: Nothing of the last claims might run: look at so many next time.
+        self._sift = 0
         self._async_share = 0.0
         #: Every synchronous slot is taken by a task that runs longer than STALL.
         self._stalled = False
@@ -146,6 +150,8 @@ class Fetcher:
         # Half of what is ahead at a time, but a free slot never waits.
         if held >= limit and room < min(ahead // 2, CLAIM_LIMIT):
             return 0
+        if room > 0 and self._sift > room and options.prefetch_limit is None:
+            room = self._sift
         most = options.max_tasks_per_child
         return room if most is None else min(room, most - self._runner.count - held)
 
@@ -159,10 +165,13 @@ class Fetcher:
         share = self._async_share
         return max(1, round(self._sync.limit * (1 - share) + self._async.limit * share))
 
-    def _learn(self, deliveries: Sequence[Delivery], coroutines: int) -> None:
+    def _learn(self, deliveries: Sequence[Delivery], coroutines: int, seated: int) -> None:
         """Expected run time and kind of a claimed batch, as the next claim's guess."""
         runtimes = self._runner.runtimes
         known = [runtimes[d.message.task] for d in deliveries if d.message.task in runtimes]
+        if seated:
+            # Claimed ahead they would keep seats from others for nothing.
+            known += [2 * self._options.claim_target] * seated
         if known:
             average = sum(known) / len(known)
             self._average = average if not self._average else 0.5 * (self._average + average)
@@ -361,20 +370,29 @@ class Fetcher:
                 coroutines.append(delivery)
             else:
                 sync.append(delivery)
-        goes_on = sync or coroutines or not all(isinstance(each.settlement, Release) for each in concluded)
+        goes_on = sync or coroutines or limited or not all(isinstance(each.settlement, Release) for each in concluded)
         self._fruitless = 0 if goes_on else self._fruitless + 1
         if concluded:
             self._conclude(concluded)
         await self._hand_over(sync, coroutines)
+        seated = 0
         if limited:
-            await self._hand_over_permitted(limited)
+            permitted, seated = await self._permitted_of(limited)
+            sync, coroutines = sync + permitted[0], coroutines + permitted[1]
+            await self._hand_over(*permitted)
+        if sync or coroutines:
+            self._sift = 0
+            self._learn(sync + coroutines, len(coroutines), seated)
+        elif limited:
+            self._sift = min(2 * len(deliveries), SIFT)
 
-    async def _hand_over_permitted(self, limited: Sequence[Delivery]) -> None:
-        """Those limited tasks that may run now; the others wait in the broker."""
+    async def _permitted_of(self, limited: Sequence[Delivery]) -> tuple[tuple[list[Delivery], list[Delivery]], int]:
+        """Those limited tasks that may run now, synchronous ones and coroutines, and how many of them have a seat; the
+        others wait in the broker."""
         permitted = await self._permitted(limited)
         if permitted is None:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in limited])
-            return
+            return ([], []), 0
         for delivery in permitted.gone:
             self.held.pop(delivery.token, None)
         if permitted.concluded:
@@ -382,7 +400,7 @@ class Fetcher:
         entry = self._runner.entry
         coroutines = [d for d in permitted.go if (found := entry(d.message.task)) and found.tracer.is_async]
         tokens = {delivery.token for delivery in coroutines}
-        await self._hand_over([d for d in permitted.go if d.token not in tokens], coroutines)
+        return ([d for d in permitted.go if d.token not in tokens], coroutines), permitted.seated
 
     async def _permitted(self, limited: Sequence[Delivery]) -> Permitted | None:
         """What the broker says; None when the child stops before it has answered."""
@@ -401,8 +419,6 @@ class Fetcher:
         """Feed the executors what is to run."""
         sync = await self._acknowledge_early(sync)
         coroutines = await self._acknowledge_early(coroutines)
-        if sync or coroutines:
-            self._learn(sync + coroutines, len(coroutines))
         if sync:
             self._sync.feed(sync)
         if coroutines:

@@ -41,7 +41,7 @@ _LONGEST_KEY = 200
 logger = logging.getLogger("celery.worker")
 
 
-class Permitted(Struct, frozen=True):
+class Permitted(Struct):
     """What becomes of limited deliveries."""
 
     go: list[Delivery]
@@ -49,6 +49,8 @@ class Permitted(Struct, frozen=True):
     concluded: list[Completion]
     #: No longer held here: parked in the server, or lost.
     gone: list[Delivery]
+    #: How many of ``go`` have a seat.
+    seated: int = 0
 
 
 class Limits:
@@ -85,6 +87,7 @@ class Limits:
                 permitted.go.append(delivery)
                 if ask.seats is not None:
                     self._seats[delivery.token] = ask.seats
+                    permitted.seated += 1
             elif permit.permission is Permission.LATER:
                 permitted.concluded.append(_later(delivery, permit.due))
             else:

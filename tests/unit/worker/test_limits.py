@@ -235,6 +235,30 @@ def test_a_child_that_stops_meanwhile_gives_back(bench: FetcherBench) -> None:
     asyncio.run(main())
 
 
+def test_while_nothing_may_run_claims_grow(bench: FetcherBench) -> None:
+    fetcher, limiter = bench.fetcher, bench.limiter  # type: ignore[attr-defined]
+    rooms = []
+    for _ in range(8):
+        rooms.append(fetcher.room())
+        limiter.answers = [PARKED] * rooms[-1]
+        asyncio.run(fetcher.admit([delivery("l") for _ in range(rooms[-1])]))
+    assert rooms == [1, 2, 4, 8, 16, 32, 64, 64]
+    one = delivery("t")
+    asyncio.run(fetcher.admit([one]))
+    bench.settled([one])
+    assert fetcher.room() == 1
+
+
+def test_nobody_takes_seats_ahead(bench: FetcherBench) -> None:
+    bench.runner.runtimes = {"t": 0.001, "l": 0.001}
+    for name, least, most in (("t", 10, 100), ("l", 1, 1)):
+        for _ in range(8):
+            one = delivery(name)
+            asyncio.run(bench.fetcher.admit([one]))
+            bench.settled([one])
+        assert least <= bench.fetcher.room() <= most
+
+
 def test_nothing_is_remembered_of_a_delivery_that_ended() -> None:
     async def main() -> None:
         limiter, limits = limits_of(max_concurrency=1)

@@ -28,8 +28,8 @@ DELETE FROM seat WHERE (claim IS NULL AND until <= ?1)
 INSERT INTO parked (key, position, id, alone, most, queue, step)
 SELECT ?, ?, ?, ?, ?, queue, step FROM message WHERE id = ?;
 
--- :ends  key: the first and the last position
-SELECT min(position), max(position) FROM parked WHERE key = ?;
+-- :ends  key: the first and the last position; apart, for together they would be looked for in all rows
+SELECT (SELECT min(position) FROM parked WHERE key = ?1), (SELECT max(position) FROM parked WHERE key = ?1);
 
 -- :first_parked  key, limit
 SELECT position, id, queue, step, alone FROM parked WHERE key = ? ORDER BY position, id LIMIT ?;

@@ -72,7 +72,7 @@ CREATE TABLE IF NOT EXISTS parked (
 ) WITHOUT ROWID;
 
 -- :parked_queue
-CREATE INDEX IF NOT EXISTS parked_queue ON parked (queue);
+CREATE INDEX IF NOT EXISTS parked_queue ON parked (queue, id);
 
 -- :dead  Dead letters, oldest first.
 CREATE TABLE IF NOT EXISTS dead (
