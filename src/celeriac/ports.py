@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from msgspec import Struct
 
 from celeriac.model.chord import Closing, Gathered, NewChord, Part
+from celeriac.model.ledger import Change
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Completion, Settlement, StoredResult, Verdict
 
@@ -20,12 +21,14 @@ __all__ = [
     "CHORD_DONE",
     "CHORD_LOOK",
     "AdapterOptions",
+    "BlockingLedger",
     "Broker",
     "Bus",
     "Caller",
     "Clock",
     "DeadRecord",
     "Depth",
+    "Ledger",
     "Publisher",
     "Reader",
     "ResultStore",
@@ -186,7 +189,8 @@ class Broker(Protocol):
         ...
 
     async def purge(self, queue: str) -> int:
-        """Drop all ready and scheduled messages of a queue; returns how many."""
+        """Drop all ready and scheduled messages of a queue, and the locks that their tasks hold; returns how many
+        messages that were."""
         ...
 
     async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:
@@ -201,7 +205,8 @@ class Unified(Protocol):
     async def finish(self, completions: Sequence[Completion]) -> Sequence[Verdict]:
         """Per completion: nothing when the delivery's token or that of the chord to close is gone (FENCED); else open
         chords, publish, store, join, close and settle in one atomic step. Verdicts come in the order of the
-        completions; one that cannot be written does not disturb the others.
+        completions; one that cannot be written does not disturb the others. ``frees`` drops a lock that its task
+        still holds, and leaves that of another alone; a completion that is FENCED or STEPWISE frees nothing.
 
         A completion whose parts make chords complete takes their tokens, as ``ResultStore.join`` does with the
         delivery's token as ``token``, and is not settled: COMPLETES. Tried again, because the answer was lost, it
@@ -209,6 +214,20 @@ class Unified(Protocol):
         completions of one call join the same chord, the last of them completes it. A ``Hold`` without a delivery has no
         token of its own: its parts complete nothing here, the sweeper finds them (``ResultStore.overdue``).
         """
+        ...
+
+
+@runtime_checkable
+class Ledger(Protocol):
+    """Small values under keys, on the broker's server: compare-and-set, each with a life time. Used by workers."""
+
+    async def read_ledger(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """What stands under each key, None where nothing does or its time is over."""
+        ...
+
+    async def change_ledger(self, changes: Sequence[Change]) -> Sequence[bool]:
+        """Make changes in order, each in one atomic step and only when the key holds what is expected; for each whether
+        it was made. A change that is made replaces the life time too."""
         ...
 
 
@@ -292,12 +311,36 @@ class Publisher(Protocol):
         password. All or none where the server can (Redis, SQLite, PostgreSQL)."""
         ...
 
+    def publish_if(
+        self, message: Message, changes: Sequence[Change], *, timeout: float
+    ) -> Sequence[bytes | None] | None:
+        """Publish a message and make changes of the ledger in one atomic step, or nothing of it when one of the keys
+        does not hold what is expected. None: it is published, else what stands under the keys. A key of a change
+        appears once. ``OperationalError`` as ``publish``; when ``uncertain``, both may have happened, never one."""
+        ...
+
     def purge(self, queue: str, *, timeout: float) -> int:
         """As ``Broker.purge``."""
         ...
 
     def depth(self, queues: Sequence[str], *, timeout: float) -> Mapping[str, Depth]:
         """As ``Broker.depth``."""
+        ...
+
+    def close(self) -> None:
+        """Give the connections back. Idempotent; a later call connects anew."""
+        ...
+
+
+class BlockingLedger(Protocol):
+    """Blocking access to the ledger of a server, for the steps of running tasks: thread-safe, survives forks."""
+
+    def read(self, keys: Sequence[str], *, timeout: float) -> Sequence[bytes | None]:
+        """As ``Ledger.read_ledger``."""
+        ...
+
+    def change(self, changes: Sequence[Change], *, timeout: float) -> Sequence[bool]:
+        """As ``Ledger.change_ledger``."""
         ...
 
     def close(self) -> None:

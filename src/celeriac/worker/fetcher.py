@@ -19,10 +19,12 @@ from celeriac import states
 from celeriac.exceptions import DecodeError, OperationalError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
+from celeriac.model.ledger import LOCK
 from celeriac.model.message import Delivery, Malformed
 from celeriac.model.settle import Accept, Completion, Release, Settlement
 from celeriac.ports import Broker, ResultStore
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.locks import begin_locked
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.runner import Runner
 
@@ -247,6 +249,7 @@ class Fetcher:
         sync: list[Delivery] = []
         coroutines: list[Delivery] = []
         concluded: list[Completion] = []
+        locked: list[Delivery] = []
         done = await self._already_done([d for d in deliveries if d.redelivered])
         for delivery in deliveries:
             message = delivery.message
@@ -256,6 +259,8 @@ class Fetcher:
                     outcome if isinstance(outcome, Completion) else self._runner.conclude(delivery, outcome)
                 )
                 continue
+            if LOCK in message.headers:  # type: ignore[union-attr]  # Malformed is concluded above
+                locked.append(delivery)
             found = entry(message.task)
             if found is None:
                 concluded.append(self._runner.conclude(delivery, o.Unknown()))
@@ -263,6 +268,10 @@ class Fetcher:
                 coroutines.append(delivery)
             else:
                 sync.append(delivery)
+        if locked and (replaced := await begin_locked(self._broker, locked)):
+            concluded += [self._runner.conclude(d, replaced[d.token]) for d in locked if d.token in replaced]
+            sync = [delivery for delivery in sync if delivery.token not in replaced]
+            coroutines = [delivery for delivery in coroutines if delivery.token not in replaced]
         if concluded:
             self._conclude(concluded)
         sync = await self._acknowledge_early(sync)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -274,7 +274,9 @@ class Runner:
         asked = request.__dict__.get("sends") if request is not None else None
         if not (decided.sends or asked or joins or decided.abandoned):
             return Completion(
-                settlement=decided.settlement, result=self._record(message, decided, options, request, now)
+                settlement=decided.settlement,
+                result=self._record(message, decided, options, request, now),
+                frees=decided.frees,
             )
         sent = Sent()
         failed = decided.event == "failed" or decided.state == states.FAILURE
@@ -295,6 +297,7 @@ class Runner:
             others=recorder.others(behind, decided.ends, decided.value) if behind and results else (),
             opens=sent.chords,
             parts=recorder.parts(joins, len(added or ()), content_type) if joins and results else (),
+            frees=() if asked and _goes_on(message.id, asked) else decided.frees,
         )
         if failed:
             # After all is encoded: what cannot be is decided anew, and errbacks are called once.
@@ -338,6 +341,11 @@ class Runner:
     def _foreign(self, name: str) -> TaskOptions:
         """Options for a task that is not registered here: the settings' defaults."""
         return TaskOptions(name=name, result_expires=self.app.conf.seconds("result_expires") or None)
+
+
+def _goes_on(task_id: str, asked: Sequence[Any]) -> bool:
+    """What an attempt wants sent when it is over is the next one of the same task (``retry(throw=False)``)."""
+    return any(each.options.get("task_id") == task_id for each in asked)
 
 
 #: Outcomes that end a task without running it here, while others wait for its end.

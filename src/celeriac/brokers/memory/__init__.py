@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from celeriac.brokers.memory.blocking_ports import MemoryCaller, MemoryPublisher, MemoryReader
 from celeriac.brokers.memory.broker_port import MemoryBroker
+from celeriac.brokers.memory.ledger_port import MemoryLedger
 from celeriac.brokers.memory.shared import drop, server
 from celeriac.brokers.memory.store_port import MemoryStore
 from celeriac.ports import AdapterOptions, Clock
 
-__all__ = ["broker", "caller", "drop", "publisher", "reader", "server", "store"]
+__all__ = ["broker", "caller", "drop", "ledger", "publisher", "reader", "server", "store"]
 
 
 def broker(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryBroker:
@@ -33,6 +34,11 @@ def publisher(url: str, options: AdapterOptions, clock: Clock | None = None) -> 
 def reader(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryReader:
     """The blocking reader of results of a name."""
     return MemoryReader(server(url, clock), options)
+
+
+def ledger(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryLedger:
+    """The blocking ledger of a name."""
+    return MemoryLedger(server(url, clock), options)
 
 
 def caller(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryCaller:

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from queue import Empty
 from typing import Any
 
-from celeriac.brokers.memory.broker_port import publish
+from celeriac.brokers.memory.broker_port import publish, publish_if, purge
 from celeriac.brokers.memory.results import Watcher
 from celeriac.brokers.memory.shared import Server
 from celeriac.codec.envelope import new_id
 from celeriac.codec.json import dumps, loads
 from celeriac.model.chord import NewChord
+from celeriac.model.ledger import Change
 from celeriac.model.message import Message
 from celeriac.model.settle import StoredResult
 from celeriac.ports import AdapterOptions, Depth
@@ -33,10 +34,16 @@ class MemoryPublisher:
         """See ``Publisher.publish``."""
         publish(self._server, messages)
 
+    def publish_if(
+        self, message: Message, changes: Sequence[Change], *, timeout: float
+    ) -> Sequence[bytes | None] | None:
+        """See ``Publisher.publish_if``."""
+        return publish_if(self._server, message, changes)
+
     def purge(self, queue: str, *, timeout: float) -> int:
         """See ``Publisher.purge``."""
         with self._server.lock:
-            return self._server.queues.purge(queue)
+            return purge(self._server, queue)
 
     def depth(self, queues: Sequence[str], *, timeout: float) -> Mapping[str, Depth]:
         """See ``Publisher.depth``."""

@@ -1,4 +1,5 @@
-"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified`` and ``Bus``. Used by workers, one event loop each.
+"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified``, ``Ledger`` and ``Bus``. Used by workers, one event
+loop each.
 
 Every step is taken under the server's lock, without waiting; only an empty claim and a listener wait.
 """
@@ -14,14 +15,15 @@ from celeriac.brokers.memory.listener import Listener
 from celeriac.brokers.memory.queues import Lease, step_of
 from celeriac.brokers.memory.shared import Server
 from celeriac.brokers.memory.waiter import Waiter
-from celeriac.codec.envelope import delivery, encode, remark
+from celeriac.codec.envelope import carries_lock, delivery, encode, remark
 from celeriac.codec.json import dumps
 from celeriac.exceptions import OperationalError
+from celeriac.model.ledger import Change, lock_of
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Accept, Completion, DeadLetter, Hold, Release, Settlement, Verdict, last_to_join
 from celeriac.ports import AdapterOptions, DeadRecord, Depth
 
-__all__ = ["MemoryBroker", "publish"]
+__all__ = ["MemoryBroker", "publish", "publish_if", "purge"]
 
 #: A message encoded for its queue: queue, text, priority step, due.
 _Encoded = tuple[str, bytes, int, float | None]
@@ -36,6 +38,24 @@ def publish(server: Server, messages: Sequence[Message]) -> None:
     encoded = _encoded(messages)
     with server.lock:
         _add(server, encoded)
+
+
+def publish_if(server: Server, message: Message, changes: Sequence[Change]) -> Sequence[bytes | None] | None:
+    """Add a message and change the ledger, or neither: then what stands under the keys."""
+    encoded = _encoded((message,))
+    with server.lock:
+        there = server.ledger.change_all(changes, server.clock.monotonic())
+        if there is None:
+            _add(server, encoded)
+        return there
+
+
+def purge(server: Server, queue: str) -> int:
+    """Drop what waits in a queue, and the locks it holds; under the server's lock."""
+    dropped = server.queues.purge(queue)
+    locked = [delivery(raw, token="", queue=queue).message for raw in dropped if carries_lock(raw)]
+    server.ledger.free([lock for lock in map(lock_of, locked) if lock is not None], server.clock.monotonic())
+    return len(dropped)
 
 
 def _add(server: Server, encoded: Sequence[_Encoded]) -> None:
@@ -70,10 +90,13 @@ class MemoryBroker:
 
     @contextmanager
     def _locked(self) -> Iterator[Server]:
-        if not self._is_open:
-            raise OperationalError(f"the broker memory://{self._server.name} is closed: call open() first")
+        self._check_open()
         with self._server.lock:
             yield self._server
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise OperationalError(f"the broker memory://{self._server.name} is closed: call open() first")
 
     # -- messages in and out -----------------------------------------------------------------------------------------
 
@@ -193,6 +216,8 @@ class MemoryBroker:
             server.chords.join(part, tick, wait)
         if completion.closes is not None:
             server.chords.close(completion.closes, tick)
+        if completion.frees:
+            server.ledger.free(completion.frees, tick)
 
     def _complete(self, chords: Sequence[str], token: str) -> bool:
         """Take the tokens of those chords that are complete; whether there was one."""
@@ -246,6 +271,7 @@ class MemoryBroker:
         with self._locked() as server:
             now, tick = server.clock.now(), server.clock.monotonic()
             server.queues.due(now)
+            server.ledger.sweep(tick)
             server.queues.restore(now=now, tick=tick)
             server.queues.trim_dead(now=now, expires=options.dead_letter_expires, limit=options.dead_letter_limit)
             event = server.queues.next_event(now=now, tick=tick, dead_expires=options.dead_letter_expires)
@@ -261,12 +287,24 @@ class MemoryBroker:
     async def purge(self, queue: str) -> int:
         """See ``Broker.purge``."""
         with self._locked() as server:
-            return server.queues.purge(queue)
+            return purge(server, queue)
 
     async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:
         """See ``Broker.dead``."""
         with self._locked() as server:
             return server.queues.dead(limit=limit, queue=queue)
+
+    # -- ledger ------------------------------------------------------------------------------------------------------
+
+    async def read_ledger(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See ``Ledger.read_ledger``."""
+        self._check_open()
+        return self._server.read_ledger(keys)
+
+    async def change_ledger(self, changes: Sequence[Change]) -> Sequence[bool]:
+        """See ``Ledger.change_ledger``."""
+        self._check_open()
+        return self._server.change_ledger(changes)
 
     # -- bus ---------------------------------------------------------------------------------------------------------
 

@@ -245,10 +245,11 @@ class Queues:
             oldest=max(0.0, now - min(heads)) if heads else None,
         )
 
-    def purge(self, name: str) -> int:
-        """Drop ready and scheduled messages; returns how many."""
+    def purge(self, name: str) -> list[bytes]:
+        """Drop ready and scheduled messages; returns their bytes."""
         queue = self._queues.get(name) or _Queue()
-        dropped = sum(len(ready) for ready in queue.ready) + len(queue.schedule)
+        dropped = [item.raw for ready in queue.ready for item in ready]
+        dropped += [item.raw for _, _, item in queue.schedule]
         for ready in queue.ready:
             ready.clear()
         queue.schedule.clear()

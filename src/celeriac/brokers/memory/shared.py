@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from celeriac.brokers.memory.chords import Chords
+from celeriac.brokers.memory.ledger_table import LedgerTable
 from celeriac.brokers.memory.queues import Queues
 from celeriac.brokers.memory.results import Results
 from celeriac.brokers.memory.topics import Topics
 from celeriac.clock import SystemClock
+from celeriac.model.ledger import Change
 from celeriac.ports import Clock, Traits
 
 __all__ = ["Server", "drop", "server"]
@@ -23,7 +26,7 @@ __all__ = ["Server", "drop", "server"]
 class Server:
     """One name: the state, its lock and its clock."""
 
-    __slots__ = ("chords", "clock", "lock", "name", "queues", "results", "topics", "traits")
+    __slots__ = ("chords", "clock", "ledger", "lock", "name", "queues", "results", "topics", "traits")
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.name = name
@@ -33,7 +36,20 @@ class Server:
         self.results = Results()
         self.chords = Chords(self.queues.leases)
         self.topics = Topics()
+        self.ledger = LedgerTable()
         self.traits = Traits(durable=False, native_delay=True, server=("memory", name))
+
+    def read_ledger(self, keys: Sequence[str]) -> list[bytes | None]:
+        """What stands under each key."""
+        with self.lock:
+            tick = self.clock.monotonic()
+            return [self.ledger.read(key, tick) for key in keys]
+
+    def change_ledger(self, changes: Sequence[Change]) -> list[bool]:
+        """Make changes; for each whether it was made."""
+        with self.lock:
+            tick = self.clock.monotonic()
+            return [self.ledger.change(change, tick) for change in changes]
 
 
 _servers: dict[str, Server] = {}

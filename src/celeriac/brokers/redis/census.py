@@ -12,7 +12,10 @@ from typing import Any
 
 from celeriac.brokers.redis.endings import dead_record
 from celeriac.brokers.redis.layout import Layout
-from celeriac.brokers.redis.scripts import DEPTH, LEASED, PURGE, Script
+from celeriac.brokers.redis.ledger_keys import change_args
+from celeriac.brokers.redis.scripts import DEPTH, LEASED, LEDGER_CHANGE, PURGE, PURGED, Script
+from celeriac.codec import envelope
+from celeriac.model.ledger import lock_of
 from celeriac.ports import DeadRecord, Depth
 
 __all__ = ["Ask", "dead", "depth", "purge"]
@@ -20,6 +23,10 @@ __all__ = ["Ask", "dead", "depth", "purge"]
 Ask = tuple[Script | None, Sequence[Any], Sequence[Any]]
 
 _PAGE = 500
+#: Most messages that one step of a purge searches for locks.
+_PURGE_PAGE = 2000
+#: Milliseconds after which the server drops what a purge that broke off has left.
+_KEEP_PURGED = 600_000
 
 
 def depth(layout: Layout, queues: Sequence[str]) -> Generator[Ask, Any, Mapping[str, Depth]]:
@@ -49,8 +56,18 @@ def depth(layout: Layout, queues: Sequence[str]) -> Generator[Ask, Any, Mapping[
 
 
 def purge(layout: Layout, queue: str) -> Generator[Ask, Any, int]:
-    """Drop what waits in a queue; returns how much that was."""
-    dropped = yield PURGE, [layout.schedule(queue), *layout.lists(queue)], []
+    """Drop what waits in a queue in one step, then free its locks; returns how much that was."""
+    aside = layout.purged(queue, envelope.new_id())
+    dropped = yield PURGE, [layout.schedule(queue), *layout.lists(queue), *aside], [_KEEP_PURGED]
+    for key in aside if dropped else ():
+        left = 1
+        while left:
+            left, *texts = yield PURGED, [key], [_PURGE_PAGE, envelope.LOCK_MARK]
+            messages = [envelope.decode(text, queue=queue) for text in texts]
+            locks = [lock for message in messages if (lock := lock_of(message)) is not None]
+            if locks:
+                keys, args = change_args(layout, [change for lock in locks for change in lock.ends()])
+                yield LEDGER_CHANGE, keys, args
     return int(dropped)
 
 

@@ -12,9 +12,11 @@ from celeriac.brokers.redis import census
 from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.blocking import Pool, monotonic
 from celeriac.brokers.redis.layout import Layout
-from celeriac.brokers.redis.scripts import PUBLISH
+from celeriac.brokers.redis.ledger_keys import change_args
+from celeriac.brokers.redis.scripts import PUBLISH, PUBLISH_IF
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
+from celeriac.model.ledger import Change
 from celeriac.model.message import Message
 from celeriac.ports import AdapterOptions, Depth
 
@@ -57,6 +59,16 @@ class RedisPublisher:
             for texts in lists.values():
                 args += (len(texts), *texts)
             self._pool.script(PUBLISH, [layout.schedules, *lists], args, timeout)
+
+    def publish_if(
+        self, message: Message, changes: Sequence[Change], *, timeout: float
+    ) -> Sequence[bytes | None] | None:
+        """See ``Publisher.publish_if``."""
+        layout = self._layout
+        keys, args = change_args(layout, changes)
+        list_key, text = layout.ready(message.queue, message), envelope.encode(message)
+        there: Sequence[bytes | None] | None = self._pool.script(PUBLISH_IF, [list_key, *keys], [text, *args], timeout)
+        return there
 
     def purge(self, queue: str, *, timeout: float) -> int:
         """See ``Broker.purge``."""

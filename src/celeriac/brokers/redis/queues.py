@@ -1,4 +1,4 @@
-"""The broker of a worker on Redis: ``Broker``, ``Unified`` and ``Bus`` over one connection.
+"""The broker of a worker on Redis: ``Broker``, ``Unified``, ``Ledger`` and ``Bus`` over one connection.
 
 A façade: taking messages is ``claims.py``, ending them ``endings.py`` and ``lua/finish.lua``, the timer
 ``maintenance.py``, remote control ``bus.py``. The names of the keys are in ``layout.py``.
@@ -17,12 +17,14 @@ from celeriac.brokers.redis.claims import Claims, reader_of
 from celeriac.brokers.redis.doorbell import Doorbell
 from celeriac.brokers.redis.endings import Endings, postings
 from celeriac.brokers.redis.layout import Layout, envelope_of
+from celeriac.brokers.redis.ledger_keys import change_args
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.maintenance import Maintenance, scan_index
-from celeriac.brokers.redis.scripts import EXTEND, FINISH, PUBLISH
+from celeriac.brokers.redis.scripts import EXTEND, FINISH, LEDGER_CHANGE, PUBLISH
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
 from celeriac.exceptions import OperationalError
+from celeriac.model.ledger import Change
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Completion, Hold, Release, Settlement, Verdict
 from celeriac.ports import AdapterOptions, DeadRecord, Depth, Traits
@@ -38,7 +40,7 @@ _VERDICTS = {b"F": Verdict.FENCED, b"W": Verdict.STEPWISE, b"C": Verdict.COMPLET
 
 
 class RedisBroker:
-    """See ``celeriac.ports.Broker``, ``Unified`` and ``Bus``."""
+    """See ``celeriac.ports.Broker``, ``Unified``, ``Ledger`` and ``Bus``."""
 
     def __init__(self, url: str, options: AdapterOptions) -> None:
         self._address = parse(url, options)
@@ -161,6 +163,19 @@ class RedisBroker:
             for number, code in zip(answer[::2], answer[1::2], strict=True):
                 verdicts[added[number - 1]] = _VERDICTS[code]
         return verdicts
+
+    # -- Ledger
+
+    async def read_ledger(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See ``Ledger.read_ledger``."""
+        return await self._link.call("MGET", *map(self._layout.ledger, keys)) if keys else ()
+
+    async def change_ledger(self, changes: Sequence[Change]) -> Sequence[bool]:
+        """See ``Ledger.change_ledger``."""
+        if not changes:
+            return ()
+        made = await self._link.script(LEDGER_CHANGE, *change_args(self._layout, changes))
+        return [each == 1 for each in made]
 
     # -- Bus
 

@@ -8,8 +8,8 @@ from importlib.resources import files
 
 __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
-    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LEASED", "PUBLISH", "PURGE", "RECLAIM", "RESTORE", "STORE", "TRIM",
-    "UNLOCK", "Script",
+    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LEASED", "LEDGER_CHANGE", "PUBLISH", "PUBLISH_IF", "PURGE",
+    "PURGED", "RECLAIM", "RESTORE", "STORE", "TRIM", "UNLOCK", "Script",
 ]  # fmt: skip
 
 
@@ -49,11 +49,14 @@ EXPIRED = Script("expired")
 RESTORE = Script("restore", drains=True)
 TRIM = Script("trim", drains=True)
 PURGE = Script("purge", drains=True)
+PURGED = Script("purged", drains=True)
 UNLOCK = Script("unlock", drains=True)
 PUBLISH = Script("publish")
+PUBLISH_IF = Script("publish_if", after="ledger")
 STORE = Script("store", drains=True)
 DEPTH = Script("depth")
 LEASED = Script("leased")
+LEDGER_CHANGE = Script("ledger_change", after="ledger", drains=True)
 CHORD_OPEN = Script("chord_open", after="chord")
 CHORD_JOIN = Script("chord_join", after="chord", drains=True)
 CHORD_GATHER = Script("chord_gather", after="chord", drains=True)

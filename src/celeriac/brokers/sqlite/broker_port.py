@@ -1,4 +1,4 @@
-"""The asyncio ``Broker`` of SQLite, with ``Unified`` and ``Bus``: used by workers.
+"""The asyncio ``Broker`` of SQLite, with ``Unified``, ``Ledger`` and ``Bus``: used by workers.
 
 Decides when to look, to wait and to ring; what happens in the file is in queues.py, records.py and upkeep.py.
 """
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from celeriac.brokers.sqlite import finishing, upkeep
+from celeriac.brokers.sqlite import finishing, ledger_table, upkeep
 from celeriac.brokers.sqlite import queues as tables
 from celeriac.brokers.sqlite.address import Address
 from celeriac.brokers.sqlite.bells import ANY_RESULT, Bells, result_topic
@@ -24,6 +24,7 @@ from celeriac.brokers.sqlite.boot import BOOT, moment, uptime
 from celeriac.brokers.sqlite.bus import SQLiteBus
 from celeriac.brokers.sqlite.session import Session
 from celeriac.codec import envelope
+from celeriac.model.ledger import Change
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Completion, Release, Settlement, StoredResult, Verdict
 from celeriac.ports import AdapterOptions, DeadRecord, Depth, Traits
@@ -38,7 +39,7 @@ _LONGEST_REST = 30.0
 
 
 class SQLiteBroker:
-    """Queues, leases, schedule and results in one file; see the ``Broker``, ``Unified`` and ``Bus`` ports."""
+    """Queues, leases, schedule and results in one file: ``Broker``, ``Unified``, ``Ledger`` and ``Bus``."""
 
     def __init__(self, address: Address, options: AdapterOptions) -> None:
         self.traits = Traits(durable=True, native_delay=True, server=("sqlite", address.path))
@@ -212,6 +213,20 @@ class SQLiteBroker:
         """The newest dead letters."""
         return await self._session.aside(
             lambda desk, timeout: desk.read(lambda sqlite: upkeep.dead(sqlite, limit, queue), timeout)
+        )
+
+    # ------------------------------------------------------------ ledger
+
+    async def read_ledger(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """What stands under each key."""
+        return await self._session.read(lambda sqlite: ledger_table.read(sqlite, keys, time.time()))
+
+    async def change_ledger(self, changes: Sequence[Change]) -> Sequence[bool]:
+        """Make changes, all in one transaction; for each whether it was made."""
+        if not changes:
+            return ()
+        return await self._session.write(
+            lambda sqlite: ledger_table.change(sqlite, changes, time.time()), rows=len(changes)
         )
 
     # ------------------------------------------------------------ bus

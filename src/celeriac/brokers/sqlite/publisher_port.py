@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 
+from celeriac.brokers.sqlite import ledger_table, upkeep
 from celeriac.brokers.sqlite import queues as tables
-from celeriac.brokers.sqlite import upkeep
 from celeriac.brokers.sqlite.address import Address
 from celeriac.brokers.sqlite.blocking import Pool
+from celeriac.model.ledger import Change
 from celeriac.model.message import Message
 from celeriac.ports import AdapterOptions, Depth
 
@@ -29,6 +31,25 @@ class SQLitePublisher:
         with self._pool.desk() as desk:
             desk.write(lambda sqlite: tables.add(sqlite, rows, time.time()), timeout)
             desk.bells.ring_queues({row[0] for row in rows})
+
+    def publish_if(
+        self, message: Message, changes: Sequence[Change], *, timeout: float
+    ) -> Sequence[bytes | None] | None:
+        """One transaction: the message and all changes, or nothing and what stands under the keys."""
+        rows = tables.prepare([message])
+
+        def work(sqlite: sqlite3.Connection) -> list[bytes | None] | None:
+            now = time.time()
+            there = ledger_table.change_all(sqlite, changes, now)
+            if there is None:
+                tables.add(sqlite, rows, now)
+            return there
+
+        with self._pool.desk() as desk:
+            there = desk.write(work, timeout)
+            if there is None:
+                desk.bells.ring_queues({message.queue})
+        return there
 
     def purge(self, queue: str, *, timeout: float) -> int:
         """Drop all ready and scheduled messages of a queue; returns how many."""

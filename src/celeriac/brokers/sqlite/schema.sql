@@ -1,7 +1,7 @@
--- The tables of one Celeriac file, version 2 (PRAGMA user_version). Times are seconds since the epoch but for
+-- The tables of one Celeriac file, version 3 (PRAGMA user_version). Times are seconds since the epoch but for
 -- lease.until, chord.until and chord.look. Envelopes are kombu's JSON text, the same bytes as on Redis.
 --
--- A file of an older version gets the tables that it lacks when it is opened; 1 had no chords.
+-- A file of an older version gets the tables that it lacks when it is opened; 1 had no chords, 2 no ledger.
 
 -- :auto_vacuum  (only counts before the first table)
 PRAGMA auto_vacuum = INCREMENTAL;
@@ -110,6 +110,16 @@ CREATE TABLE IF NOT EXISTS part (
     id TEXT NOT NULL, value BLOB NOT NULL,
     PRIMARY KEY (chord, place, id)
 ) WITHOUT ROWID;
+
+-- :ledger  Locks of unique tasks, idempotency keys, steps of tasks.
+CREATE TABLE IF NOT EXISTS ledger (
+    key TEXT PRIMARY KEY,
+    value BLOB NOT NULL,
+    expires REAL                    -- NULL: never
+) WITHOUT ROWID;
+
+-- :ledger_expires
+CREATE INDEX IF NOT EXISTS ledger_expires ON ledger (expires) WHERE expires IS NOT NULL;
 
 -- :bus  Events, remote control and its replies, for a minute at most.
 CREATE TABLE IF NOT EXISTS bus (

@@ -10,10 +10,12 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import tzinfo
 
+from celeriac.brokers.sqlite import ledger_table
 from celeriac.brokers.sqlite.queues import SQL, drop, move_due, numbers, push_front, token
 from celeriac.brokers.sqlite.statements import statements
 from celeriac.codec import envelope
 from celeriac.model.leases import after_lost_lease
+from celeriac.model.ledger import Lock, lock_of
 from celeriac.ports import AdapterOptions, DeadRecord, Depth
 
 __all__ = [
@@ -68,10 +70,11 @@ def next_times(sqlite: sqlite3.Connection) -> tuple[float | None, float | None]:
 
 
 def bury(sqlite: sqlite3.Connection, options: AdapterOptions, now: float) -> None:
-    """Drop dead letters that are too old or too many, and what the bus no longer needs."""
+    """Drop dead letters that are too old or too many, and what bus and ledger no longer need."""
     sqlite.execute(SQL["drop_old_dead"], (now - options.dead_letter_expires, PURGE_CHUNK))
     sqlite.execute(SQL["drop_surplus_dead"], (options.dead_letter_limit,))
     sqlite.execute(_BUS["drop_old"], (now, BUS_LIMIT))
+    ledger_table.sweep(sqlite, now)
 
 
 def shrink(sqlite: sqlite3.Connection) -> None:
@@ -109,7 +112,8 @@ def depth(sqlite: sqlite3.Connection, queues: Sequence[str], now: float) -> dict
 
 
 def purge(sqlite: sqlite3.Connection, queue: str) -> int:
-    """Drop up to ``PURGE_CHUNK`` ready or scheduled messages; returns how many. 0: none is left."""
+    """Drop up to ``PURGE_CHUNK`` ready or scheduled messages; with the locks
+    of their tasks; returns how many. 0: none is left."""
     rows = sqlite.execute(SQL["ready"], (queue, PURGE_CHUNK)).fetchall()
     if rows:
         sqlite.execute(SQL["drop_ready"], (queue, *rows[-1][:3]))
@@ -119,8 +123,16 @@ def purge(sqlite: sqlite3.Connection, queue: str) -> int:
         if rows:
             sqlite.execute(SQL["drop_due"], (queue, rows[-1][0], rows[-1][1]))
         ids = [row[1] for row in rows]
+    if ids:
+        ledger_table.free(sqlite, _locks(sqlite, queue, ids))
     drop(sqlite, ids)
     return len(ids)
+
+
+def _locks(sqlite: sqlite3.Connection, queue: str, ids: list[int]) -> list[Lock]:
+    """The locks that messages hold."""
+    rows = sqlite.execute(SQL["locked"], (numbers(ids), envelope.LOCK_MARK)).fetchall()
+    return [lock for (raw,) in rows if (lock := lock_of(envelope.decode(raw, queue=queue))) is not None]
 
 
 def dead(sqlite: sqlite3.Connection, limit: int, queue: str | None) -> list[DeadRecord]:

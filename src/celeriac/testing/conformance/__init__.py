@@ -38,6 +38,7 @@ pytest.register_assert_rewrite(
             "results",
             "chords",
             "joining",
+            "ledger",
             "producers",
             "faults",
             "remote",

@@ -8,6 +8,7 @@ from celeriac.testing.conformance.finishing import Finishing
 from celeriac.testing.conformance.histories import Histories
 from celeriac.testing.conformance.joining import Joining
 from celeriac.testing.conformance.leases import Leases
+from celeriac.testing.conformance.ledger import Ledgers
 from celeriac.testing.conformance.lifecycle import LifeCycle
 from celeriac.testing.conformance.order import Order
 from celeriac.testing.conformance.payloads import Payloads
@@ -25,7 +26,7 @@ class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Payloads, Waiting):
     """What a broker does."""
 
 
-class Conformance(_Themes, Finishing, Results, Chords, Joining, Producers, Faults, Remote, Histories):
+class Conformance(_Themes, Finishing, Results, Chords, Joining, Ledgers, Producers, Faults, Remote, Histories):
     """Subclass it with a fixture ``harness`` (see the package)."""
 
 
