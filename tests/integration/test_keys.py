@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +20,14 @@ from celeriac.result import AsyncResult
 from tests.servers import wait_until
 
 
+_numbers = itertools.count()
+
+
 @pytest.fixture(params=["memory", "sqlite", "redis", "redis+sqlite"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Celery]:
     """An app on each kind of server, and one whose results are elsewhere."""
     kind: str = request.param
-    broker, backend = f"memory://{request.node.name}", None
+    broker, backend = f"memory://keys-{next(_numbers)}", None
     if kind == "sqlite":
         broker = f"sqlite:///{tmp_path / 'celeriac.db'}"
     elif kind.startswith("redis"):
@@ -50,6 +54,15 @@ class Gate:
         wait_until(lambda: bool(self.came), 10.0)
 
 
+def declared(app: Celery, fun: Callable[..., Any], **options: Any) -> Any:
+    """A task of this app alone."""
+
+    def body(*args: Any) -> Any:
+        return fun(*args)
+
+    return app.task(shared=False, **options)(body)
+
+
 def held(app: Celery, lock: str) -> bool:
     ledger = app.task_steps._ledger.get()
     return ledger.read([lock], timeout=5.0)[0] is not None
@@ -61,7 +74,7 @@ def freed(app: Celery, lock: str) -> None:
 
 def test_many_calls_with_one_key_run_once(app: Celery) -> None:
     ran: list[int] = []
-    task = app.task(name="keyed")(ran.append)
+    task = declared(app, ran.append, name="keyed")
     with start_worker(app):
         results: list[AsyncResult[Any]] = []
 
@@ -81,9 +94,9 @@ def test_many_calls_with_one_key_run_once(app: Celery) -> None:
 
 
 def test_a_key_used_by_a_task(app: Celery) -> None:
-    inner = app.task(name="inner")(lambda: 1)
+    inner = declared(app, lambda: 1, name="inner")
 
-    @app.task(name="outer")
+    @app.task(shared=False, name="outer")
     def outer() -> list[str]:
         return [inner.apply_async(idempotency_key="k").id for _ in range(3)]
 
@@ -100,10 +113,10 @@ def test_a_key_used_by_a_task(app: Celery) -> None:
 
 def test_equal_while_it_waits_and_runs(app: Celery) -> None:
     gate = Gate()
-    task = app.task(name="u", unique="args")(gate)
+    task = declared(app, gate, name="u", unique="args")
     first = task.delay(1)
     assert task.delay(1).id == first.id
-    with start_worker(app, concurrency=2):
+    with start_worker(app, concurrency=2, pool="threads"):
         gate.await_first()
         assert task.delay(1).id == first.id
         gate.open.set()
@@ -118,9 +131,6 @@ def _key(app: Celery, name: str, *args: Any) -> str:
     return str(app.tasks[name].unique_rule.key(args, {}))
 
 
-ENDS: dict[str, Callable[[], Any]] = {}
-
-
 def _raising(exc: BaseException) -> Callable[[], Any]:
     def end() -> Any:
         raise exc
@@ -131,7 +141,7 @@ def _raising(exc: BaseException) -> Callable[[], Any]:
 @pytest.mark.parametrize("end", ["success", "failure", "ignore", "reject", "expired", "revoked", "unknown", "ignored"])
 def test_every_end_frees(app: Celery, end: str) -> None:
     ways = {"failure": _raising(ValueError("no")), "ignore": _raising(Ignore()), "reject": _raising(Reject("no"))}
-    task = app.task(name="ends", unique=True, ignore_result=end == "ignored")(ways.get(end, lambda: 1))
+    task = declared(app, ways.get(end, lambda: 1), name="ends", unique=True, ignore_result=end == "ignored")
     options = {"expired": {"expires": 0.001}}.get(end, {})
     result = task.apply_async(**options)
     if end == "unknown":
@@ -146,7 +156,7 @@ def test_every_end_frees(app: Celery, end: str) -> None:
 def test_a_retry_keeps_the_lock(app: Celery) -> None:
     second, go = threading.Event(), threading.Event()
 
-    @app.task(name="again", bind=True, unique=True, max_retries=3)
+    @app.task(shared=False, name="again", bind=True, unique=True, max_retries=3)
     def again(self: Any) -> int:
         assert LOCK in self.request.headers
         if self.request.retries == 0:
@@ -170,10 +180,10 @@ def test_a_retry_keeps_the_lock(app: Celery) -> None:
 
 def test_until_it_starts(app: Celery) -> None:
     gate = Gate()
-    task = app.task(name="starts", unique=True, unique_until="start")(gate)
+    task = declared(app, gate, name="starts", unique=True, unique_until="start")
     first = task.delay(1)
     assert task.delay(2).id == first.id
-    with start_worker(app, concurrency=1):
+    with start_worker(app, perform_ping_check=False):
         gate.await_first()
         second = task.delay(3)
         assert second.id != first.id
@@ -186,7 +196,7 @@ def test_until_it_starts(app: Celery) -> None:
 
 def test_a_replaced_one_does_not_run(app: Celery) -> None:
     ran: list[int] = []
-    task = app.task(name="replaced", unique=True, on_conflict="replace")(ran.append)
+    task = declared(app, ran.append, name="replaced", unique=True, on_conflict="replace")
     later = task.apply_async((1,), countdown=0.2)
     second, third = task.delay(2), task.delay(3)
     with start_worker(app):
@@ -201,8 +211,8 @@ def test_a_replaced_one_does_not_run(app: Celery) -> None:
 
 def test_a_running_one_is_not_replaced(app: Celery) -> None:
     gate = Gate()
-    task = app.task(name="running", unique=True, on_conflict="replace")(gate)
-    with start_worker(app, concurrency=2):
+    task = declared(app, gate, name="running", unique=True, on_conflict="replace")
+    with start_worker(app, concurrency=2, pool="threads"):
         first = task.delay(1)
         gate.await_first()
         assert task.delay(2).id == first.id
@@ -213,7 +223,7 @@ def test_a_running_one_is_not_replaced(app: Celery) -> None:
 def test_coroutines_are_unique_too(app: Celery) -> None:
     started = threading.Event()
 
-    @app.task(name="co", unique=True, on_conflict="raise")
+    @app.task(shared=False, name="co", unique=True, on_conflict="raise")
     async def co() -> int:
         started.set()
         await asyncio.sleep(0.3)
@@ -230,8 +240,8 @@ def test_coroutines_are_unique_too(app: Celery) -> None:
 
 def test_acknowledged_early(app: Celery) -> None:
     gate = Gate()
-    task = app.task(name="early", unique=True, acks_late=False)(gate)
-    with start_worker(app, concurrency=2):
+    task = declared(app, gate, name="early", unique=True, acks_late=False)
+    with start_worker(app, concurrency=2, pool="threads"):
         first = task.delay(1)
         gate.await_first()
         assert task.delay(2).id == first.id
@@ -242,9 +252,9 @@ def test_acknowledged_early(app: Celery) -> None:
 
 def test_a_replacement_goes_on_with_the_lock(app: Celery) -> None:
     gate = Gate()
-    app.task(name="inner")(gate)
+    declared(app, gate, name="inner")
 
-    @app.task(name="outer", bind=True, unique=True)
+    @app.task(shared=False, name="outer", bind=True, unique=True)
     def outer(self: Any, way: str) -> Any:
         inner = self.app.tasks["inner"]
         raise self.replace({"one": inner.s(1), "chain": chain(inner.s(1), inner.si(2))}[way])
@@ -262,8 +272,8 @@ def test_a_replacement_goes_on_with_the_lock(app: Celery) -> None:
 
 
 def test_parts_of_workflows_compete_with_nobody(app: Celery) -> None:
-    task = app.task(name="part", unique=True)(lambda n: n)
-    total = app.task(name="total")(sum)
+    task = declared(app, lambda n: n, name="part", unique=True)
+    total = declared(app, sum, name="total")
     with start_worker(app):
         assert group([task.s(n) for n in range(5)]).apply_async().get(timeout=10) == [0, 1, 2, 3, 4]
         assert chain(task.s(1), task.s(), task.s()).apply_async().get(timeout=10) == 1
@@ -271,7 +281,7 @@ def test_parts_of_workflows_compete_with_nobody(app: Celery) -> None:
 
 
 def test_a_purge_frees(app: Celery) -> None:
-    task = app.task(name="purged", unique="args")(lambda n: n)
+    task = declared(app, lambda n: n, name="purged", unique="args")
     first = [task.delay(n) for n in range(5)]
     assert app.control.purge() == 5
     second = [task.delay(n) for n in range(5)]
@@ -288,7 +298,7 @@ def test_a_step_runs_once_over_retries(app: Celery) -> None:
         calls.append(name)
         return {"name": name, "value": value}
 
-    @app.task(name="steps", bind=True, max_retries=5)
+    @app.task(shared=False, name="steps", bind=True, max_retries=5)
     def steps(self: Any) -> list[Any]:
         found = [self.once("charge", step, "charge", value=(1, 2))]
         if self.request.retries == 0:
@@ -320,7 +330,7 @@ def test_a_step_that_fails_runs_again(app: Celery) -> None:
             raise ConnectionError("away")
         return len(calls)
 
-    @app.task(name="flaky", bind=True, autoretry_for=(ConnectionError,), default_retry_delay=0, max_retries=5)
+    @app.task(shared=False, name="flaky", bind=True, autoretry_for=(ConnectionError,), default_retry_delay=0, max_retries=5)
     def task(self: Any) -> Any:
         return self.once("flaky", flaky)
 
@@ -336,7 +346,7 @@ def test_coroutine_steps(app: Celery) -> None:
         calls.append(x)
         return 2 * x
 
-    @app.task(name="co_steps", bind=True)
+    @app.task(shared=False, name="co_steps", bind=True)
     async def task(self: Any) -> Any:
         both = await asyncio.gather(self.once("a", double, 1), self.once("b", double, x=2))
         if self.request.retries == 0:
@@ -351,7 +361,7 @@ def test_coroutine_steps(app: Celery) -> None:
 def test_what_a_step_cannot_be(app: Celery) -> None:
     async def co() -> None: ...
 
-    @app.task(name="bad", bind=True)
+    @app.task(shared=False, name="bad", bind=True)
     def bad(self: Any, how: str) -> Any:
         return {
             "name": lambda: self.once("", int),
@@ -359,7 +369,7 @@ def test_what_a_step_cannot_be(app: Celery) -> None:
             "kind": lambda: self.once("s", co),
         }[how]()
 
-    @app.task(name="bad_async", bind=True)
+    @app.task(shared=False, name="bad_async", bind=True)
     async def bad_async(self: Any) -> Any:
         return await self.once("s", int)
 

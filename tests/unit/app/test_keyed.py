@@ -32,7 +32,7 @@ class Bench:
         self.app = Celery("proj", broker=self.url, backend=self.url, set_as_current=True)
 
     def task(self, name: str = "t", **options: Any) -> Any:
-        return self.app.task(name=name, **options)(lambda a=1, b=2, *, c=3: None)
+        return self.app.task(name=name, shared=False, **options)(lambda a=1, b=2, *, c=3: None)
 
     def waiting(self) -> int:
         with self.server.lock:
@@ -194,7 +194,7 @@ def test_receivers_hear_of_what_was_sent(bench: Bench) -> None:
 def test_in_place_the_first_result_is_kept(bench: Bench) -> None:
     bench.app.conf.task_always_eager = True
     ran: list[int] = []
-    task = bench.app.task(name="eager")(ran.append)
+    task = bench.app.task(name="eager", shared=False)(lambda n: ran.append(n))
     first, second = (task.apply_async((n,), idempotency_key="k") for n in (1, 2))
     task.apply_async((3,), idempotency_key="other")
     assert (second.id, ran) == (first.id, [1, 3])
