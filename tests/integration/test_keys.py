@@ -19,7 +19,6 @@ from celeriac.model.ledger import LOCK
 from celeriac.result import AsyncResult
 from tests.servers import wait_until
 
-
 _numbers = itertools.count()
 
 
@@ -330,7 +329,9 @@ def test_a_step_that_fails_runs_again(app: Celery) -> None:
             raise ConnectionError("away")
         return len(calls)
 
-    @app.task(shared=False, name="flaky", bind=True, autoretry_for=(ConnectionError,), default_retry_delay=0, max_retries=5)
+    @app.task(
+        shared=False, name="flaky", bind=True, autoretry_for=(ConnectionError,), default_retry_delay=0, max_retries=5
+    )
     def task(self: Any) -> Any:
         return self.once("flaky", flaky)
 

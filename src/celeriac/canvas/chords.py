@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 from celeriac.canvas.groups import group, member_of
 from celeriac.canvas.signatures import Signature, as_list, maybe_signature
 from celeriac.canvas.stamping import StampingVisitor, collected, stamp_links
-from celeriac.canvas.steps import is_chain, is_chord, is_group, unrolled, refuse_key
+from celeriac.canvas.steps import is_chain, is_chord, is_group, refuse_key, unrolled
 from celeriac.codec.body import ChordBody
 from celeriac.codec.chords import encode_body
 from celeriac.codec.envelope import new_id

@@ -67,7 +67,7 @@ def test_what_json_cannot_hold(app: Celery) -> None:
     def task(self: Any) -> None:
         self.once("a", object)
 
-    with pytest.raises(EncodeError, match="what the step 'a' returned cannot be recorded: a value of type .*object"):
+    with pytest.raises(EncodeError, match=r"what the step 'a' returned cannot be recorded: a value of type .*object"):
         task()
 
 
