@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from celeriac import states
 from celeriac.app.unique import Unique, key_text
@@ -81,15 +82,17 @@ def send_keyed(
         rule = None
     elif LOCK in (options.get("headers") or ()):
         rule = None  # another attempt of the task that holds the lock
+    lock = None
+    if rule is not None:
+        lock = Lock(rule.key(args or (), kwargs or {}), "", rule.life, rule.until_start)
+        options["lock"] = lock.header()
     message: Message = app.sender.message(name, args, kwargs, options, task=task)
     changes: list[Change] = []
     if key is not None:
         changes.append(Change(key[0], message.id.encode(), None, key[1]))
-    if rule is not None:
-        lock = Lock(rule.key(args or (), kwargs or {}), message.id, rule.life, rule.until_start)
-        message.headers[LOCK] = lock.header()
+    if lock is not None:
         wait = 0.0 if message.due is None else max(0.0, message.due - time.time())
-        changes.append(Change(lock.key, lock.waiting, None, lock.life + wait))
+        changes.append(Change(lock.key, replace(lock, holder=message.id).waiting, None, lock.life + wait))
     if not changes:
         app.sender.send(message, producer=producer, **publishing)
         return Sent(message.id, True)

@@ -28,7 +28,7 @@ from celeriac.codec.envelope import new_id
 from celeriac.codec.json import plain
 from celeriac.codec.saferepr import saferepr
 from celeriac.exceptions import EncodeError, MessageTooLarge, OperationalError, QueueNotFound
-from celeriac.model.ledger import Change
+from celeriac.model.ledger import LOCK, Change
 from celeriac.model.message import Message
 from celeriac.ports import Publisher
 
@@ -182,6 +182,9 @@ class Sender:
                 "chord": get("chord"),
             }
             embed = embed if any(embed.values()) else None
+        lock = get("lock")
+        if lock is not None:
+            headers[LOCK] = lock
         reply_to = get("reply_to") or self.oid
         return self._finish(prepared, headers, args, kwargs, embed, reply_to, due, expires)
 
