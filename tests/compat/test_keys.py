@@ -1,4 +1,4 @@
-"""Keys and locks where Celery's workers run the tasks: they know nothing of them, and nothing stands in the way for long."""
+"""Keys and locks where Celery's workers run the tasks: they know nothing of them, and leave nothing in the way."""
 
 from __future__ import annotations
 

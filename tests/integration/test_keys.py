@@ -177,6 +177,27 @@ def test_a_retry_keeps_the_lock(app: Celery) -> None:
         freed(app, "lock:again:")
 
 
+def test_a_retry_that_is_not_raised_keeps_the_lock(app: Celery) -> None:
+    second, go = threading.Event(), threading.Event()
+
+    @app.task(shared=False, name="goes_on", bind=True, unique=True)
+    def goes_on(self: Any) -> str:
+        if self.request.retries == 0:
+            self.retry(countdown=0, throw=False)
+            return "first"
+        second.set()
+        assert go.wait(20.0)
+        return "second"
+
+    with start_worker(app):
+        first = goes_on.delay()
+        assert second.wait(10.0)
+        assert held(app, "lock:goes_on:")
+        go.set()
+        freed(app, "lock:goes_on:")
+        assert first.get(timeout=10) in {"first", "second"}
+
+
 def test_until_it_starts(app: Celery) -> None:
     gate = Gate()
     task = declared(app, gate, name="starts", unique=True, unique_until="start")
