@@ -7,13 +7,14 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from celeriac import Celery, chain, chord, group
-from celeriac.contrib.testing.worker import start_worker
+from celeriac.contrib.testing.worker import TestWorkController, start_worker
 from celeriac.exceptions import EncodeError, Ignore, Reject, TaskNotUnique, TaskRevokedError
 from celeriac.model.ledger import LOCK
 from celeriac.result import AsyncResult
@@ -62,6 +63,12 @@ def declared(app: Celery, fun: Callable[..., Any], **options: Any) -> Any:
     return app.task(shared=False, **options)(body)
 
 
+def working(app: Celery, concurrency: int = 1) -> AbstractContextManager[TestWorkController]:
+    """A worker; without a first task, which a gate would hold up."""
+    pool = "solo" if concurrency == 1 else "threads"
+    return start_worker(app, concurrency=concurrency, pool=pool, perform_ping_check=False)
+
+
 def held(app: Celery, lock: str) -> bool:
     ledger = app.task_steps._ledger.get()
     return ledger.read([lock], timeout=5.0)[0] is not None
@@ -74,7 +81,7 @@ def freed(app: Celery, lock: str) -> None:
 def test_many_calls_with_one_key_run_once(app: Celery) -> None:
     ran: list[int] = []
     task = declared(app, ran.append, name="keyed")
-    with start_worker(app):
+    with working(app):
         results: list[AsyncResult[Any]] = []
 
         def send(number: int) -> None:
@@ -99,7 +106,7 @@ def test_a_key_used_by_a_task(app: Celery) -> None:
     def outer() -> list[str]:
         return [inner.apply_async(idempotency_key="k").id for _ in range(3)]
 
-    with start_worker(app):
+    with working(app):
         first, second = outer.delay(), outer.delay()
         ids = {*first.get(timeout=10), *second.get(timeout=10)}
         assert len(ids) == 1
@@ -115,7 +122,7 @@ def test_equal_while_it_waits_and_runs(app: Celery) -> None:
     task = declared(app, gate, name="u", unique="args")
     first = task.delay(1)
     assert task.delay(1).id == first.id
-    with start_worker(app, concurrency=2, pool="threads"):
+    with working(app, 2):
         gate.await_first()
         assert task.delay(1).id == first.id
         gate.open.set()
@@ -146,7 +153,7 @@ def test_every_end_frees(app: Celery, end: str) -> None:
     if end == "unknown":
         del app.tasks["ends"]
     time.sleep(0.002)
-    with start_worker(app) as worker:
+    with working(app) as worker:
         if end == "revoked":
             worker.revoke(result.id) if hasattr(worker, "revoke") else app.control.revoke(result.id)
         freed(app, "lock:ends:")
@@ -166,7 +173,7 @@ def test_a_retry_keeps_the_lock(app: Celery) -> None:
         assert go.wait(20.0)
         return int(self.request.retries)
 
-    with start_worker(app):
+    with working(app):
         first = again.delay()
         while not second.is_set():
             assert again.delay().id == first.id, "while it runs, waits to be tried again, and runs again"
@@ -189,7 +196,7 @@ def test_a_retry_that_is_not_raised_keeps_the_lock(app: Celery) -> None:
         assert go.wait(20.0)
         return "second"
 
-    with start_worker(app):
+    with working(app):
         first = goes_on.delay()
         assert second.wait(10.0)
         assert held(app, "lock:goes_on:")
@@ -203,7 +210,7 @@ def test_until_it_starts(app: Celery) -> None:
     task = declared(app, gate, name="starts", unique=True, unique_until="start")
     first = task.delay(1)
     assert task.delay(2).id == first.id
-    with start_worker(app, perform_ping_check=False):
+    with working(app):
         gate.await_first()
         second = task.delay(3)
         assert second.id != first.id
@@ -219,7 +226,7 @@ def test_a_replaced_one_does_not_run(app: Celery) -> None:
     task = declared(app, ran.append, name="replaced", unique=True, on_conflict="replace")
     later = task.apply_async((1,), countdown=0.2)
     second, third = task.delay(2), task.delay(3)
-    with start_worker(app):
+    with working(app):
         third.get(timeout=10)
         for result in (later, second):
             with pytest.raises(TaskRevokedError, match="replaced by"):
@@ -232,7 +239,7 @@ def test_a_replaced_one_does_not_run(app: Celery) -> None:
 def test_a_running_one_is_not_replaced(app: Celery) -> None:
     gate = Gate()
     task = declared(app, gate, name="running", unique=True, on_conflict="replace")
-    with start_worker(app, concurrency=2, pool="threads"):
+    with working(app, 2):
         first = task.delay(1)
         gate.await_first()
         assert task.delay(2).id == first.id
@@ -249,7 +256,7 @@ def test_coroutines_are_unique_too(app: Celery) -> None:
         await asyncio.sleep(0.3)
         return 1
 
-    with start_worker(app):
+    with working(app):
         first = co.delay()
         assert started.wait(10.0)
         with pytest.raises(TaskNotUnique):
@@ -261,7 +268,7 @@ def test_coroutines_are_unique_too(app: Celery) -> None:
 def test_acknowledged_early(app: Celery) -> None:
     gate = Gate()
     task = declared(app, gate, name="early", unique=True, acks_late=False)
-    with start_worker(app, concurrency=2, pool="threads"):
+    with working(app, 2):
         first = task.delay(1)
         gate.await_first()
         assert task.delay(2).id == first.id
@@ -279,7 +286,7 @@ def test_a_replacement_goes_on_with_the_lock(app: Celery) -> None:
         inner = self.app.tasks["inner"]
         raise self.replace({"one": inner.s(1), "chain": chain(inner.s(1), inner.si(2))}[way])
 
-    with start_worker(app, concurrency=1):
+    with working(app):
         for way in ("one", "chain"):
             gate.open.clear()
             gate.came.clear()
@@ -294,7 +301,7 @@ def test_a_replacement_goes_on_with_the_lock(app: Celery) -> None:
 def test_parts_of_workflows_compete_with_nobody(app: Celery) -> None:
     task = declared(app, lambda n: n, name="part", unique=True)
     total = declared(app, sum, name="total")
-    with start_worker(app):
+    with working(app):
         assert group([task.s(n) for n in range(5)]).apply_async().get(timeout=10) == [0, 1, 2, 3, 4]
         assert chain(task.s(1), task.s(), task.s()).apply_async().get(timeout=10) == 1
         assert chord([task.s(n) for n in range(5)], total.s()).apply_async().get(timeout=10) == 10
@@ -332,7 +339,7 @@ def test_a_step_runs_once_over_retries(app: Celery) -> None:
         assert self.once("none", calls.append, "none") is None
         return [*found, self.step_key("charge")]
 
-    with start_worker(app):
+    with working(app):
         result = steps.delay()
         first = [{"name": "charge", "value": [1, 2]}, {"name": "mail", "value": None}, None, f"{result.id}:charge"]
         assert result.get(timeout=10) == first
@@ -356,7 +363,7 @@ def test_a_step_that_fails_runs_again(app: Celery) -> None:
     def task(self: Any) -> Any:
         return self.once("flaky", flaky)
 
-    with start_worker(app):
+    with working(app):
         assert task.delay().get(timeout=10) == 3
 
 
@@ -375,7 +382,7 @@ def test_coroutine_steps(app: Celery) -> None:
             raise self.retry(countdown=0)
         return both
 
-    with start_worker(app):
+    with working(app):
         assert task.delay().get(timeout=10) == [2, 4]
     assert sorted(calls) == [1, 2]
 
@@ -395,7 +402,7 @@ def test_what_a_step_cannot_be(app: Celery) -> None:
     async def bad_async(self: Any) -> Any:
         return await self.once("s", int)
 
-    with start_worker(app):
+    with working(app):
         for task, args, error, words in (
             (bad, ("name",), ValueError, "must not be empty"),
             (bad, ("value",), EncodeError, "step 's' returned cannot be recorded: .*object"),
