@@ -46,6 +46,7 @@ __all__ = [
     "SecurityWarning",
     "SoftTimeLimitExceeded",
     "TaskError",
+    "TaskNotUnique",
     "TaskPredicate",
     "TaskRevokedError",
     "Terminated",
@@ -255,6 +256,18 @@ class MaxRetriesExceededError(TaskError):
 
 class TaskRevokedError(TaskError):
     """The task was revoked or expired, so it has no result."""
+
+
+class TaskNotUnique(TaskError):
+    """An equal task waits or runs, and ``on_conflict`` is ``raise``. ``task`` is its name, ``holder`` its id."""
+
+    def __init__(self, task: str, holder: str) -> None:
+        self.task = task
+        self.holder = holder
+        super().__init__(task, holder)
+
+    def __str__(self) -> str:
+        return f"task {self.task} is not sent: an equal one, {self.holder}, waits or runs; wait for that one instead"
 
 
 class InvalidTaskError(TaskError):

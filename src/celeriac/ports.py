@@ -14,9 +14,10 @@ from msgspec import Struct
 
 from celeriac.model.chord import Closing, Gathered, NewChord, Part
 from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay
+from celeriac.model.ledger import Change
 from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
-from celeriac.model.rules import Change, RulesRead
+from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.model.settle import Completion, Settlement, StoredResult, Verdict
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "CHORD_LOOK",
     "STAGE_EXPIRES",
     "AdapterOptions",
+    "BlockingLedger",
     "Broker",
     "Bus",
     "Caller",
@@ -31,6 +33,7 @@ __all__ = [
     "DeadLetters",
     "DeadRecord",
     "Depth",
+    "Ledger",
     "Limiter",
     "PayloadStore",
     "Publisher",
@@ -184,7 +187,8 @@ class Broker(Protocol):
         ...
 
     async def purge(self, queue: str) -> int:
-        """Drop all ready and scheduled messages of a queue, parked ones too; returns how many."""
+        """Drop all ready, scheduled and parked messages of a queue, and the locks that their tasks hold; returns how
+        many messages that were."""
         ...
 
     async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:
@@ -199,7 +203,8 @@ class Unified(Protocol):
     async def finish(self, completions: Sequence[Completion]) -> Sequence[Verdict]:
         """Per completion: nothing when the delivery's token or that of the chord to close is gone (FENCED); else open
         chords, publish, store, join, close and settle in one atomic step. Verdicts come in the order of the
-        completions; one that cannot be written does not disturb the others.
+        completions; one that cannot be written does not disturb the others. ``frees`` drops a lock that its task
+        still holds, and leaves that of another alone; a completion that is FENCED or STEPWISE frees nothing.
 
         A completion whose parts make chords complete takes their tokens, as ``ResultStore.join`` does with the
         delivery's token as ``token``, and is not settled: COMPLETES. Tried again, because the answer was lost, it
@@ -255,7 +260,7 @@ class Rules(Protocol):
         forgotten since (``TOMBSTONE`` seconds). Expired rules may be among them: the reader looks at ``expires``."""
         ...
 
-    async def set_rules(self, changes: Sequence[Change]) -> int:
+    async def set_rules(self, changes: Sequence[RuleChange]) -> int:
         """Write or drop rules, all or none; durable when it returns. Each change begins an epoch of its own, later than
         all before; returns the last. Of rules about revoked tasks the newest ``RULES_LIMIT`` are kept."""
         ...
@@ -275,8 +280,22 @@ class RulesDesk(Protocol):
         """All rules in force whose keys begin with ``prefix``."""
         ...
 
-    def set_rules(self, changes: Sequence[Change], *, timeout: float) -> int:
+    def set_rules(self, changes: Sequence[RuleChange], *, timeout: float) -> int:
         """As ``Rules.set_rules``, within ``timeout`` seconds."""
+        ...
+
+
+@runtime_checkable
+class Ledger(Protocol):
+    """Small values under keys, on the broker's server: compare-and-set, each with a life time. Used by workers."""
+
+    async def read_ledger(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """What stands under each key, None where nothing does or its time is over."""
+        ...
+
+    async def change_ledger(self, changes: Sequence[Change]) -> Sequence[bool]:
+        """Make changes in order, each in one atomic step and only when the key holds what is expected; for each whether
+        it was made. A change that is made replaces the life time too."""
         ...
 
 
@@ -370,6 +389,14 @@ class Publisher(Protocol):
         many, and nothing is published."""
         ...
 
+    def publish_if(
+        self, message: Message, changes: Sequence[Change], *, timeout: float
+    ) -> Sequence[bytes | None] | None:
+        """Publish a message and make changes of the ledger in one atomic step, or nothing of it when one of the keys
+        does not hold what is expected. None: it is published, else what stands under the keys. A key of a change
+        appears once. ``OperationalError`` as ``publish``; when ``uncertain``, both may have happened, never one."""
+        ...
+
     def purge(self, queue: str, *, timeout: float) -> int:
         """As ``Broker.purge``."""
         ...
@@ -414,6 +441,22 @@ class DeadLetters(Protocol):
 
     def drop(self, keys: Sequence[str], *, timeout: float) -> int:
         """Forget letters; returns how many there were."""
+        ...
+
+    def close(self) -> None:
+        """Give the connections back. Idempotent; a later call connects anew."""
+        ...
+
+
+class BlockingLedger(Protocol):
+    """Blocking access to the ledger of a server, for the steps of running tasks: thread-safe, survives forks."""
+
+    def read(self, keys: Sequence[str], *, timeout: float) -> Sequence[bytes | None]:
+        """As ``Ledger.read_ledger``."""
+        ...
+
+    def change(self, changes: Sequence[Change], *, timeout: float) -> Sequence[bool]:
+        """As ``Ledger.change_ledger``."""
         ...
 
     def close(self) -> None:

@@ -27,13 +27,13 @@ _PAUSE = 0.005
 _journal = -1
 
 
-def note(kind: str, request: Any) -> None:
-    """Append one line: kind, task id, pid, time, retries, whether it was redelivered."""
+def note(kind: str, request: Any, name: str = "") -> None:
+    """Append one line: kind, task id or ``name``, pid, time, retries, whether it was redelivered."""
     global _journal
     if _journal < 0:
         _journal = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     redelivered = bool((request.delivery_info or {}).get("redelivered"))
-    name = request.id.encode("unicode_escape").decode()  # one with a line break must not make a line
+    name = (name or request.id).encode("unicode_escape").decode()  # one with a line break must not make a line
     line = f"{kind}\t{name}\t{os.getpid()}\t{time.time():.6f}\t{request.retries}\t{redelivered:d}\n"
     os.write(_journal, line.encode())
 
@@ -125,10 +125,26 @@ def _tenant(number: int, milliseconds: float) -> int:
     return number % 3
 
 
+def steps(self: Any, number: int, count: int, milliseconds: float) -> list[int]:
+    """Steps that are not to run again; each start and end of one is written down under the task's id and its name."""
+    note("start", self.request)
+
+    def step(index: int) -> int:
+        name = self.step_key(str(index))
+        note("start", self.request, name)
+        time.sleep(milliseconds / 1000)
+        note("end", self.request, name)
+        return number + index
+
+    values = [self.once(str(index), step, index) for index in range(count)]
+    note("end", self.request)
+    return values
+
+
 def make_app(conf: Mapping[str, Any]) -> Celery:
     """The app with these settings."""
     app = Celery("faults", set_as_current=False, **conf)
-    for body in (work, gated, die, hold, again, later, step, collect, waits):
+    for body in (work, gated, die, hold, again, later, step, collect, waits, steps):
         app.task(bind=True, name=f"faults.{body.__name__}")(body)
     app.task(bind=True, name="faults.once", acks_late=False)(work)
     app.task(bind=True, name="faults.paced", rate_limit="30/s")(work)
@@ -136,6 +152,8 @@ def make_app(conf: Mapping[str, Any]) -> Celery:
     app.task(bind=True, name="faults.seated_gate", max_concurrency=2)(gated)
     app.task(bind=True, name="faults.seated_waits", max_concurrency=2)(waits)
     app.task(bind=True, name="faults.tenants", max_concurrency=1, max_concurrency_key=_tenant)(work)
+    app.task(bind=True, name="faults.unique", unique=lambda number, milliseconds: str(number))(work)
+    app.task(bind=True, name="faults.unique_gated", unique=True)(gated)
     return app
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from celeriac.brokers import redis
 from celeriac.brokers.redis import rules as arguments
 from celeriac.exceptions import OperationalError
-from celeriac.model.rules import Change
+from celeriac.model.rules import RuleChange
 from celeriac.ports import AdapterOptions, Publisher
 from tests.integration.test_redis_broker import message, opened
 from tests.proxy import Proxy
@@ -27,8 +27,8 @@ def _fill(publisher: Publisher) -> None:
         publisher.publish([message()] * 200, timeout=5.0)
 
 
-def _set(*keys: str, expires: float | None = None) -> list[Change]:
-    return [Change(key, b"v", expires) for key in keys]
+def _set(*keys: str, expires: float | None = None) -> list[RuleChange]:
+    return [RuleChange(key, b"v", expires) for key in keys]
 
 
 def test_dropped_rules_are_forgotten(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_dropped_rules_are_forgotten(redis_url: str, monkeypatch: pytest.MonkeyP
     async def run() -> None:
         async with opened(redis_url) as broker:
             before = await broker.set_rules(_set("a", "b"))
-            await broker.set_rules([Change("a", None)])
+            await broker.set_rules([RuleChange("a", None)])
             assert [rule.value for rule in (await broker.rules(before)).rules] == [None]
             await asyncio.sleep(0.3)
             await broker.set_rules(_set("c"))

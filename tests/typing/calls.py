@@ -53,6 +53,20 @@ class Mine(Task[[int], str]):
         return str(x)
 
 
+def steps(self: Task[..., Any]) -> None:
+    assert_type(self.once("add", add, 1, y=2), int)
+    assert_type(self.once("named", named, "a"), list[str])
+    self.once("add", add, "1")  # type: ignore[arg-type]
+    assert_type(self.step_key("add"), str)
+
+
+async def coroutine_steps(self: Task[..., Any]) -> None:
+    async def fetch(x: int) -> bytes:
+        return bytes(x)
+
+    assert_type(await self.once("fetch", fetch, 1), bytes)
+
+
 def sending() -> None:
     assert_type(add.delay(1, y=2), AsyncResult[int])
     assert_type(add.apply_async((1, 2), queue="q", countdown=3), AsyncResult[int])

@@ -102,6 +102,7 @@ class Celery(Configuring, Declaring, Sending):
         self._sender = None
         self._backend = None
         self._dead_letters = None
+        self._task_steps = None
         self._control = control if control is not None and not isinstance(control, (str, type)) else None
         self._log: Any = log if log is not None and not isinstance(log, (str, type)) else None
         self._config_source = config_source
@@ -142,7 +143,7 @@ class Celery(Configuring, Declaring, Sending):
 
     def close(self) -> None:
         """Give connections back and be current no more; needed only for apps that come and go."""
-        for part in (self._sender, self._backend, self._control, self._dead_letters):
+        for part in (self._sender, self._backend, self._task_steps, self._control, self._dead_letters):
             close = getattr(part, "close", None)
             if close is not None:
                 close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from celeriac.app.keyed import in_workflow
 from celeriac.canvas import Signature, maybe_signature
 from celeriac.client.current import worker_request
 from celeriac.client.prepared import PER_CALL
@@ -110,7 +111,7 @@ def _is_direct(app: Any) -> bool:
 def _is_plain(task: Any) -> bool:
     """No code of the user's runs when this task is sent."""
     ours = type(task).apply_async.__module__ in _OURS and "apply_async" not in vars(task)
-    return ours and not task.names_shadows
+    return ours and not task.names_shadows and task.unique_rule is None
 
 
 def send_many(
@@ -137,14 +138,16 @@ def send_many(
             if name not in known:
                 known[name] = _way(signature)
             way = known[name]
-        if way is None:
-            more = {**(own or {}), "producer": batch}
+        options = own or signature["options"]
+        if way is None or "idempotency_key" in options:
+            alone = _goes_alone(app, name, options) and not hasattr(producer, "collect")
+            more = {**(own or {}), "producer": producer if alone else batch}
             if not add_to_parent:
                 more["add_to_parent"] = False
             batch.results.append(signature.apply_async(**more))
             continue
         task, check, defaults = way
-        args, kwargs, options = signature["args"], signature["kwargs"], own or signature["options"]
+        args, kwargs = signature["args"], signature["kwargs"]
         if check is not None:
             check(*args, **kwargs)
         if options and PER_CALL.issuperset(options) and PER_CALL.isdisjoint(defaults):
@@ -153,6 +156,14 @@ def send_many(
             batch.add(name, task, args, kwargs, {**defaults, **options} if options else defaults)
     batch.flush()
     return batch.results
+
+
+def _goes_alone(app: Any, name: str, options: Mapping[str, Any]) -> bool:
+    """It is sent under a key, which is answered for each on its own; not so as a part of a workflow."""
+    if in_workflow(options, None):
+        return False
+    task = app.tasks.get(name)
+    return "idempotency_key" in options or (task is not None and task.unique_rule is not None)
 
 
 def _way(signature: Any) -> tuple[Any, Any, Any] | None:
@@ -167,6 +178,10 @@ def delay_many(task: Any, calls: Iterable[Any], chunk: int, options: dict[str, A
     """See ``Task.delay_many``."""
     app = task.app
     producer = options.pop("producer", None)
+    if "idempotency_key" in options:
+        raise ValueError(
+            f"task {task.name}: many calls under one idempotency_key would be one; give apply_async a key for each"
+        )
     if not (_is_direct(app) and _is_plain(task)):
         signatures: Iterator[Signature[Any]] = (
             Signature(task, args, kwargs, options, app=app) for args, kwargs in _pairs(calls)

@@ -37,6 +37,8 @@ def task_from_function(
         from celeriac.app.models import validating
 
         fun = validating(app, fun, name, options)
+    if callable(options.get("unique")):
+        options["unique"] = staticmethod(options["unique"])  # it gets the arguments of the call, not the task
     body = fun if bind else staticmethod(fun)
     cls = type(
         fun.__name__,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from celeriac.app.limits import limit_options
+from celeriac.app.unique import Unique
 from celeriac.conf.check import in_seconds
 from celeriac.model.options import TaskOptions
 
@@ -64,14 +65,18 @@ class FromSetting:
 class Sending:
     """What every send of one task needs, worked out once."""
 
-    __slots__ = ("check", "defaults", "names")
+    __slots__ = ("check", "defaults", "names", "unique")
 
-    def __init__(self, defaults: dict[str, Any], check: Callable[..., object] | None, names: bool) -> None:
+    def __init__(
+        self, defaults: dict[str, Any], check: Callable[..., object] | None, names: bool, unique: Unique | None
+    ) -> None:
         self.defaults = defaults
         #: Takes the arguments, raises TypeError when they do not fit.
         self.check = check
         #: ``shadow_name`` is the user's own.
         self.names = names
+        #: What makes its calls equal.
+        self.unique = unique
 
 
 def send_defaults(task: Any) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from celeriac.canvas import Signature, maybe_signature
 from celeriac.canvas.signatures import as_list
-from celeriac.canvas.steps import is_chain, is_group
+from celeriac.canvas.steps import is_chain, is_chord, is_group
 from celeriac.exceptions import Ignore, ImproperlyConfigured
+from celeriac.model.ledger import LOCK
 
 __all__ = ["Replaced", "replacement", "run_instead"]
 
@@ -37,6 +38,11 @@ def replacement(request: Any, sig: Any, app: Any) -> Any:
         # On the last step itself: what is appended below comes after it.
         sig.tasks[-1].extend_list_option("link", sig.options.pop("link"))
     sig.freeze(request.id)
+    lock = request.get(LOCK)
+    if lock is not None:
+        # It goes on under the task's id, so whoever ends under that id frees the lock.
+        last = _last(sig)
+        last.set(headers={**(last.options.get("headers") or {}), LOCK: lock})
     nesting = (request.replaced_task_nesting or 0) + 1
     sig.set(
         chord=request.chord,
@@ -51,6 +57,13 @@ def replacement(request: Any, sig: Any, app: Any) -> Any:
         step = maybe_signature(following, app=app, clone=True)
         step.set(replaced_task_nesting=nesting)
         sig = sig | step
+    return sig
+
+
+def _last(sig: Any) -> Any:
+    """The part of a signature that has its id."""
+    while is_chain(sig) or is_chord(sig):
+        sig = sig.tasks[-1] if is_chain(sig) else sig.body
     return sig
 
 

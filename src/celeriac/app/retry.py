@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from celeriac.exceptions import MaxRetriesExceededError, Retry
+from celeriac.model.ledger import LOCK
 from celeriac.model.retry import delay
 
 __all__ = ["ask_for_retry", "next_attempt", "signature_from_request"]
@@ -24,6 +25,7 @@ def signature_from_request(
     asked = request.asks_to_ignore_result
     merged["ignore_result"] = task.ignore_result if asked is None else asked
     merged.update(options)
+    _keep_lock(request, merged)
     info = request.delivery_info or {}
     if info.get("priority") is not None:
         merged["priority"] = info["priority"]
@@ -37,6 +39,13 @@ def signature_from_request(
     return task.signature(
         request.args if args is None else args, request.kwargs if kwargs is None else kwargs, merged, type=task
     )
+
+
+def _keep_lock(request: Any, options: dict[str, Any]) -> None:
+    """The lock of a unique task goes on with it, also when the caller gave headers of his own."""
+    lock = request.get(LOCK)
+    if lock is not None:
+        options["headers"] = {**(options.get("headers") or {}), LOCK: lock}
 
 
 def next_attempt(task: Any, request: Any, *, countdown: float | None = None, **options: Any) -> Any:

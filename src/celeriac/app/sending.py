@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 from celeriac.app.amqp import AMQP, broker_info
 from celeriac.app.backend import Backend
 from celeriac.app.bulk import send_many
+from celeriac.app.keyed import send_keyed
+from celeriac.app.once import Steps
 from celeriac.app.registry import TaskRegistry
 from celeriac.canvas import Signature, signature
 from celeriac.client import resolver
@@ -36,6 +38,7 @@ class Sending:
     _making: threading.RLock
     _sender: Sender | None
     _backend: Backend | None
+    _task_steps: Steps | None
     _control: Any
     _dead_letters: Any
     _log: Any
@@ -69,17 +72,22 @@ class Sending:
         for key, value in (("task_id", task_id), ("link", link), ("link_error", link_error), ("shadow", shadow)):
             if value is not None:
                 options[key] = value
-        sender = self.sender
-        message = sender.message(name, args, kwargs, options, task=task_type)
-        sender.send(
-            message,
-            producer=producer if producer is not None else options.get("publisher"),
-            retry=retry,
-            retry_policy=retry_policy,
-        )
-        result = (result_cls or self.AsyncResult)(message.id)
+        if producer is None:
+            producer = options.get("publisher")
+        rule, new = task_type.unique_rule if task_type is not None else None, True
+        if rule is None and "idempotency_key" not in options and "idempotency_ttl" not in options:
+            message = self.sender.message(name, args, kwargs, options, task=task_type)
+            self.sender.send(message, producer=producer, retry=retry, retry_policy=retry_policy)
+            task_id = message.id
+        else:
+            sent = send_keyed(
+                self, name, args, kwargs, options, task=task_type, rule=rule, producer=producer, retry=retry,
+                retry_policy=retry_policy,
+            )  # fmt: skip
+            task_id, new = sent.id, sent.new
+        result = (result_cls or self.AsyncResult)(task_id)
         result.ignored = options.get("ignore_result")
-        if add_to_parent:
+        if add_to_parent and new:
             self.add_trail(result)
         return cast("AsyncResult[Any]", result)
 
@@ -202,6 +210,15 @@ class Sending:
         if self._dead_letters is None:
             self._dead_letters = import_object("celeriac.app.dead:DeadLetters")(self)
         return cast("DeadLetters", self._dead_letters)
+
+    @property
+    def task_steps(self) -> Steps:
+        """What ``Task.once`` has recorded."""
+        if self._task_steps is None:
+            with self._making:
+                if self._task_steps is None:
+                    self._task_steps = Steps(self)
+        return self._task_steps
 
     @property
     def control(self) -> Any:

@@ -16,11 +16,13 @@ from celeriac.app.annotations import annotations_for
 from celeriac.app.arguments import is_coroutine_function
 from celeriac.app.bulk import delay_many
 from celeriac.app.composing import Composing
-from celeriac.app.eager import apply_eagerly, round_trip
+from celeriac.app.eager import apply_eagerly, apply_keyed, round_trip
+from celeriac.app.once import Stepping
 from celeriac.app.options import FROM_SETTINGS, FromSetting, Sending, send_defaults, task_options
 from celeriac.app.registry import unpickle_task
 from celeriac.app.retry import ask_for_retry
 from celeriac.app.trace import task_has_custom
+from celeriac.app.unique import Unique, unique_of
 from celeriac.client.current import get_current_app, request_var
 from celeriac.conf.source import import_object
 from celeriac.exceptions import MaxRetriesExceededError, OperationalError, Retry
@@ -45,7 +47,7 @@ class _App:
         type(task).bind(app)
 
 
-class Task(Composing[P, R]):
+class Task(Stepping, Composing[P, R]):
     """A task: callable, and sendable by ``delay`` and ``apply_async``.
 
     Subclasses define ``run``; decorated functions become it. Attributes set on the class or given to the decorator are
@@ -77,6 +79,16 @@ class Task(Composing[P, R]):
     max_concurrency_key: Any = None
     expires: Any = None
     resultrepr_maxsize: int = 1024
+    #: One at a time, from its sending to its end: ``True`` of this name, ``"args"`` with the same arguments, or a
+    #: function that makes a text of the arguments.
+    unique: Any = None
+    #: Seconds after which a lock gives way that nobody has freed, counted from the due time; None: a day.
+    unique_for: Any = None
+    #: ``"start"``: an equal one may be sent as soon as a worker has taken it.
+    unique_until: str = "end"
+    #: What sending an equal one does: ``"return"`` the result of the first, ``"replace"`` it if it has not started,
+    #: ``"raise"`` TaskNotUnique.
+    on_conflict: str = "return"
     abstract: bool = True
 
     if TYPE_CHECKING:
@@ -255,11 +267,14 @@ class Task(Composing[P, R]):
         Options: ``countdown`` (seconds) or ``eta``, ``expires`` (seconds or a time), ``queue``, ``priority`` (0-9),
         ``headers``, ``serializer``, ``compression``, ``time_limit``, ``soft_time_limit`` (seconds), ``ignore_result``,
         ``link``, ``link_error`` (signatures to send afterwards), ``task_id``, ``shadow`` (name in logs), ``retry`` and
-        ``retry_policy`` of publishing, ``exchange``, ``routing_key``, ``add_to_parent``, ``root_id``, ``parent_id``.
+        ``retry_policy`` of publishing, ``exchange``, ``routing_key``, ``add_to_parent``, ``root_id``, ``parent_id``,
+        ``idempotency_key`` (a second call with it sends nothing and returns the result of the first) and
+        ``idempotency_ttl`` (seconds, default ``task_idempotency_ttl``).
         ``producer`` is an object with ``collect(message)`` that takes the message instead of the broker.
 
         Raises ``TypeError`` when the arguments do not fit the signature, ``OperationalError`` when the broker cannot be
-        reached in time, ``EncodeError`` when an argument cannot be encoded.
+        reached in time, ``EncodeError`` when an argument cannot be encoded, ``TaskNotUnique`` when the task is unique
+        and says so.
         """
         sending = self._sending or self._prepare()
         if sending.check is not None:
@@ -271,7 +286,9 @@ class Task(Composing[P, R]):
         if app.conf.task_always_eager:
             args, kwargs = round_trip(app.conf, args, kwargs, options.get("serializer"))
             with denied_join_result():
-                eager = self.apply(args, kwargs, task_id=task_id, link=link, link_error=link_error, **options)
+                eager = apply_keyed(
+                    self, args, kwargs, {**options, "task_id": task_id, "link": link, "link_error": link_error}
+                )
             return cast("AsyncResult[R]", eager)
         return cast(
             "AsyncResult[R]",
@@ -296,6 +313,11 @@ class Task(Composing[P, R]):
         """``shadow_name`` is the user's own."""
         return (self._sending or self._prepare()).names
 
+    @property
+    def unique_rule(self) -> Unique | None:
+        """What makes two calls of this task equal; None: nothing."""
+        return (self._sending or self._prepare()).unique
+
     def _prepare(self) -> Sending:
         """Work out what every send needs, once."""
         self._bind_once()
@@ -304,6 +326,7 @@ class Task(Composing[P, R]):
             send_defaults(self),
             getattr(self, "__header__", None) if checked else None,
             task_has_custom(self, "shadow_name") or "shadow_name" in vars(self),
+            unique_of(self),
         )
         return sending
 

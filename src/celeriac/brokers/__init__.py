@@ -8,4 +8,5 @@ Each module of the scheme table offers::
     publisher(url, options) -> Publisher
     reader(url, options) -> Reader
     caller(url, options) -> Caller
+    ledger(url, options) -> BlockingLedger, where the server has a ledger
 """

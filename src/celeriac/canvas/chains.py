@@ -12,7 +12,17 @@ from typing import Any, Self, cast
 
 from celeriac.canvas.signatures import Signature, maybe_signature
 from celeriac.canvas.stamping import StampingVisitor, collected, stamp_links
-from celeriac.canvas.steps import OWN_OPTIONS, append, fold, is_empty_group, is_group, link_all, running_order, unrolled
+from celeriac.canvas.steps import (
+    OWN_OPTIONS,
+    append,
+    fold,
+    is_empty_group,
+    is_group,
+    link_all,
+    refuse_key,
+    running_order,
+    unrolled,
+)
 from celeriac.result import EagerResult, allow_join_result
 
 __all__ = ["_chain", "chain"]
@@ -146,6 +156,8 @@ class chain(Signature[Any]):  # noqa: N801 - Celery's name
 
     def _freeze_steps(self, steps: list[Signature[Any]], own: Mapping[str, Any]) -> list[Any]:
         """Give the steps their ids; returns their results, each the parent of the next."""
+        for step in steps if len(steps) > 1 else ():
+            refuse_key(step)
         results = [step.freeze(root_id=own.get("root_id")) for step in steps[:-1]]
         results.append(
             steps[-1].freeze(

@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 from celeriac.canvas.groups import group, member_of
 from celeriac.canvas.signatures import Signature, as_list, maybe_signature
 from celeriac.canvas.stamping import StampingVisitor, collected, stamp_links
-from celeriac.canvas.steps import is_chain, is_chord, is_group, unrolled
+from celeriac.canvas.steps import is_chain, is_chord, is_group, refuse_key, unrolled
 from celeriac.codec.body import ChordBody
 from celeriac.codec.chords import encode_body
 from celeriac.codec.envelope import new_id
@@ -132,6 +132,7 @@ class _chord(Signature[Any]):  # noqa: N801 - Celery's name
             raise TypeError("a chord needs a body: chord(header)(body)")
         app = self.app
         body = member_of(body, self._app, "chord's body").clone()
+        refuse_key(body)
         given = {**self.options, **{key: value for key, value in options.items() if value is not None}}
         _link(body, given)
         if app.conf.task_always_eager:

@@ -20,6 +20,7 @@ __all__ = [
     "is_empty_group",
     "is_group",
     "link_all",
+    "refuse_key",
     "running_order",
     "unrolled",
 ]
@@ -58,6 +59,15 @@ def is_chain(value: Any) -> bool:
 def is_empty_group(value: Any) -> bool:
     """It is a group without members: in a chain it is no step at all."""
     return is_group(value) and not value["kwargs"]["tasks"]
+
+
+def refuse_key(part: Any) -> None:
+    """Raise ``ValueError`` for a part of a workflow with an ``idempotency_key``: sent to nobody, it would end it."""
+    if isinstance(part, Signature) and "idempotency_key" in part["options"]:
+        raise ValueError(
+            f"task {part['task']}: idempotency_key cannot be used within a chain, group, chord or callback, where "
+            "others wait for this very task: give it to the task that sends the workflow"
+        )
 
 
 def unrolled(task: Any, app: Any = None) -> Any:

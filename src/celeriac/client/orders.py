@@ -13,7 +13,7 @@ from typing import Any
 
 from celeriac.client.signal_names import signal_number
 from celeriac.exceptions import ImproperlyConfigured
-from celeriac.model.rules import PAUSE, REVOKE, Change, Order, decode_order, encode_order, stamp_keys
+from celeriac.model.rules import PAUSE, REVOKE, Order, RuleChange, decode_order, encode_order, stamp_keys
 from celeriac.ports import RulesDesk
 
 __all__ = ["pause", "paused", "resume", "revoke", "revoke_stamped"]
@@ -34,18 +34,18 @@ def _revoke(app: Any, keys: Iterable[str], order: Mapping[str, Any]) -> None:
     desk = app.sender.publisher
     if isinstance(desk, RulesDesk):  # else the workers that run now remember what they are told
         value, life = _value(**order), app.conf.seconds("task_revoke_expires")
-        desk.set_rules([Change(key, value, life) for key in keys], timeout=_timeout(app))
+        desk.set_rules([RuleChange(key, value, life) for key in keys], timeout=_timeout(app))
 
 
 def pause(app: Any, queues: Iterable[str], **order: Any) -> None:
     """Write that no worker takes tasks from these queues, until ``resume``. Raises ``OperationalError``."""
     value = _value(**order)
-    _desk(app).set_rules([Change(PAUSE + queue, value) for queue in queues], timeout=_timeout(app))
+    _desk(app).set_rules([RuleChange(PAUSE + queue, value) for queue in queues], timeout=_timeout(app))
 
 
 def resume(app: Any, queues: Iterable[str]) -> None:
     """The end of ``pause``. Raises ``OperationalError``."""
-    _desk(app).set_rules([Change(PAUSE + queue, None) for queue in queues], timeout=_timeout(app))
+    _desk(app).set_rules([RuleChange(PAUSE + queue, None) for queue in queues], timeout=_timeout(app))
 
 
 def paused(app: Any) -> dict[str, Order]:

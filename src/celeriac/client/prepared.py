@@ -33,6 +33,7 @@ PER_CALL = frozenset(
         "kwargsrepr",
         "link",
         "link_error",
+        "lock",
         "parent_id",
         "reply_to",
         "root_id",

@@ -1,7 +1,7 @@
 """From a URL to its adapter: the only place that names adapter modules, and imports them when first used.
 
-Reads settings, opens nothing. Called by the sender, by results and control (``publisher``, ``reader``, ``caller``), and
-by workers (``broker``, ``store``).
+Reads settings, opens nothing. Called by the sender, by results and control (``publisher``, ``reader``, ``caller``), by
+steps of tasks (``ledger``), and by workers (``broker``, ``store``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from typing import Any, Protocol, cast
 
 from celeriac.conf.masking import mask_url
 from celeriac.exceptions import ImproperlyConfigured
-from celeriac.ports import AdapterOptions, Broker, Caller, DeadLetters, Publisher, Reader, ResultStore
+from celeriac.ports import (
+    AdapterOptions,
+    BlockingLedger,
+    Broker,
+    Caller,
+    DeadLetters,
+    Publisher,
+    Reader,
+    ResultStore,
+)
 
 __all__ = [
     "AdapterModule",
@@ -26,6 +35,7 @@ __all__ = [
     "caller",
     "dead_letters",
     "default_url",
+    "ledger",
     "mask",
     "publisher",
     "read_url",
@@ -260,6 +270,15 @@ def dead_letters(url: str, options: AdapterOptions) -> DeadLetters:
     if not hasattr(adapter(url), "dead_letters"):
         raise ImproperlyConfigured(f"{mask(url)} cannot show its dead letters: its adapter lacks that")
     return _made(url, "dead_letters", options)  # type: ignore[no-any-return]
+
+
+def ledger(url: str, options: AdapterOptions) -> BlockingLedger:
+    """Blocking access to a ledger. Raises ``ImproperlyConfigured`` too when the server keeps none."""
+    if not hasattr(adapter(url), "ledger"):
+        raise ImproperlyConfigured(
+            f"{mask(url)} keeps no ledger, which self.once() needs: set ledger_url to a Redis or SQLite URL"
+        )
+    return _made(url, "ledger", options)  # type: ignore[no-any-return]
 
 
 def _made(url: str, what: str, options: AdapterOptions) -> Any:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, tzinfo
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -33,12 +33,15 @@ from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.codec.saferepr import saferepr
 from celeriac.codec.signing import signer_of
 from celeriac.exceptions import EncodeError, MessageTooLarge, OperationalError, QueueNotFound
+from celeriac.model.ledger import LOCK, Change
 from celeriac.model.message import Message
 from celeriac.ports import Publisher
 
 __all__ = ["Collector", "Sender"]
 
 logger = logging.getLogger("celeriac.sender")
+
+T = TypeVar("T")
 
 _NOTHING: Mapping[str, Any] = {}
 #: Combinations of task and options that are remembered.
@@ -191,6 +194,9 @@ class Sender:
                 "chord": get("chord"),
             }
             embed = embed if any(embed.values()) else None
+        lock = get("lock")
+        if lock is not None:
+            headers[LOCK] = lock
         reply_to = get("reply_to") or self.oid
         return self._finish(prepared, headers, args, kwargs, embed, reply_to, due, expires)
 
@@ -375,12 +381,13 @@ class Sender:
             return
         limit = timeout or self.conf.seconds("broker_publish_timeout")
         deadline = time.monotonic() + limit
+        publish = self._publisher.get().publish
         try:
-            self._publisher.get().publish(messages, timeout=limit)
+            publish(messages, timeout=limit)
         except OperationalError as error:
             if error.uncertain or not (self.conf.task_publish_retry if retry is None else retry):
                 raise self._named(error) from error
-            self._send_again(messages, error, deadline, self._policy(retry_policy))
+            self._again(lambda left: publish(messages, timeout=left), error, deadline, self._policy(retry_policy))
         self.announce(messages)
 
     def stage(self, messages: Sequence[Message], stage: str) -> int:
@@ -408,6 +415,45 @@ class Sender:
             for message in messages:
                 self._announce_sent(message)
 
+    def send_if(
+        self,
+        message: Message,
+        changes: Sequence[Change],
+        *,
+        again: bool = False,
+        retry: bool | None = None,
+        retry_policy: Mapping[str, Any] | None = None,
+    ) -> Sequence[bytes | None] | None:
+        """Publish one message together with changes of the broker's ledger, or neither: then what stands under the
+        keys (``Publisher.publish_if``).
+
+        ``again``: the keys tell when it was published, so it is tried again even when it may have been. Raises as
+        ``send``, and ``ValueError`` when an exchange leads to several queues.
+        """
+        (message, *others) = self._copies((message,))
+        if others:
+            raise ValueError(
+                f"task {message.task}: a message that goes to several queues (exchange {message.exchange!r}) cannot "
+                "have an idempotency_key or be unique"
+            )
+        limit = self.conf.seconds("broker_publish_timeout")
+        deadline = time.monotonic() + limit
+        publish_if = self._publisher.get().publish_if
+        try:
+            there = publish_if(message, changes, timeout=limit)
+        except OperationalError as error:
+            retried = self.conf.task_publish_retry if retry is None else retry
+            if not retried or (error.uncertain and not again):
+                raise self._named(error) from error
+
+            def attempt(left: float) -> Sequence[bytes | None] | None:
+                return publish_if(message, changes, timeout=left)
+
+            there = self._again(attempt, error, deadline, self._policy(retry_policy), uncertain=again)
+        if there is None and signals.after_task_publish.receivers:
+            self._announce_sent(message)
+        return there
+
     def _copies(self, messages: Sequence[Message]) -> Sequence[Message]:
         """One message for each queue that an exchange leads to: brokers know queues only."""
         bound_to = self.router.queues.bound_to
@@ -420,9 +466,16 @@ class Sender:
     def _policy(self, retry_policy: Mapping[str, Any] | None) -> dict[str, Any]:
         return {**self.conf.task_publish_retry_policy, **(retry_policy or {})}
 
-    def _send_again(
-        self, messages: Sequence[Message], error: OperationalError, deadline: float, policy: Mapping[str, Any]
-    ) -> None:
+    def _again(
+        self,
+        send: Callable[[float], T],
+        error: OperationalError,
+        deadline: float,
+        policy: Mapping[str, Any],
+        *,
+        uncertain: bool = False,
+    ) -> T:
+        """``send(seconds left)`` as the policy says; ``uncertain``: also when an earlier one may have worked."""
         most, pause = policy.get("max_retries"), policy.get("interval_start") or 0
         attempt = 0
         while most is None or attempt < most:
@@ -433,11 +486,10 @@ class Sender:
             attempt += 1
             pause = min(pause + (policy.get("interval_step") or 0), policy.get("interval_max") or pause)
             try:
-                self._publisher.get().publish(messages, timeout=deadline - time.monotonic())
-                return
+                return send(deadline - time.monotonic())
             except OperationalError as again:
                 error = again
-                if error.uncertain:
+                if error.uncertain and not uncertain:
                     break
         raise self._named(error) from error
 

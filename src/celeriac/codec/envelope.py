@@ -20,10 +20,13 @@ from msgspec.structs import replace
 from celeriac.codec.json import check_depth, dumps, loads, plain
 from celeriac.codec.signing import SIGNATURE
 from celeriac.exceptions import CeleryError, DecodeError
+from celeriac.model.ledger import LOCK
 from celeriac.model.message import MARK, NO_MARKS, Delivery, Malformed, Marks, Message
 
-__all__ = ["decode", "delivery", "encode", "message_from_parts", "new_id", "remark"]
+__all__ = ["LOCK_MARK", "carries_lock", "decode", "delivery", "encode", "message_from_parts", "new_id", "remark"]
 
+#: What every stored message contains that carries the lock of a unique task.
+LOCK_MARK = f'"{LOCK}"'.encode()
 _NO_LIMITS = [None, None]
 #: How many headers each message has.
 _PROTOCOL_HEADERS = 19
@@ -312,6 +315,11 @@ def delivery(raw: bytes, *, token: str, queue: str, zone: tzinfo = UTC, max_byte
         redelivered=bool(headers.get("redelivered")),
         marks=_marks(mark) if mark is not None else NO_MARKS,
     )
+
+
+def carries_lock(raw: bytes) -> bool:
+    """Whether a stored message may carry the lock of a unique task: a cheap look, for those that are dropped unread."""
+    return LOCK_MARK in raw
 
 
 def remark(delivery: Delivery, marks: Marks) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from celeriac import states
 from celeriac.exceptions import (
@@ -22,6 +23,7 @@ from celeriac.exceptions import (
     WorkerLostError,
 )
 from celeriac.model import outcome as o
+from celeriac.model.ledger import LOCK, Lock, lock_of
 from celeriac.model.message import Delivery, Malformed, Marks
 from celeriac.model.options import TaskOptions
 from celeriac.model.outcome import Embed
@@ -63,6 +65,8 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     #: not this one stores its own.
     abandoned: tuple[Abandoned, ...] = ()
     ends: str = ""
+    #: Locks of the task, when this is its end.
+    frees: tuple[Lock, ...] = ()
 
 
 def plan(
@@ -85,7 +89,19 @@ def plan(
         return _succeeded(delivery, outcome, options, embed)
     context = _Context(delivery=delivery, options=options, now=now, embed=embed, worker=worker, park=park)
     decided: Plan = _DECIDE[type(outcome)](context, outcome)
-    return decided
+    lock = lock_of(delivery.message)
+    return replace(decided, frees=(lock,)) if lock is not None and _is_over(outcome, decided) else decided
+
+
+def _is_over(outcome: o.Outcome, decided: Plan) -> bool:
+    """No attempt and no other task goes on under this id."""
+    match outcome:
+        case o.RetryAsked() | o.Ignored(replaced=True):
+            return False
+        case o.Repeated(state=state):
+            return state in states.READY_STATES
+        case _:
+            return not isinstance(decided.settlement, Release)
 
 
 class _Context(Struct, frozen=True, kw_only=True):
@@ -119,6 +135,7 @@ class _Context(Struct, frozen=True, kw_only=True):
 def _succeeded(delivery: Delivery, outcome: o.Success, options: TaskOptions, embed: Embed | None) -> Plan:
     message = delivery.message
     stored = not (options.ignore_result or _ignores(message))
+    locked = not isinstance(message, Malformed) and LOCK in message.headers and lock_of(message)
     return Plan(
         settlement=Accept(delivery),
         state=states.SUCCESS if stored else None,
@@ -126,6 +143,7 @@ def _succeeded(delivery: Delivery, outcome: o.Success, options: TaskOptions, emb
         sends=_follow_ups(delivery, outcome.value, embed) if embed is not None else (),
         event="succeeded",
         joins=joins_of(message, embed, states.SUCCESS, outcome.value) if embed is not None and embed.chord else (),
+        frees=(locked,) if locked else (),
     )
 
 

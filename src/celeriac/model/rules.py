@@ -19,9 +19,9 @@ __all__ = [
     "SEARCHED",
     "STAMP",
     "TOMBSTONE",
-    "Change",
     "Order",
     "Rule",
+    "RuleChange",
     "RulesRead",
     "decode_order",
     "encode_order",
@@ -38,7 +38,7 @@ RULES_LIMIT = 50_000
 TOMBSTONE = 86_400.0
 
 
-class Change(Struct, frozen=True, gc=False):
+class RuleChange(Struct, frozen=True, gc=False):
     """A rule to write for ``expires`` seconds (None: until it is dropped), or to drop when ``value`` is None."""
 
     key: str

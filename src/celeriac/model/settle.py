@@ -8,6 +8,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from celeriac.model.chord import Closing, NewChord, Part
+from celeriac.model.ledger import Lock
 from celeriac.model.message import Delivery, Marks, Message
 
 __all__ = [
@@ -97,7 +98,7 @@ class StoredResult(Struct, frozen=True, gc=False):
 
 
 class Completion(Struct, frozen=True, kw_only=True, gc=False):
-    """Everything one plan wants written, in the order *open chords → publish → store → join → close → settle*."""
+    """Everything one plan wants written, in order: *open chords → publish → store → free → join → close → settle*."""
 
     settlement: Settlement | Hold
     #: Follow-ups: encoded messages with frozen ids.
@@ -111,6 +112,8 @@ class Completion(Struct, frozen=True, kw_only=True, gc=False):
     parts: Sequence[Part] = ()
     #: The chord whose body is among ``publish``; nothing at all is written when its token was lost.
     closes: Closing | None = None
+    #: Locks of the task that ends, each freed if that task still holds it.
+    frees: Sequence[Lock] = ()
 
     @property
     def ending(self) -> Settlement:

@@ -1,4 +1,5 @@
-"""Writes completions in batches: publish → store → join → settle, atomically where broker and store are one server.
+"""Writes completions in batches: publish → store → free → join → settle, atomically where broker and store are one
+server.
 
 Runs on the I/O loop. Nothing is dropped while a server is away: completions wait here, their deliveries stay held, and
 so the fetcher claims nothing new (back-pressure). A refused (fenced) completion is dropped: its task belongs to
@@ -21,9 +22,10 @@ from celeriac.codec.envelope import new_id
 from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
 from celeriac.model.chord import Gathered
+from celeriac.model.ledger import Lock
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept, Completion, Hold, Settlement, StoredResult, Verdict
-from celeriac.ports import Broker, Clock, ResultStore, Unified
+from celeriac.ports import Broker, Clock, Ledger, ResultStore, Unified
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside, Closer
 
@@ -227,6 +229,8 @@ class Completer:
             if records:
                 await store.put(records)
                 todo[:] = [replace(c, result=None, others=()) for c in todo]
+        await self._free([lock for c in todo for lock in c.frees])
+        if store is not None:
             # One after the other, each under its own token: the last one of a chord completes it.
             for completion in [c for c in todo if c.parts]:
                 token = self._token_of(completion.ending.delivery)
@@ -236,6 +240,11 @@ class Completer:
                     left.completing.append(_Completing(completion.ending, token, complete))
         await self._settle([c.ending for c in todo])
         todo.clear()
+
+    async def _free(self, locks: Sequence[Lock]) -> None:
+        """Free the locks of tasks whose end is stored. Again after an outage: what is free by then stays so."""
+        if locks and isinstance(self._broker, Ledger):
+            await self._broker.change_ledger([change for lock in locks for change in lock.ends()])
 
     def _token_of(self, delivery: Delivery) -> str:
         """A chord is held under the token of a delivery only as long as that one is leased."""

@@ -19,7 +19,7 @@ from celeriac.clock import SYSTEM
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.message import Malformed
-from celeriac.model.rules import SEARCHED, Change, Order, Rule, decode_order, encode_order
+from celeriac.model.rules import SEARCHED, Order, Rule, RuleChange, decode_order, encode_order
 from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, Rules
 from celeriac.worker.backoff import Backoff
@@ -111,7 +111,7 @@ class Enforcer:
         known = {rule.key: rule for rule in self.book.in_force()}
         missing = [key for key in keys if key not in known or (order.terminate and not _terminates(known[key]))]
         if missing:
-            await self._rules.set_rules([Change(key, value, life) for key in missing])
+            await self._rules.set_rules([RuleChange(key, value, life) for key in missing])
             await self._learn()
         self._hurry.set()
 
@@ -202,7 +202,7 @@ class Enforcer:
         if completions:
             self._conclude(completions)
         mark = str(epoch).encode()
-        await self._rules.set_rules([Change(SEARCHED + queue, mark, self._life) for queue in queues])
+        await self._rules.set_rules([RuleChange(SEARCHED + queue, mark, self._life) for queue in queues])
 
 
 def _terminates(rule: Rule) -> bool:

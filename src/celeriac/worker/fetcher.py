@@ -20,12 +20,14 @@ from celeriac.codec.signing import unseal
 from celeriac.exceptions import DecodeError, OperationalError, SecurityError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
+from celeriac.model.ledger import LOCK
 from celeriac.model.message import NO_MARKS, Delivery, Malformed
 from celeriac.model.plan import exhausted
 from celeriac.model.settle import Accept, Completion, Release, Settlement
 from celeriac.ports import Broker, Clock, ResultStore, Rules
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.limits import Limits, Permitted
+from celeriac.worker.locks import begin_locked
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
@@ -122,7 +124,7 @@ class Fetcher:
         self._fruitless = 0
         self._average = 0.0
         #: Nothing of the last claims might run: look at so many next time.
-        self._sift = 0
+        self._sifting = 0
         self._async_share = 0.0
         #: Every synchronous slot is taken by a task that runs longer than STALL.
         self._stalled = False
@@ -150,8 +152,8 @@ class Fetcher:
         # Half of what is ahead at a time, but a free slot never waits.
         if held >= limit and room < min(ahead // 2, CLAIM_LIMIT):
             return 0
-        if room > 0 and self._sift > room and options.prefetch_limit is None:
-            room = self._sift
+        if room > 0 and self._sifting > room and options.prefetch_limit is None:
+            room = self._sifting
         most = options.max_tasks_per_child
         return room if most is None else min(room, most - self._runner.count - held)
 
@@ -381,10 +383,10 @@ class Fetcher:
             sync, coroutines = sync + permitted[0], coroutines + permitted[1]
             await self._hand_over(*permitted)
         if sync or coroutines:
-            self._sift = 0
+            self._sifting = 0
             self._learn(sync + coroutines, len(coroutines), seated)
         elif limited:
-            self._sift = min(2 * len(deliveries), SIFT)
+            self._sifting = min(2 * len(deliveries), SIFT)
 
     async def _permitted_of(self, limited: Sequence[Delivery]) -> tuple[tuple[list[Delivery], list[Delivery]], int]:
         """Those limited tasks that may run now, synchronous ones and coroutines, and how many of them have a seat; the
@@ -416,7 +418,12 @@ class Fetcher:
         return None
 
     async def _hand_over(self, sync: list[Delivery], coroutines: list[Delivery]) -> None:
-        """Feed the executors what is to run."""
+        """Feed the executors what is to run, but for unique tasks that others have replaced."""
+        locked = [d for d in (*sync, *coroutines) if LOCK in d.message.headers]  # type: ignore[union-attr]
+        if locked and (replaced := await begin_locked(self._broker, locked)):
+            self._conclude([self._runner.conclude(d, replaced[d.token]) for d in locked if d.token in replaced])
+            sync = [delivery for delivery in sync if delivery.token not in replaced]
+            coroutines = [delivery for delivery in coroutines if delivery.token not in replaced]
         sync = await self._acknowledge_early(sync)
         coroutines = await self._acknowledge_early(coroutines)
         if sync:

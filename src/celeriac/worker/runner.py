@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -321,7 +321,9 @@ class Runner:
         asked = request.__dict__.get("sends") if request is not None else None
         if not (decided.sends or asked or joins or decided.abandoned):
             return Completion(
-                settlement=decided.settlement, result=self._record(message, decided, options, request, now)
+                settlement=decided.settlement,
+                result=self._record(message, decided, options, request, now),
+                frees=decided.frees,
             )
         sent = Sent()
         failed = decided.event == "failed" or decided.state == states.FAILURE
@@ -342,6 +344,7 @@ class Runner:
             others=recorder.others(behind, decided.ends, decided.value) if behind and results else (),
             opens=sent.chords,
             parts=recorder.parts(joins, len(added or ()), content_type) if joins and results else (),
+            frees=() if asked and _goes_on(message.id, asked) else decided.frees,
         )
         if failed:
             # After all is encoded: what cannot be is decided anew, and errbacks are called once.
@@ -393,6 +396,11 @@ class Runner:
     def _foreign(self, name: str) -> TaskOptions:
         """Options for a task that is not registered here: the settings' defaults."""
         return TaskOptions(name=name, result_expires=self.app.conf.seconds("result_expires") or None)
+
+
+def _goes_on(task_id: str, asked: Sequence[Any]) -> bool:
+    """What an attempt wants sent when it is over is the next one of the same task (``retry(throw=False)``)."""
+    return any(each.options.get("task_id") == task_id for each in asked)
 
 
 #: Outcomes that end a task without running it here, while others wait for its end.

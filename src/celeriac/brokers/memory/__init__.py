@@ -9,13 +9,13 @@ from __future__ import annotations
 from celeriac.brokers.memory.blocking_ports import MemoryCaller, MemoryPublisher, MemoryReader
 from celeriac.brokers.memory.broker_port import MemoryBroker
 from celeriac.brokers.memory.dead_port import MemoryDeadLetters
+from celeriac.brokers.memory.ledger_port import MemoryLedger
 from celeriac.brokers.memory.results import Watcher
 from celeriac.brokers.memory.shared import drop, server
 from celeriac.brokers.memory.store_port import MemoryStore
 from celeriac.ports import AdapterOptions, Clock
 
-__all__ = ["broker", "caller", "drop", "publisher", "reader", "server", "store", "watcher"]
-__all__ = ["broker", "caller", "dead_letters", "drop", "publisher", "reader", "server", "store"]
+__all__ = ["broker", "caller", "dead_letters", "drop", "ledger", "publisher", "reader", "server", "store", "watcher"]
 
 
 def broker(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryBroker:
@@ -41,6 +41,11 @@ def reader(url: str, options: AdapterOptions, clock: Clock | None = None) -> Mem
 def dead_letters(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryDeadLetters:
     """The blocking access to the dead letters of a name."""
     return MemoryDeadLetters(server(url, clock), options)
+
+
+def ledger(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryLedger:
+    """The blocking ledger of a name."""
+    return MemoryLedger(server(url, clock), options)
 
 
 def caller(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryCaller:

@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from queue import Empty
 from typing import Any
 
-from celeriac.brokers.memory.broker_port import launch, publish, set_rules
+from celeriac.brokers.memory.broker_port import launch, publish, publish_if, purge, set_rules
 from celeriac.brokers.memory.broker_port import stage as put_aside
 from celeriac.brokers.memory.results import Watcher
 from celeriac.brokers.memory.shared import Server
 from celeriac.codec.envelope import new_id
 from celeriac.codec.json import dumps, loads
 from celeriac.model.chord import NewChord
+from celeriac.model.ledger import Change
 from celeriac.model.message import Message
-from celeriac.model.rules import Change, RulesRead
+from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.model.settle import StoredResult
 from celeriac.ports import AdapterOptions, Depth
 
@@ -43,10 +44,16 @@ class MemoryPublisher:
         """See ``Publisher.launch``."""
         launch(self._server, stage, count)
 
+    def publish_if(
+        self, message: Message, changes: Sequence[Change], *, timeout: float
+    ) -> Sequence[bytes | None] | None:
+        """See ``Publisher.publish_if``."""
+        return publish_if(self._server, message, changes)
+
     def purge(self, queue: str, *, timeout: float) -> int:
         """See ``Publisher.purge``."""
         with self._server.lock:
-            return self._server.queues.purge(queue)
+            return purge(self._server, queue)
 
     def depth(self, queues: Sequence[str], *, timeout: float) -> Mapping[str, Depth]:
         """See ``Publisher.depth``."""
@@ -58,7 +65,7 @@ class MemoryPublisher:
         with self._server.lock:
             return self._server.rules.begin(prefix)
 
-    def set_rules(self, changes: Sequence[Change], *, timeout: float) -> int:
+    def set_rules(self, changes: Sequence[RuleChange], *, timeout: float) -> int:
         """See ``RulesDesk.set_rules``."""
         with self._server.lock:
             return set_rules(self._server, changes)

@@ -1,4 +1,4 @@
-"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified``, ``Limiter``, ``Rules`` and ``Bus``.
+"""The asynchronous ports of ``memory://``: ``Broker``, ``Unified``, ``Limiter``, ``Rules``, ``Ledger`` and ``Bus``.
 
 Used by workers, one event loop each.
 
@@ -17,17 +17,18 @@ from celeriac.brokers.memory.listener import Listener
 from celeriac.brokers.memory.queues import Lease, step_of
 from celeriac.brokers.memory.shared import Server
 from celeriac.brokers.memory.waiter import Waiter
-from celeriac.codec.envelope import delivery, encode, remark
+from celeriac.codec.envelope import carries_lock, delivery, encode, remark
 from celeriac.codec.json import dumps
 from celeriac.exceptions import OperationalError
 from celeriac.model.dead import dropped
+from celeriac.model.ledger import Change, lock_of
 from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
-from celeriac.model.rules import Change, RulesRead
+from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.model.settle import Accept, Completion, DeadLetter, Hold, Release, Settlement, Verdict, last_to_join
 from celeriac.ports import AdapterOptions, DeadRecord, Depth
 
-__all__ = ["MemoryBroker", "add", "encoded", "launch", "publish", "set_rules", "stage"]
+__all__ = ["MemoryBroker", "add", "encoded", "launch", "publish", "publish_if", "purge", "set_rules", "stage"]
 
 logger = logging.getLogger("celeriac.brokers.memory")
 
@@ -61,6 +62,24 @@ def launch(server: Server, name: str, count: int) -> None:
         if staged is None:
             raise OperationalError(f"memory://{server.name}: what was put aside for one send is gone: send it again")
         add(server, staged)
+
+
+def publish_if(server: Server, message: Message, changes: Sequence[Change]) -> Sequence[bytes | None] | None:
+    """Add a message and change the ledger, or neither: then what stands under the keys."""
+    texts = encoded((message,))
+    with server.lock:
+        there = server.ledger.change_all(changes, server.clock.monotonic())
+        if there is None:
+            add(server, texts)
+        return there
+
+
+def purge(server: Server, queue: str) -> int:
+    """Drop what waits in a queue, and the locks it holds; under the server's lock."""
+    dropped = server.queues.purge(queue)
+    locked = [delivery(raw, token="", queue=queue).message for raw in dropped if carries_lock(raw)]
+    server.ledger.free([lock for lock in map(lock_of, locked) if lock is not None], server.clock.monotonic())
+    return len(dropped)
 
 
 def add(server: Server, messages: Sequence[_Encoded]) -> None:
@@ -99,10 +118,13 @@ class MemoryBroker:
 
     @contextmanager
     def _locked(self) -> Iterator[Server]:
-        if not self._is_open:
-            raise OperationalError(f"the broker memory://{self._server.name} is closed: call open() first")
+        self._check_open()
         with self._server.lock:
             yield self._server
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise OperationalError(f"the broker memory://{self._server.name} is closed: call open() first")
 
     # -- messages in and out -----------------------------------------------------------------------------------------
 
@@ -224,6 +246,8 @@ class MemoryBroker:
             server.chords.join(part, tick, wait)
         if completion.closes is not None:
             server.chords.close(completion.closes, tick)
+        if completion.frees:
+            server.ledger.free(completion.frees, tick)
 
     def _complete(self, chords: Sequence[str], token: str) -> bool:
         """Take the tokens of those chords that are complete; whether there was one."""
@@ -277,6 +301,7 @@ class MemoryBroker:
         with self._locked() as server:
             now, tick = server.clock.now(), server.clock.monotonic()
             server.queues.due(now)
+            server.ledger.sweep(tick)
             server.queues.restore(now=now, tick=tick)
             server.limits.tend(now, options.seat_promise)
             surplus = server.queues.dead.trim(
@@ -315,7 +340,7 @@ class MemoryBroker:
     async def purge(self, queue: str) -> int:
         """See ``Broker.purge``."""
         with self._locked() as server:
-            return server.queues.purge(queue)
+            return purge(server, queue)
 
     async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:
         """See ``Broker.dead``."""
@@ -329,7 +354,7 @@ class MemoryBroker:
         with self._locked() as server:
             return server.rules.read(after)
 
-    async def set_rules(self, changes: Sequence[Change]) -> int:
+    async def set_rules(self, changes: Sequence[RuleChange]) -> int:
         """See ``Rules.set_rules``."""
         with self._locked() as server:
             return set_rules(server, changes)
@@ -346,6 +371,18 @@ class MemoryBroker:
                 until=until,
             )
         return [self._delivery(token, queue, raw) for token, queue, raw in taken]
+
+    # -- ledger ------------------------------------------------------------------------------------------------------
+
+    async def read_ledger(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See ``Ledger.read_ledger``."""
+        self._check_open()
+        return self._server.read_ledger(keys)
+
+    async def change_ledger(self, changes: Sequence[Change]) -> Sequence[bool]:
+        """See ``Ledger.change_ledger``."""
+        self._check_open()
+        return self._server.change_ledger(changes)
 
     # -- bus ---------------------------------------------------------------------------------------------------------
 
@@ -370,7 +407,7 @@ class MemoryBroker:
             server.topics.reply(exchange, routing_key, letter)
 
 
-def set_rules(server: Server, changes: Sequence[Change]) -> int:
+def set_rules(server: Server, changes: Sequence[RuleChange]) -> int:
     """Change the rules and tell those who wait; under the server's lock."""
     epoch = server.rules.set(changes, server.clock.now())
     if changes:

@@ -264,13 +264,14 @@ class Queues:
             oldest=max(0.0, now - min(heads)) if heads else None,
         )
 
-    def purge(self, name: str) -> int:
-        """Drop ready, scheduled and parked messages; returns how many."""
+    def purge(self, name: str) -> list[bytes]:
+        """Drop ready, scheduled and parked messages; returns their bytes."""
         queue = self._queues.get(name) or _Queue()
-        dropped = sum(len(ready) for ready in queue.ready) + len(queue.schedule)
+        dropped = [item.raw for ready in queue.ready for item in ready]
+        dropped += [item.raw for _, _, item in queue.schedule]
         for key, line in tuple(self.parked.items()):
+            dropped += [each.item.raw for each in line if each.queue == name]
             kept = deque(each for each in line if each.queue != name)
-            dropped += len(line) - len(kept)
             self.parked[key] = kept
             if not kept:
                 del self.parked[key]

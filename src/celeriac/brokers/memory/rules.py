@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from celeriac.model.rules import REVOKE, RULES_LIMIT, TOMBSTONE, Change, Rule, RulesRead
+from celeriac.model.rules import REVOKE, RULES_LIMIT, TOMBSTONE, Rule, RuleChange, RulesRead
 
 __all__ = ["RuleTable"]
 
@@ -21,7 +21,7 @@ class RuleTable:
         #: By key, in the order of their changes.
         self._rules: dict[str, Rule] = {}
 
-    def set(self, changes: Sequence[Change], now: float) -> int:
+    def set(self, changes: Sequence[RuleChange], now: float) -> int:
         """See ``Rules.set_rules``."""
         for change in changes:
             self.epoch = max(self.epoch + 1, int(now * 1000))

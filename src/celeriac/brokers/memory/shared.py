@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from celeriac.brokers.memory.chords import Chords
+from celeriac.brokers.memory.ledger_table import LedgerTable
 from celeriac.brokers.memory.limits import Limits
 from celeriac.brokers.memory.queues import Queues
 from celeriac.brokers.memory.results import Results
@@ -18,6 +20,7 @@ from celeriac.brokers.memory.rules import RuleTable
 from celeriac.brokers.memory.stages import Stages
 from celeriac.brokers.memory.topics import Topics
 from celeriac.clock import SystemClock
+from celeriac.model.ledger import Change
 from celeriac.ports import Clock, Traits
 
 __all__ = ["Server", "drop", "server"]
@@ -29,6 +32,7 @@ class Server:
     __slots__ = (
         "chords",
         "clock",
+        "ledger",
         "limits",
         "lock",
         "name",
@@ -51,7 +55,20 @@ class Server:
         self.stages: Stages[tuple[str, bytes, int, float | None]] = Stages()
         self.rules = RuleTable()
         self.topics = Topics()
+        self.ledger = LedgerTable()
         self.traits = Traits(durable=False, native_delay=True, server=("memory", name))
+
+    def read_ledger(self, keys: Sequence[str]) -> list[bytes | None]:
+        """What stands under each key."""
+        with self.lock:
+            tick = self.clock.monotonic()
+            return [self.ledger.read(key, tick) for key in keys]
+
+    def change_ledger(self, changes: Sequence[Change]) -> list[bool]:
+        """Make changes; for each whether it was made."""
+        with self.lock:
+            tick = self.clock.monotonic()
+            return [self.ledger.change(change, tick) for change in changes]
 
 
 _servers: dict[str, Server] = {}

@@ -13,12 +13,13 @@ from celeriac.ports import AdapterOptions
 if TYPE_CHECKING:
     from celeriac.brokers.redis.calling import RedisCaller
     from celeriac.brokers.redis.dead import RedisDeadLetters
+    from celeriac.brokers.redis.keeping import RedisLedger
     from celeriac.brokers.redis.publishing import RedisPublisher
     from celeriac.brokers.redis.queues import RedisBroker
     from celeriac.brokers.redis.reading import RedisReader
     from celeriac.brokers.redis.results import RedisStore
 
-__all__ = ["broker", "caller", "dead_letters", "publisher", "reader", "store"]
+__all__ = ["broker", "caller", "dead_letters", "ledger", "publisher", "reader", "store"]
 
 
 def broker(url: str, options: AdapterOptions) -> RedisBroker:
@@ -47,6 +48,13 @@ def reader(url: str, options: AdapterOptions) -> RedisReader:
     from celeriac.brokers.redis.reading import RedisReader
 
     return RedisReader(url, options)
+
+
+def ledger(url: str, options: AdapterOptions) -> RedisLedger:
+    """Blocking access to the ledger. Raises ``ImproperlyConfigured`` on a bad URL."""
+    from celeriac.brokers.redis.keeping import RedisLedger
+
+    return RedisLedger(url, options)
 
 
 def caller(url: str, options: AdapterOptions) -> RedisCaller:

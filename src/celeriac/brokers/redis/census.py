@@ -12,8 +12,11 @@ from typing import Any
 
 from celeriac.brokers.redis.endings import dead_record
 from celeriac.brokers.redis.layout import Layout
+from celeriac.brokers.redis.ledger_keys import change_args
 from celeriac.brokers.redis.limits import queue_of
-from celeriac.brokers.redis.scripts import DEPTH, LEASED, PURGE, PURGE_PARK, Script
+from celeriac.brokers.redis.scripts import DEPTH, LEASED, LEDGER_CHANGE, PURGE, PURGE_PARK, PURGED, Script
+from celeriac.codec import envelope
+from celeriac.model.ledger import lock_of
 from celeriac.ports import DeadRecord, Depth
 
 __all__ = ["Ask", "dead", "depth", "purge"]
@@ -21,6 +24,10 @@ __all__ = ["Ask", "dead", "depth", "purge"]
 Ask = tuple[Script | None, Sequence[Any], Sequence[Any]]
 
 _PAGE = 500
+#: Most messages that one step of a purge searches for locks.
+_PURGE_PAGE = 2000
+#: Milliseconds after which the server drops what a purge that broke off has left.
+_KEEP_PURGED = 600_000
 
 
 def depth(layout: Layout, queues: Sequence[str]) -> Generator[Ask, Any, Mapping[str, Depth]]:
@@ -58,12 +65,31 @@ def depth(layout: Layout, queues: Sequence[str]) -> Generator[Ask, Any, Mapping[
 
 
 def purge(layout: Layout, queue: str) -> Generator[Ask, Any, int]:
-    """Drop what waits in a queue; returns how much that was."""
+    """Drop what waits in a queue in one step, then free its locks; returns how much that was."""
     fields = [field.decode() for field in (yield None, ["HKEYS", layout.parks], []) if queue_of(field) == queue]
+    parked: list[bytes] = []
+    for field in fields:
+        parked += yield None, ["LRANGE", layout.park(field), 0, -1], []
     # First those that may be woken meanwhile.
-    parked = (yield PURGE_PARK, [layout.parks, *map(layout.park, fields)], fields) if fields else 0
-    dropped = yield PURGE, [layout.schedule(queue), *layout.lists(queue)], []
-    return int(parked) + int(dropped)
+    dropped = int((yield PURGE_PARK, [layout.parks, *map(layout.park, fields)], fields) if fields else 0)
+    yield from _free(layout, queue, [text[max(text.find(b"{"), 0) :] for text in parked if envelope.LOCK_MARK in text])
+    aside = layout.purged(queue, envelope.new_id())
+    count = yield PURGE, [layout.schedule(queue), *layout.lists(queue), *aside], [_KEEP_PURGED]
+    for key in aside if count else ():
+        left = 1
+        while left:
+            left, *texts = yield PURGED, [key], [_PURGE_PAGE, envelope.LOCK_MARK]
+            yield from _free(layout, queue, texts)
+    return dropped + int(count)
+
+
+def _free(layout: Layout, queue: str, texts: Sequence[bytes]) -> Generator[Ask, Any, None]:
+    """Free the locks of dropped messages."""
+    messages = [envelope.decode(text, queue=queue) for text in texts]
+    locks = [lock for message in messages if (lock := lock_of(message)) is not None]
+    if locks:
+        keys, args = change_args(layout, [change for lock in locks for change in lock.ends()])
+        yield LEDGER_CHANGE, keys, args
 
 
 def dead(layout: Layout, limit: int, queue: str | None) -> Generator[Ask, Any, Sequence[DeadRecord]]:

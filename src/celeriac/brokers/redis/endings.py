@@ -14,6 +14,7 @@ from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
 from celeriac.codec.json import encode_hook
+from celeriac.model.ledger import Lock
 from celeriac.model.message import Delivery, Malformed, Message
 from celeriac.model.settle import Accept, Completion, DeadLetter, Hold, Release, Settlement, StoredResult
 from celeriac.ports import DeadRecord
@@ -32,6 +33,7 @@ class Endings:
         self._strict = strict
         self._chord_token = chord_token
         self._now = time.time()
+        #: Keys of results and of locks.
         self._results: list[str] = []
         self._lists: dict[str, int] = {}
         self._schedules: dict[str, int] = {}
@@ -49,8 +51,9 @@ class Endings:
         kind = type(settlement)
         texts = [envelope.encode(message) for message in completion.publish] if completion.publish else ()
         back = b"" if kind is Accept else _text_back(settlement)
-        args, result, others = self._args, completion.result, completion.others
-        actions = len(texts) + (result is not None) + len(others) + (kind is not Accept and kind is not Hold)
+        args, result, others, frees = self._args, completion.result, completion.others, completion.frees
+        actions = len(texts) + (result is not None) + len(others) + len(frees)
+        actions += kind is not Accept and kind is not Hold
         if completion.parts or completion.opens or completion.closes is not None or kind is Hold:
             before, parts = self._chord_actions(completion)
             delivery = settlement.delivery
@@ -66,6 +69,9 @@ class Endings:
         if others:
             for record in others:
                 self._store(record)
+        if frees:
+            for lock in frees:
+                self._free(lock)
         if parts is not None:
             args += parts
         if isinstance(settlement, Release):
@@ -100,6 +106,10 @@ class Endings:
         self._results.append(self._layout.result(result.id))
         number = len(self._layout.fixed) + len(self._results)
         self._args += ("S" if result.terminal else "s", number, result.body, life(result.expires))
+
+    def _free(self, lock: Lock) -> None:
+        self._results.append(self._layout.ledger(lock.key))
+        self._args += ("U", len(self._layout.fixed) + len(self._results), lock.waiting, lock.started)
 
     def _put(self, queue: str, message: Message | Malformed, text: bytes, way: str, due: float | None) -> None:
         args, layout = self._args, self._layout

@@ -31,6 +31,7 @@ the same + ``.s``, ``.t``      string  members of a chord, and how many more it 
 the same + ``.j``              zset    values of those that have joined → their places; or a list (Celery)
 the same + ``.d``              set     ``<id>:<place>`` of those that have joined (Celery)
 the same + ``.c``              string  token of the one who is about to send the body, or ``done`` (Celery)
+``celeriac:ledger:<key>``      string  a value of the ledger: locks of unique tasks, idempotency keys, steps
 ``celeriac:chord:<id>``        string  the encoded body of a chord
 ``celeriac:chords``            zset    chord → epoch seconds of the sweeper's next look
 =============================  ======  ======================================================================
@@ -149,6 +150,15 @@ class Layout:
     def result_id(self, key: str) -> str:
         """The task of a result key."""
         return key[len(self._result_prefix) :]
+
+    def ledger(self, key: str) -> str:
+        """Key of a value of the ledger."""
+        return f"{self.prefix}celeriac:ledger:{key}"
+
+    def purged(self, queue: str, number: str) -> tuple[str, ...]:
+        """Where schedule and ready lists of a queue are set aside by its purge of that number."""
+        aside = f"{self.prefix}celeriac:purged:{number}:{queue}"
+        return f"{aside}:schedule", *(f"{aside}:{step}" for step in self.steps)
 
     def group(self, group_id: str) -> str:
         """Key of a saved group."""

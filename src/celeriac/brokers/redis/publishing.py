@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from celeriac.brokers.redis import census
+from celeriac.brokers.redis import census, rules
 from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.blocking import Pool, monotonic
 from celeriac.brokers.redis.layout import Layout
-from celeriac.brokers.redis.rules import change_args, rules_read
-from celeriac.brokers.redis.scripts import LAUNCH, PUBLISH, RULES_READ, RULES_SET
+from celeriac.brokers.redis.ledger_keys import change_args
+from celeriac.brokers.redis.scripts import LAUNCH, PUBLISH, PUBLISH_IF, RULES_READ, RULES_SET
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
 from celeriac.exceptions import OperationalError
+from celeriac.model.ledger import Change
 from celeriac.model.message import Message
-from celeriac.model.rules import Change, RulesRead
+from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.ports import STAGE_EXPIRES, AdapterOptions, Depth
 
 __all__ = ["RedisPublisher"]
@@ -87,6 +88,16 @@ class RedisPublisher:
                 f"Redis at {self._address.masked}: what was put aside for one send is gone: send it again"
             )
 
+    def publish_if(
+        self, message: Message, changes: Sequence[Change], *, timeout: float
+    ) -> Sequence[bytes | None] | None:
+        """See ``Publisher.publish_if``."""
+        layout = self._layout
+        keys, args = change_args(layout, changes)
+        list_key, text = layout.ready(message.queue, message), envelope.encode(message)
+        there: Sequence[bytes | None] | None = self._pool.script(PUBLISH_IF, [list_key, *keys], [text, *args], timeout)
+        return there
+
     def purge(self, queue: str, *, timeout: float) -> int:
         """See ``Broker.purge``."""
         answer: int = self._drive(census.purge(self._layout, queue), timeout)
@@ -99,12 +110,12 @@ class RedisPublisher:
 
     def rules(self, prefix: str, *, timeout: float) -> RulesRead:
         """See ``RulesDesk.rules``."""
-        return rules_read(self._pool.script(RULES_READ, self._layout.rules, [0, prefix], timeout, repeat=True))
+        return rules.rules_read(self._pool.script(RULES_READ, self._layout.rules, [0, prefix], timeout, repeat=True))
 
-    def set_rules(self, changes: Sequence[Change], *, timeout: float) -> int:
+    def set_rules(self, changes: Sequence[RuleChange], *, timeout: float) -> int:
         """See ``RulesDesk.set_rules``."""
         # Written twice it is the same rule, under a later epoch.
-        return int(self._pool.script(RULES_SET, self._layout.rules, change_args(changes), timeout, repeat=True))
+        return int(self._pool.script(RULES_SET, self._layout.rules, rules.change_args(changes), timeout, repeat=True))
 
     def close(self) -> None:
         """Close the pooled connections; a later call opens new ones."""

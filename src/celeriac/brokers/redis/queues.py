@@ -1,4 +1,5 @@
-"""The broker of a worker on Redis: ``Broker``, ``Unified``, ``Limiter``, ``Rules`` and ``Bus`` over one connection.
+"""The broker of a worker on Redis: ``Broker``, ``Unified``, ``Limiter``, ``Rules``, ``Ledger`` and ``Bus``, over one
+connection.
 
 A façade: taking messages is ``claims.py``, ending them ``endings.py`` and ``lua/finish.lua``, the timer
 ``maintenance.py``, limits ``limits.py``, remote control ``bus.py``. The names of the keys are in ``layout.py``.
@@ -17,17 +18,19 @@ from celeriac.brokers.redis.claims import Claims, reader_of
 from celeriac.brokers.redis.doorbell import Doorbell
 from celeriac.brokers.redis.endings import Endings, postings
 from celeriac.brokers.redis.layout import Layout, envelope_of
+from celeriac.brokers.redis.ledger_keys import change_args
 from celeriac.brokers.redis.limits import Limits
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.maintenance import Maintenance, scan_index
-from celeriac.brokers.redis.scripts import EXTEND, FINISH, PUBLISH, RULES_READ, RULES_SET
+from celeriac.brokers.redis.scripts import EXTEND, FINISH, LEDGER_CHANGE, PUBLISH, RULES_READ, RULES_SET
 from celeriac.brokers.redis.sockets import Word
 from celeriac.brokers.redis.withdrawing import withdraw
 from celeriac.codec import envelope
 from celeriac.exceptions import OperationalError
+from celeriac.model.ledger import Change
 from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
-from celeriac.model.rules import Change, RulesRead
+from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.model.settle import Completion, Hold, Release, Settlement, Verdict
 from celeriac.ports import AdapterOptions, DeadRecord, Depth, Traits
 
@@ -42,7 +45,7 @@ _VERDICTS = {b"F": Verdict.FENCED, b"W": Verdict.STEPWISE, b"C": Verdict.COMPLET
 
 
 class RedisBroker:
-    """See ``celeriac.ports.Broker``, ``Unified``, ``Limiter``, ``Rules`` and ``Bus``."""
+    """See ``celeriac.ports.Broker``, ``Unified``, ``Limiter``, ``Rules``, ``Ledger`` and ``Bus``."""
 
     def __init__(self, url: str, options: AdapterOptions) -> None:
         self._address = parse(url, options)
@@ -190,7 +193,7 @@ class RedisBroker:
         """See ``Rules.rules``."""
         return rules.rules_read(await self._link.script(RULES_READ, self._layout.rules, [after, ""]))
 
-    async def set_rules(self, changes: Sequence[Change]) -> int:
+    async def set_rules(self, changes: Sequence[RuleChange]) -> int:
         """See ``Rules.set_rules``."""
         return int(await self._link.script(RULES_SET, self._layout.rules, rules.change_args(changes)))
 
@@ -199,6 +202,19 @@ class RedisBroker:
         found, wrong = await withdraw(self._link, self._layout, self._claims, self._read, ids, queues)
         await self.settle(wrong)
         return found
+
+    # -- Ledger
+
+    async def read_ledger(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See ``Ledger.read_ledger``."""
+        return await self._link.call("MGET", *map(self._layout.ledger, keys)) if keys else ()
+
+    async def change_ledger(self, changes: Sequence[Change]) -> Sequence[bool]:
+        """See ``Ledger.change_ledger``."""
+        if not changes:
+            return ()
+        made = await self._link.script(LEDGER_CHANGE, *change_args(self._layout, changes))
+        return [each == 1 for each in made]
 
     # -- Bus
 

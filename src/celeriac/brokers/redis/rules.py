@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from celeriac.brokers.redis.sockets import Word
-from celeriac.model.rules import REVOKE, RULES_LIMIT, TOMBSTONE, Change, Rule, RulesRead
+from celeriac.model.rules import REVOKE, RULES_LIMIT, TOMBSTONE, Rule, RuleChange, RulesRead
 
 __all__ = ["change_args", "rules_read"]
 
 
-def change_args(changes: Sequence[Change]) -> list[Word]:
+def change_args(changes: Sequence[RuleChange]) -> list[Word]:
     """The arguments of ``rules_set.lua``."""
     args: list[Word] = [TOMBSTONE, RULES_LIMIT, REVOKE]
     for change in changes:

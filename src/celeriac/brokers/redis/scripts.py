@@ -9,8 +9,8 @@ from importlib.resources import files
 __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
     "DEAD_DROP", "DEAD_PAGE", "DEAD_REPLAY", "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LAUNCH", "LEASED",
-    "LIMITS", "PUBLISH", "PURGE", "PURGE_PARK", "RECLAIM", "RESTORE", "RULES_READ", "RULES_SET", "STORE", "TRIM",
-    "UNLOCK", "WITHDRAW", "Script",
+    "LEDGER_CHANGE", "LIMITS", "PUBLISH", "PUBLISH_IF", "PURGE", "PURGED", "PURGE_PARK", "RECLAIM", "RESTORE",
+    "RULES_READ", "RULES_SET", "STORE", "TRIM", "UNLOCK", "WITHDRAW", "Script",
 ]  # fmt: skip
 
 
@@ -58,9 +58,12 @@ PURGE_PARK = Script("purge_park", drains=True)
 UNLOCK = Script("unlock", drains=True)
 PUBLISH = Script("publish")
 LAUNCH = Script("launch")
+PURGED = Script("purged", drains=True)
+PUBLISH_IF = Script("publish_if", after="ledger")
 STORE = Script("store", drains=True)
 DEPTH = Script("depth")
 LEASED = Script("leased")
+LEDGER_CHANGE = Script("ledger_change", after="ledger", drains=True)
 CHORD_OPEN = Script("chord_open", after="chord")
 CHORD_JOIN = Script("chord_join", after="chord", drains=True)
 CHORD_GATHER = Script("chord_gather", after="chord", drains=True)

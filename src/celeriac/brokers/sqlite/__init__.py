@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from celeriac.brokers.sqlite.broker_port import SQLiteBroker
     from celeriac.brokers.sqlite.caller_port import SQLiteCaller
     from celeriac.brokers.sqlite.dead_port import SQLiteDeadLetters
+    from celeriac.brokers.sqlite.ledger_port import SQLiteLedger
     from celeriac.brokers.sqlite.publisher_port import SQLitePublisher
     from celeriac.brokers.sqlite.reader_port import SQLiteReader
     from celeriac.brokers.sqlite.store_port import SQLiteStore
     from celeriac.ports import AdapterOptions
 
-__all__ = ["broker", "caller", "dead_letters", "publisher", "reader", "store"]
+__all__ = ["broker", "caller", "dead_letters", "ledger", "publisher", "reader", "store"]
 
 
 def broker(url: str, options: AdapterOptions) -> SQLiteBroker:
@@ -51,6 +52,13 @@ def reader(url: str, options: AdapterOptions) -> SQLiteReader:
     from celeriac.brokers.sqlite.reader_port import SQLiteReader
 
     return SQLiteReader(address(url, options), options)
+
+
+def ledger(url: str, options: AdapterOptions) -> SQLiteLedger:
+    """The ``BlockingLedger`` of a file; errors as ``broker``."""
+    from celeriac.brokers.sqlite.ledger_port import SQLiteLedger
+
+    return SQLiteLedger(address(url, options), options)
 
 
 def caller(url: str, options: AdapterOptions) -> SQLiteCaller:

@@ -1,4 +1,4 @@
-"""The asyncio ``Broker`` of SQLite, with ``Unified``, ``Limiter``, ``Rules`` and ``Bus``: used by workers.
+"""The asyncio ``Broker`` of SQLite, with ``Unified``, ``Limiter``, ``Rules``, ``Ledger`` and ``Bus``: used by workers.
 
 Decides when to look, to wait and to ring; what happens in the file is in queues.py, limits.py, records.py,
 upkeep.py.
@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from celeriac.brokers.sqlite import dead, finishing, limits, upkeep
+from celeriac.brokers.sqlite import dead, finishing, ledger_table, limits, upkeep
 from celeriac.brokers.sqlite import queues as tables
 from celeriac.brokers.sqlite import rules as rulebook
 from celeriac.brokers.sqlite.address import Address
@@ -29,9 +29,10 @@ from celeriac.brokers.sqlite.session import Session
 from celeriac.codec import envelope
 from celeriac.codec.seeking import may_be_one, written
 from celeriac.model.dead import dropped
+from celeriac.model.ledger import Change
 from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Malformed, Message
-from celeriac.model.rules import Change, RulesRead
+from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.model.settle import Completion, Release, Settlement, StoredResult, Verdict
 from celeriac.ports import AdapterOptions, DeadRecord, Depth, Traits
 
@@ -49,8 +50,8 @@ WITHDRAW_PAGE = 1000
 
 
 class SQLiteBroker:
-    """Queues, leases, schedule and results in one file; see the ``Broker``, ``Unified``, ``Limiter`` and
-    ``Bus`` ports."""
+    """Queues, leases, schedule and results in one file: ``Broker``, ``Unified``, ``Limiter``, ``Rules``, ``Ledger`` and
+    ``Bus``."""
 
     def __init__(self, address: Address, options: AdapterOptions) -> None:
         self.traits = Traits(durable=True, native_delay=True, server=("sqlite", address.path))
@@ -272,7 +273,7 @@ class SQLiteBroker:
         """The rules that changed after an epoch."""
         return await self._session.read(lambda sqlite: rulebook.read(sqlite, after))
 
-    async def set_rules(self, changes: Sequence[Change]) -> int:
+    async def set_rules(self, changes: Sequence[RuleChange]) -> int:
         """Write or drop rules; returns the last epoch."""
         return await self._session.write(
             lambda sqlite: rulebook.write(sqlite, changes, time.time()), rows=2 * len(changes)
@@ -305,6 +306,20 @@ class SQLiteBroker:
     def _task_id(self, raw: bytes) -> str:
         message = envelope.decode(raw, queue="", zone=self._zone, max_bytes=self._options.max_message_bytes)
         return "" if isinstance(message, Malformed) else message.id
+
+    # ------------------------------------------------------------ ledger
+
+    async def read_ledger(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """What stands under each key."""
+        return await self._session.read(lambda sqlite: ledger_table.read(sqlite, keys, time.time()))
+
+    async def change_ledger(self, changes: Sequence[Change]) -> Sequence[bool]:
+        """Make changes, all in one transaction; for each whether it was made."""
+        if not changes:
+            return ()
+        return await self._session.write(
+            lambda sqlite: ledger_table.change(sqlite, changes, time.time()), rows=len(changes)
+        )
 
     # ------------------------------------------------------------ bus
 

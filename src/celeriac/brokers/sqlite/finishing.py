@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from celeriac.brokers.sqlite import ledger_table, records
 from celeriac.brokers.sqlite import queues as tables
-from celeriac.brokers.sqlite import records
 from celeriac.brokers.sqlite.boot import Moment
 from celeriac.brokers.sqlite.chords import Ledger
 from celeriac.model.settle import Completion, Hold, Settlement, StoredResult, Verdict, last_to_join
@@ -50,6 +50,7 @@ def finish(sqlite: sqlite3.Connection, completions: Sequence[Completion], rows: 
     added = [row for index in kept for row in rows[index] or ()]
     results = [result for index in kept if (result := completions[index].result) is not None]
     _store(sqlite, added, results, now)
+    ledger_table.free(sqlite, [lock for index in kept for lock in completions[index].frees])
     verdicts = [Verdict.STEPWISE] * len(completions)
     for index, held in zip(todo, done, strict=True):
         verdicts[index] = Verdict.DONE if held else Verdict.FENCED
@@ -94,7 +95,13 @@ def finish_in_turn(
     tables.settle(sqlite, written.settlements, moment.now)
     ledger.write()
     _store(sqlite, written.rows, written.results, moment.now)
+    ended = [each for each, verdict in zip(completions, verdicts, strict=True) if verdict in _WRITTEN]
+    ledger_table.free(sqlite, [lock for each in ended for lock in each.frees])
     return written
+
+
+#: What of a completion is written, but perhaps for its end.
+_WRITTEN = frozenset({Verdict.DONE, Verdict.COMPLETES})
 
 
 class _Leases:

@@ -54,6 +54,9 @@ INSERT INTO lease (claim, id, owner, until, boot) SELECT ?, value, ?, ?, ? FROM 
 -- :envelopes  ids as JSON
 SELECT id, queue, envelope FROM message WHERE id IN (SELECT value FROM json_each(?));
 
+-- :locked  ids as JSON, text: those that contain it
+SELECT envelope FROM message WHERE id IN (SELECT value FROM json_each(?)) AND instr(envelope, ?) > 0;
+
 -- :envelopes_between  first id, last id: for claims without gaps, at half the cost
 SELECT id, queue, envelope FROM message WHERE id BETWEEN ? AND ?;
 

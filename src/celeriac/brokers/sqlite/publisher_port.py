@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 
+from celeriac.brokers.sqlite import ledger_table, stages, upkeep
 from celeriac.brokers.sqlite import queues as tables
 from celeriac.brokers.sqlite import rules as rulebook
-from celeriac.brokers.sqlite import stages, upkeep
 from celeriac.brokers.sqlite.address import Address
 from celeriac.brokers.sqlite.blocking import Pool
 from celeriac.exceptions import OperationalError
+from celeriac.model.ledger import Change
 from celeriac.model.message import Message
-from celeriac.model.rules import Change, RulesRead
+from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.ports import AdapterOptions, Depth
 
 __all__ = ["SQLitePublisher"]
@@ -47,6 +49,25 @@ class SQLitePublisher:
                 raise OperationalError("what was put aside for one send is gone from the SQLite file: send it again")
             desk.bells.ring_queues(set(queues))
 
+    def publish_if(
+        self, message: Message, changes: Sequence[Change], *, timeout: float
+    ) -> Sequence[bytes | None] | None:
+        """One transaction: the message and all changes, or nothing and what stands under the keys."""
+        rows = tables.prepare([message])
+
+        def work(sqlite: sqlite3.Connection) -> list[bytes | None] | None:
+            now = time.time()
+            there = ledger_table.change_all(sqlite, changes, now)
+            if there is None:
+                tables.add(sqlite, rows, now)
+            return there
+
+        with self._pool.desk() as desk:
+            there = desk.write(work, timeout)
+            if there is None:
+                desk.bells.ring_queues({message.queue})
+        return there
+
     def purge(self, queue: str, *, timeout: float) -> int:
         """Drop all ready and scheduled messages of a queue; returns how many."""
         dropped = 0
@@ -65,7 +86,7 @@ class SQLitePublisher:
         with self._pool.desk() as desk:
             return desk.read(lambda sqlite: rulebook.read(sqlite, 0, prefix), timeout)
 
-    def set_rules(self, changes: Sequence[Change], *, timeout: float) -> int:
+    def set_rules(self, changes: Sequence[RuleChange], *, timeout: float) -> int:
         """Write or drop rules; returns the last epoch."""
         with self._pool.desk() as desk:
             return desk.write(lambda sqlite: rulebook.write(sqlite, changes, time.time()), timeout)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from celeriac.brokers.sqlite.queues import Claim, lend, numbers
 from celeriac.brokers.sqlite.statements import statements
-from celeriac.model.rules import REVOKE, RULES_LIMIT, TOMBSTONE, Change, Rule, RulesRead
+from celeriac.model.rules import REVOKE, RULES_LIMIT, TOMBSTONE, Rule, RuleChange, RulesRead
 
 __all__ = ["epoch", "page", "read", "withdraw", "write"]
 
@@ -29,7 +29,7 @@ def _epochs(sqlite: sqlite3.Connection) -> tuple[int, int]:
     return sqlite.execute(SQL["epoch"]).fetchone() or (0, 0)
 
 
-def write(sqlite: sqlite3.Connection, changes: Sequence[Change], now: float) -> int:
+def write(sqlite: sqlite3.Connection, changes: Sequence[RuleChange], now: float) -> int:
     """See ``Rules.set_rules``."""
     last = epoch(sqlite)
     rows = []

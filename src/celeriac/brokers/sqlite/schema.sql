@@ -2,7 +2,7 @@
 -- lease.until, chord.until and chord.look. Envelopes are kombu's JSON text, the same bytes as on Redis.
 --
 -- A file of an older version gets the tables that it lacks when it is opened; 1 had no chords, 2 neither
--- stages nor limits nor rules, and no sizes of dead letters.
+-- stages nor limits, rules nor ledger, and no sizes of dead letters.
 
 -- :auto_vacuum  (only counts before the first table)
 PRAGMA auto_vacuum = INCREMENTAL;
@@ -166,6 +166,16 @@ CREATE INDEX IF NOT EXISTS rule_expires ON rule (expires) WHERE expires IS NOT N
 CREATE TABLE IF NOT EXISTS rule_epoch (
     one INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, floor INTEGER NOT NULL
 );
+
+-- :ledger  Locks of unique tasks, idempotency keys, steps of tasks.
+CREATE TABLE IF NOT EXISTS ledger (
+    key TEXT PRIMARY KEY,
+    value BLOB NOT NULL,
+    expires REAL                    -- NULL: never
+) WITHOUT ROWID;
+
+-- :ledger_expires
+CREATE INDEX IF NOT EXISTS ledger_expires ON ledger (expires) WHERE expires IS NOT NULL;
 
 -- :bus  Events, remote control and its replies, for a minute at most.
 CREATE TABLE IF NOT EXISTS bus (

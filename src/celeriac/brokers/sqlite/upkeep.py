@@ -10,12 +10,13 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import tzinfo
 
-from celeriac.brokers.sqlite import dead, limits
+from celeriac.brokers.sqlite import dead, ledger_table, limits
 from celeriac.brokers.sqlite.queues import SQL, drop, move_due, numbers, push_front, token
 from celeriac.brokers.sqlite.stages import drop_old
 from celeriac.brokers.sqlite.statements import statements
 from celeriac.codec import envelope
 from celeriac.model.leases import after_lost_lease
+from celeriac.model.ledger import Lock, lock_of
 from celeriac.ports import STAGE_EXPIRES, AdapterOptions, Depth
 
 __all__ = [
@@ -69,12 +70,13 @@ def next_times(sqlite: sqlite3.Connection) -> tuple[float | None, float | None]:
 
 
 def bury(sqlite: sqlite3.Connection, options: AdapterOptions, now: float) -> int:
-    """Drop dead letters that are too old, too many or too large, sends that were never completed, and what bus and
-    limits no longer need; returns how many letters went before their time."""
+    """Drop dead letters that are too old, too many or too large, sends that were never completed, and what bus,
+    limits and ledger no longer need; returns how many letters went before their time."""
     limits.forget(sqlite, now)
     surplus = dead.trim(sqlite, options, now)
     drop_old(sqlite, now - STAGE_EXPIRES)
     sqlite.execute(_BUS["drop_old"], (now, BUS_LIMIT))
+    ledger_table.sweep(sqlite, now)
     return surplus
 
 
@@ -113,9 +115,11 @@ def depth(sqlite: sqlite3.Connection, queues: Sequence[str], now: float) -> dict
 
 
 def purge(sqlite: sqlite3.Connection, queue: str) -> int:
-    """Drop up to ``PURGE_CHUNK`` parked, ready or scheduled messages; returns how many. 0: none is left."""
+    """Drop up to ``PURGE_CHUNK`` parked, ready or scheduled messages, with the locks of their tasks; returns how many.
+    0: none is left."""
     ids = limits.drop_parked(sqlite, queue, PURGE_CHUNK)
     if ids:
+        ledger_table.free(sqlite, _locks(sqlite, queue, ids))
         drop(sqlite, ids)
         return len(ids)
     rows = sqlite.execute(SQL["ready"], (queue, PURGE_CHUNK)).fetchall()
@@ -127,5 +131,13 @@ def purge(sqlite: sqlite3.Connection, queue: str) -> int:
         if rows:
             sqlite.execute(SQL["drop_due"], (queue, rows[-1][0], rows[-1][1]))
         ids = [row[1] for row in rows]
+    if ids:
+        ledger_table.free(sqlite, _locks(sqlite, queue, ids))
     drop(sqlite, ids)
     return len(ids)
+
+
+def _locks(sqlite: sqlite3.Connection, queue: str, ids: list[int]) -> list[Lock]:
+    """The locks that messages hold."""
+    rows = sqlite.execute(SQL["locked"], (numbers(ids), envelope.LOCK_MARK)).fetchall()
+    return [lock for (raw,) in rows if (lock := lock_of(envelope.decode(raw, queue=queue))) is not None]

@@ -119,7 +119,7 @@ ROWS: tuple[Setting, ...] = (
         "ledger_url",
         STR,
         None,
-        "Where small shared state is kept; None: on the broker or, if that cannot, on the result store.",
+        "URL of the server that records the steps of tasks (self.once); None: the broker's.",
         own=True,
     ),
     # Redis as result store

@@ -140,6 +140,20 @@ ROWS: tuple[Setting, ...] = (
         "First delay where no countdown or default_retry_delay is given; doubled each time.",
         own=True,
     ),
+    Setting(
+        "task_idempotency_ttl",
+        SECONDS,
+        86400.0,
+        "Time for which an idempotency_key returns the result of the first call instead of sending.",
+        own=True,
+    ),
+    Setting(
+        "task_step_expires",
+        SECONDS,
+        7 * 86400.0,
+        "Time for which self.once() remembers a step; longer than any task lives, its retries included.",
+        own=True,
+    ),
     Setting("task_retry_backoff_max", SECONDS, 600.0, "Longest delay that doubling leads to.", own=True),
     Setting(
         "task_retry_jitter",

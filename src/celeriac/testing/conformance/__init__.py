@@ -40,6 +40,7 @@ pytest.register_assert_rewrite(
             "results",
             "chords",
             "joining",
+            "ledger",
             "producers",
             "faults",
             "remote",

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from celeriac.exceptions import OperationalError
-from celeriac.model.rules import TOMBSTONE, Change, Rule, RulesRead
+from celeriac.model.rules import TOMBSTONE, Rule, RuleChange, RulesRead
 from celeriac.ports import Broker, Rules, RulesDesk
 from celeriac.testing.conformance.harness import Harness
 from celeriac.testing.conformance.tools import accept, asynchronous, ids, message, take
@@ -34,8 +34,8 @@ def _values(read: RulesRead) -> dict[str, bytes | None]:
     return {rule.key: rule.value for rule in read.rules}
 
 
-def _set(*keys: str, value: bytes = b"v") -> list[Change]:
-    return [Change(key, value) for key in keys]
+def _set(*keys: str, value: bytes = b"v") -> list[RuleChange]:
+    return [RuleChange(key, value) for key in keys]
 
 
 class RulesTheme:
@@ -63,7 +63,7 @@ class RulesTheme:
         epochs = [rule.epoch for rule in read.rules]
         assert epochs == sorted(set(epochs)), "set_rules: each change begins an epoch of its own"
         assert read.epoch == epochs[-1] == first, "rules: the epoch now"
-        second = await rules.set_rules([Change("a:2", b"new"), Change("a:4", b"v"), Change("a:1", None)])
+        second = await rules.set_rules([RuleChange("a:2", b"new"), RuleChange("a:4", b"v"), RuleChange("a:1", None)])
         later = await other.rules(first)
         assert not later.complete, "rules: what changed only"
         assert _values(later) == {"a:2": b"new", "a:4": b"v", "a:1": None}, "rules: written or dropped since"
@@ -89,7 +89,7 @@ class RulesTheme:
     @asynchronous
     async def test_dropping_what_is_not_there(self, harness: Harness) -> None:
         rules, other = await self._two(harness)
-        epoch = await rules.set_rules([Change("a", None)])
+        epoch = await rules.set_rules([RuleChange("a", None)])
         assert epoch > 0
         read = await other.rules()
         assert _values(read) == {}, "rules: dropped ones are not in force"
@@ -98,7 +98,7 @@ class RulesTheme:
     async def test_rules_end(self, harness: Harness) -> None:
         rules, other = await self._two(harness)
         begin = harness.now()
-        await rules.set_rules([Change("short", b"", 0.2), Change("long", b"", 3600.0), Change("ever", b"")])
+        await rules.set_rules([RuleChange("short", b"", 0.2), RuleChange("long", b"", 3600.0), RuleChange("ever", b"")])
         by_key = {rule.key: rule for rule in (await other.rules()).rules}
         assert by_key["ever"].expires is None, "set_rules: until it is dropped"
         for key, life in (("short", 0.2), ("long", 3600.0)):
@@ -110,7 +110,7 @@ class RulesTheme:
         read = await other.rules()
         in_force = {rule.key for rule in read.rules if rule.expires is None or rule.expires > harness.now()}
         assert in_force == {"long", "ever", "next"}, "rules: their time is over"
-        epoch = await rules.set_rules([Change("long", b"renewed", None)])
+        epoch = await rules.set_rules([RuleChange("long", b"renewed", None)])
         (renewed,) = (await other.rules(epoch - 1)).rules
         assert renewed == Rule("long", b"renewed", None, epoch), "set_rules: the last writing counts"
 
@@ -120,7 +120,7 @@ class RulesTheme:
             harness.cannot("let a day pass in no time")
         rules, other = await self._two(harness)
         before = await rules.set_rules(_set("a", "b"))
-        await rules.set_rules([Change("a", None)])
+        await rules.set_rules([RuleChange("a", None)])
         await harness.elapse(TOMBSTONE - 10)
         await rules.set_rules(_set("c"))
         read = await other.rules(before)
@@ -184,7 +184,7 @@ class RulesTheme:
         read = await asyncio.to_thread(desk.rules, "pause:", timeout=5.0)
         assert sorted(_values(read)) == ["pause:a", "pause:b"], "rules: those whose keys begin so"
         assert read.epoch == epoch == (await rules.rules()).epoch, "set_rules: the same rules on both sides"
-        await asyncio.to_thread(desk.set_rules, [Change("pause:a", None)], timeout=5.0)
+        await asyncio.to_thread(desk.set_rules, [RuleChange("pause:a", None)], timeout=5.0)
         read = await asyncio.to_thread(desk.rules, "pause:", timeout=5.0)
         assert sorted(_values(read)) == ["pause:b"], "rules: in force"
 

@@ -9,6 +9,7 @@ from celeriac.testing.conformance.finishing import Finishing
 from celeriac.testing.conformance.histories import Histories
 from celeriac.testing.conformance.joining import Joining
 from celeriac.testing.conformance.leases import Leases
+from celeriac.testing.conformance.ledger import Ledgers
 from celeriac.testing.conformance.lifecycle import LifeCycle
 from celeriac.testing.conformance.limits import Limits
 from celeriac.testing.conformance.order import Order
@@ -30,7 +31,7 @@ class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Dead, Payloads, Wait
 
 
 class Conformance(
-    _Themes, Finishing, Results, Chords, Joining, Producers, Faults, Remote, Histories, RulesTheme, Withdrawing
+    _Themes, Finishing, Results, Chords, Joining, Ledgers, Producers, Faults, Remote, Histories, RulesTheme, Withdrawing
 ):
     """Subclass it with a fixture ``harness`` (see the package)."""
 

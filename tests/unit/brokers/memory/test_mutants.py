@@ -14,6 +14,7 @@ from celeriac.brokers.memory import queues as queues_module
 from celeriac.brokers.memory.blocking_ports import MemoryPublisher
 from celeriac.brokers.memory.broker_port import MemoryBroker
 from celeriac.brokers.memory.dead import Dead
+from celeriac.brokers.memory.ledger_table import LedgerTable
 from celeriac.brokers.memory.queues import Queues
 from celeriac.brokers.memory.results import Results
 from celeriac.model.dead import DeadFilter, DeadPage
@@ -24,6 +25,7 @@ from celeriac.testing.conformance import (
     finishing,
     histories,
     leases,
+    ledger,
     lifecycle,
     order,
     payloads,
@@ -39,7 +41,7 @@ Patch = pytest.MonkeyPatch
 Mutate = Callable[[Patch], None]
 
 #: These wait in real time or move megabytes, and no mutant needs them.
-SLOW = ("huge", "reader", "wake", "5 MB", "thousand", "large")
+SLOW = ("huge", "reader", "wake", "5 MB", "thousand", "large", "threads", "forks")
 
 
 def settles_late(patch: Patch) -> None:
@@ -285,6 +287,64 @@ def settles_in_the_background(patch: Patch) -> None:
     patch.setattr(MemoryBroker, "settle", mutant)
 
 
+def changes_half(patch: Patch) -> None:
+    def mutant(self: LedgerTable, changes: Any, tick: float) -> Any:
+        made = [self.change(change, tick) for change in changes]
+        return None if all(made) else [self.read(change.key, tick) for change in changes]
+
+    patch.setattr(LedgerTable, "change_all", mutant)
+
+
+def publishes_without_asking(patch: Patch) -> None:
+    def mutant(self: MemoryPublisher, message: Any, changes: Any, *, timeout: float) -> Any:
+        broker_port.publish(self._server, [message])
+        return self._server.ledger.change_all(changes, self._server.clock.monotonic())
+
+    patch.setattr(MemoryPublisher, "publish_if", mutant)
+
+
+def expects_nothing(patch: Patch) -> None:
+    patch.setattr(LedgerTable, "allows", lambda self, change, tick: True)
+
+
+def keeps_values_for_ever(patch: Patch) -> None:
+    patch.setattr(LedgerTable, "read", lambda self, key, tick: self._values.get(key, (None,))[0])
+
+
+def keeps_the_first_life_time(patch: Patch) -> None:
+    make = LedgerTable.make
+
+    def mutant(self: LedgerTable, change: Any, tick: float) -> None:
+        before = self._values.get(change.key)
+        make(self, change, tick)
+        if before is not None and change.value is not None:
+            self._values[change.key] = change.value, before[1]
+
+    patch.setattr(LedgerTable, "make", mutant)
+
+
+def frees_locks_of_others(patch: Patch) -> None:
+    patch.setattr(LedgerTable, "free", lambda self, locks, tick: [self._values.pop(each.key, None) for each in locks])
+
+
+def frees_those_that_wait_only(patch: Patch) -> None:
+    patch.setattr(LedgerTable, "free", lambda self, locks, tick: [self.change(each.ends()[0], tick) for each in locks])
+
+
+def frees_though_fenced(patch: Patch) -> None:
+    finish = MemoryBroker.finish
+
+    async def mutant(self: MemoryBroker, completions: Any) -> Any:
+        self._server.ledger.free([lock for each in completions for lock in each.frees], 0.0)
+        return await finish(self, completions)
+
+    patch.setattr(MemoryBroker, "finish", mutant)
+
+
+def purges_and_keeps_locks(patch: Patch) -> None:
+    patch.setattr(broker_port, "carries_lock", lambda raw: False)
+
+
 MUTANTS: list[tuple[Mutate, type]] = [
     (ignores_sizes, dead.Dead),
     (skips_letters, dead.Dead),
@@ -329,6 +389,15 @@ MUTANTS: list[tuple[Mutate, type]] = [
     (publishes_half, order.Order),
     (works_when_closed, lifecycle.LifeCycle),
     (settles_in_the_background, schedule.Schedule),
+    (changes_half, ledger.Ledgers),
+    (publishes_without_asking, ledger.Ledgers),
+    (expects_nothing, ledger.Ledgers),
+    (keeps_values_for_ever, ledger.Ledgers),
+    (keeps_the_first_life_time, ledger.Ledgers),
+    (frees_locks_of_others, ledger.Ledgers),
+    (frees_those_that_wait_only, ledger.Ledgers),
+    (frees_though_fenced, ledger.Ledgers),
+    (purges_and_keeps_locks, ledger.Ledgers),
 ]
 
 

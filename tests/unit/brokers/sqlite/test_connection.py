@@ -94,14 +94,22 @@ def test_a_newer_format(address: Address, connection: Connection) -> None:
 def test_an_older_format_gets_what_it_lacks(address: Address, connection: Connection) -> None:
     def age(sqlite: sqlite3.Connection) -> None:
         sqlite.execute("INSERT INTO message VALUES (1, 'q', 0, 0, x'00')")
-        for table in ("chord", "chord_text", "part", "rule", "rule_epoch"):
+        for table in ("chord", "chord_text", "part", "rule", "rule_epoch", "ledger"):
             sqlite.execute(f"DROP TABLE {table}")
         sqlite.execute("PRAGMA user_version = 1")
 
     connection.write(age)
     connection.close()
     newer = Connection(address)
-    for table, count in (("message", 1), ("chord", 0), ("chord_text", 0), ("part", 0), ("rule", 0), ("rule_epoch", 0)):
+    for table, count in (
+        ("message", 1),
+        ("chord", 0),
+        ("chord_text", 0),
+        ("part", 0),
+        ("rule", 0),
+        ("rule_epoch", 0),
+        ("ledger", 0),
+    ):
         found = newer.bare(lambda sqlite, table=table: sqlite.execute(f"SELECT count(*) FROM {table}").fetchone())
         assert found == (count,)
     assert newer.bare(lambda sqlite: sqlite.execute("PRAGMA user_version").fetchone()) == (3,)

@@ -2,7 +2,7 @@
 -- nothing. Removals come before writes, but for deliveries with parts: those may turn out not to end yet.
 --
 -- KEYS  1 unacked, 2 unacked_index, 3 dead, 4 dead:records, 5 dead:counts, 6 schedules,
---       then result keys, then l ready lists, then z schedules,
+--       then keys of results and locks, then l ready lists, then z schedules,
 --       then, where something stays leased or concerns chords, celeriac:chords and seven keys for each of c (chord.lua)
 -- ARGV  1 l, 2 z, 3 .. 2+z the queues of the schedules, 3+z mode: "strict" = a wrong type is an error and changes
 --       nothing, "each" = it concerns only the deliveries that need that key, 4+z "1" = there are dead letters,
@@ -15,6 +15,7 @@
 --         O opens a chord of size a for b milliseconds, followed by o with its body a and shape b
 --         S result a for b milliseconds ("" for ever) and its announcement
 --         s the same, unless a SUCCESS is stored
+--         U drops the lock when it holds a or b
 --         L text a to the back of a ready list
 --         J part: member a ("<id>:<place>") with value b joins a chord, which came with its body; j without body;
 --           followed by G when it adds a members. What stands behind the parts waits for what becomes of the chords.
@@ -236,6 +237,9 @@ local function write(froms, all)
             if b == '' then call('SET', key, a) else call('SET', key, a, 'PX', b) end
             call('PUBLISH', key, a)
           end
+        elseif kind == 'U' then
+          local holder = pcall('GET', key)
+          if holder == a or holder == b then call('DEL', key) end
         elseif kind == 'L' then
           call('LPUSH', key, a)
         elseif kind == 'R' then

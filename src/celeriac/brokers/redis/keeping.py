@@ -1,0 +1,42 @@
+"""The blocking ledger on Redis: what steps of running tasks are recorded in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from celeriac.brokers.redis.address import parse
+from celeriac.brokers.redis.blocking import Pool
+from celeriac.brokers.redis.layout import Layout
+from celeriac.brokers.redis.ledger_keys import change_args
+from celeriac.brokers.redis.scripts import LEDGER_CHANGE
+from celeriac.model.ledger import Change
+from celeriac.ports import AdapterOptions
+
+__all__ = ["RedisLedger"]
+
+
+class RedisLedger:
+    """See ``celeriac.ports.BlockingLedger``."""
+
+    def __init__(self, url: str, options: AdapterOptions) -> None:
+        address = parse(url, options)
+        self._layout = Layout(address, options)
+        self._pool = Pool(address, options.pool_limit)
+
+    def read(self, keys: Sequence[str], *, timeout: float) -> Sequence[bytes | None]:
+        """See ``BlockingLedger.read``."""
+        if not keys:
+            return ()
+        found: Sequence[bytes | None] = self._pool.call(("MGET", *map(self._layout.ledger, keys)), timeout, repeat=True)
+        return found
+
+    def change(self, changes: Sequence[Change], *, timeout: float) -> Sequence[bool]:
+        """See ``BlockingLedger.change``."""
+        if not changes:
+            return ()
+        keys, args = change_args(self._layout, changes)
+        return [made == 1 for made in self._pool.script(LEDGER_CHANGE, keys, args, timeout)]
+
+    def close(self) -> None:
+        """Close the pooled connections; a later call opens new ones."""
+        self._pool.close()
