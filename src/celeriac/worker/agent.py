@@ -23,13 +23,16 @@ from celeriac.clock import SystemClock
 from celeriac.codec.envelope import new_id
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
+from celeriac.model.autoscale import Bounds
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Completion
 from celeriac.ports import Broker, Bus, ResultStore
+from celeriac.worker.autoscale import Autoscale
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.completer import Completer
 from celeriac.worker.events import send
 from celeriac.worker.link import Link
+from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.revoked import Revoked
 from celeriac.worker.runner import Runner
@@ -78,7 +81,9 @@ class Agent:
         store: ResultStore | None,
         link: Link,
         stop_node: Callable[[], None],
+        memory: NodeMemory | None = None,
     ) -> None:
+        """``memory`` is what it shares with a supervisor; None in a node of one process."""
         self.app = app
         self.options = options
         self.runner = runner
@@ -86,8 +91,11 @@ class Agent:
         self.store = store
         self.link = link
         self.stop_node = stop_node
+        self.memory = memory
         self.started = time.time()
         self.queues = list(options.queues)
+        #: Limits set by remote control: task → (soft, hard), in seconds.
+        self.time_limits: dict[str, tuple[float | None, float | None]] = {}
         self.events = options.events
         #: token → signal, of tasks ended on request.
         self.terminating: dict[str, int] = {}
@@ -99,6 +107,10 @@ class Agent:
         )
         self._backoff = Backoff(rand=random.random)
         self._clock = SystemClock()
+        #: The number of children, where they can be more or fewer.
+        self.pool: Autoscale | None = None
+        if memory is not None and options.pool == "prefork":
+            self.pool = self._scaling(memory)
         self._sending: set[asyncio.Task[None]] = set()
         if runner.report.emit is None:  # the runner is the agent's own: nobody else tells what it concludes
             runner.report.events, runner.report.emit = options.events, self._emit
@@ -106,9 +118,26 @@ class Agent:
     def services(self) -> Sequence[Callable[[], Any]]:
         """The coroutine functions that make up the agent, but for remote control."""
         wanted: list[Callable[[], Any]] = [self.completer.run, self.maintain, self.sweep, self.chords]
+        if self.pool is not None:
+            wanted.append(self.pool.run)
         if isinstance(self.broker, Bus) and self.options.heartbeats:
             wanted.append(self.heartbeat)
         return wanted
+
+    def _scaling(self, memory: NodeMemory) -> Autoscale:
+        options, bounds = self.options, None
+        if options.autoscale is not None:
+            most, fewest = options.autoscale
+            bounds = Bounds(most=most, fewest=fewest, keepalive=options.autoscale_keepalive)
+        return Autoscale(
+            self.broker, memory, self._clock, bounds=bounds, queues=lambda: self.queues, buried=lambda: self.buried
+        )
+
+    def unready(self) -> str:
+        """Why this node cannot be relied on to run tasks now, or nothing."""
+        if self._backoff.failures:
+            return "its agent cannot reach the broker"
+        return self.memory.unready() if self.memory is not None else ""
 
     # -- maintenance -------------------------------------------------------------------------------------------
 

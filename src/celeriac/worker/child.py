@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import threading
 import time
@@ -33,10 +34,12 @@ from celeriac.model.settle import Completion, Release, StoredResult
 from celeriac.ports import Broker, ResultStore
 from celeriac.worker.completer import Completer
 from celeriac.worker.connect import connected
+from celeriac.worker.departure import Departure
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.leases import Leases
 from celeriac.worker.loop import new_loop, run
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.orders import Orders
 from celeriac.worker.report import Report
 from celeriac.worker.revoked import Revoked
 from celeriac.worker.runner import Runner
@@ -57,6 +60,8 @@ _FEW = 16
 _GATHER = 0.004
 #: Seconds that coroutines have to clean up when they are cancelled at the end.
 _CANCEL_LIMIT = 1.0
+#: Seconds after its hard limit in which a coroutine's own loop has to end it: else that loop is blocked.
+_BLOCKED = 1.0
 
 
 class Child:
@@ -64,7 +69,8 @@ class Child:
 
     ``extras`` are further services (coroutine functions of the child) on the same loop: the agent's, in one process.
     ``connecting()`` is called once the loop runs, ``ready()`` once the servers answered; ``abandon()`` when everything
-    is given back and tasks still run, which no thread can end: a process leaves there.
+    is given back and tasks still run, which no thread can end: a process leaves there. ``orders`` are those of its
+    supervisor, where it has one.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Child:
         connecting: Callable[[], None] | None = None,
         ready: Callable[[], None] | None = None,
         abandon: Callable[[], None] | None = None,
+        orders: Orders | None = None,
     ) -> None:
         self.app = app
         self.options = options
@@ -109,7 +116,10 @@ class Child:
         self._coroutines: CoroutinesExecutor | None = None
         self._stop_requested: asyncio.Event
         self._stop_wanted = False
-        self._grace = options.grace
+        #: Monotonic time at which what still runs is given back; none while it was only asked to retire.
+        self._deadline = math.inf
+        self._orders = orders
+        self._retiring = False
         self._failed: BaseException | None = None
         results = app.backend_url is not None
         # Threads would write over each other in the one slot; their limits are enforced here (``_end_overdue``).
@@ -117,8 +127,9 @@ class Child:
         self.runner = Runner(app, options, slot=own, report=self.report, results=results)
         self.runner.started = self._record_started
         self.runner.leave = self.stop
-        self.runner.after = self._after_task
-        self._memory_checked = 0.0
+        self.departure = Departure(options, self.runner, orders, self.retire)
+        self.runner.after = self.departure.after_task if self.departure.watches else None
+        self.runner.stuck = self.departure.leave
         self.soft = SoftLimit()
         self.sync = self._sync_executor()
 
@@ -155,8 +166,18 @@ class Child:
     def stop(self, *, grace: float | None = None) -> None:
         """Begin the shutdown; ``grace`` in seconds (default: the node's). From any thread or signal handler.
         Idempotent."""
-        if grace is not None:
-            self._grace = min(self._grace, grace)
+        seconds = self.options.grace if grace is None else min(grace, self.options.grace)
+        self._deadline = min(self._deadline, time.monotonic() + seconds)
+        self._begin_stop()
+
+    def retire(self, reason: str) -> None:
+        """Claim no more, finish what runs, however long it takes, and leave. From any thread. Idempotent."""
+        self.exit_reason = self.exit_reason or reason
+        if not self._retiring:
+            self._retiring = True
+            self._begin_stop()
+
+    def _begin_stop(self) -> None:
         self._stop_wanted = True  # read by the loop when it comes up: before that there is nothing to wake
         loop = self.loop
         if loop is not None and not loop.is_closed():
@@ -194,21 +215,6 @@ class Child:
                 loop.call_soon_threadsafe(callback)
             except RuntimeError:
                 pass  # the loop is closed: the child is stopped, its leases say the rest
-
-    def _after_task(self) -> None:
-        """Limits of the child, on the task's thread."""
-        options, runner = self.options, self.runner
-        if options.max_tasks_per_child is not None and runner.count == options.max_tasks_per_child:
-            self.exit_reason = f"it ran {runner.count} tasks"
-            self.stop()
-        elif options.max_memory_per_child is not None:
-            now = time.monotonic()
-            if now - self._memory_checked > 0.1:
-                self._memory_checked = now
-                used = _resident_kib()
-                if used > options.max_memory_per_child and not self.exit_reason:
-                    self.exit_reason = f"it uses {used} KiB of memory"
-                    self.stop()
 
     def running(self) -> list[tuple[Delivery, float]]:
         """What runs now, with its start in monotonic seconds."""
@@ -274,13 +280,15 @@ class Child:
         try:
             if self._connecting is not None:
                 self._connecting()
-            if await connected(self.broker, self.store, self.options.queues, self._stop_requested):
+            if await self._may_begin():
                 async with asyncio.TaskGroup() as group:
                     services = [self.completer.run(), self.fetcher.run(), leases.run(), self._tick()]
+                    services += [self.departure.run()] if self._orders is not None else []
                     services += [extra(self) for extra in self._extras]
                     running = [group.create_task(service) for service in services]
                     if self._ready is not None:
                         self._ready()
+                    self.departure.begin()
                     await self._stop_requested.wait()
                     await self._shut_down(running[1])
                     for task in running:
@@ -290,28 +298,60 @@ class Child:
             if self.store is not None:
                 await self.store.close()
 
+    async def _may_begin(self) -> bool:
+        """The servers have answered, and the predecessor has left."""
+        beating = asyncio.ensure_future(self._beat())
+        try:
+            if self._orders is not None:
+                await self._orders.listen()
+            there = await connected(self.broker, self.store, self.options.queues, self._stop_requested)
+            return there and (self._orders is None or await self._orders.may_begin(self._stop_requested))
+        finally:
+            beating.cancel()
+
+    async def _beat(self) -> None:
+        """The pulse of a child that does not claim yet."""
+        while self.slot is not None:
+            self.slot.pulse(time.monotonic(), 0)
+            await asyncio.sleep(_IDLE_TICK)
+
     async def _shut_down(self, fetching: asyncio.Task[None]) -> None:
         """See the module's docstring for the order."""
         fetcher, held = self.fetcher, self.fetcher.held
         fetcher.stop()
         await asyncio.wait({fetching})
         fetcher.recall_all()
-        began = time.monotonic()
-        # A second request may have shortened the grace meanwhile.
-        while (self._busy() or self._on_its_way()) and time.monotonic() - began < self._grace:  # noqa: ASYNC110 - threads
-            await asyncio.sleep(0.01)
+        await self._finish_running()
         self._drain()
-        left = self._grace - (time.monotonic() - began)
+        left = self._deadline - time.monotonic()
         await self._within(self.completer.drain(), min(max(left, 1.0), 5.0))
         rest = [delivery for delivery in held.values() if delivery.token not in self.completer.early]
         if rest:
-            still = "%d tasks are not finished after %.0f s of grace: they go back to their queues"
-            logger.warning(still, len(rest), self._grace)
+            logger.warning("%s after the grace: back to the queues", _unfinished(len(rest)))
             # Not through the completer, which may be waiting for a result store that is away.
             await self._within(self._release(rest), 2.0)
         self._flush_events()
+        self._pulse(time.monotonic())
+
+    def _pulse(self, now: float) -> None:
         if self.slot is not None:
-            self.slot.pulse(time.monotonic(), self.runner.count)
+            self.slot.pulse(now, self.runner.count, len(self.fetcher.held), self.fetcher.connected)
+
+    async def _finish_running(self) -> None:
+        """Wait for what runs, up to the deadline, which a second request may bring forward. The successor may go as
+        soon as no synchronous task runs here; beside many threads, at once."""
+        pause, was_idle, told = 0.001, False, False
+        while (self._busy() or self._on_its_way()) and time.monotonic() < self._deadline:
+            # A delivery on its way from the inbox into its run is in neither: look twice, unless all have been run.
+            idle = not self.sync.active() and not self.sync.waiting()
+            if not told and (self.sync.limit > 1 or (idle and (was_idle or self.departure.all_run))):
+                told = True
+                self.departure.left()
+            was_idle = idle
+            await asyncio.sleep(pause)
+            pause = min(0.01, 2 * pause)
+        if not told:
+            self.departure.left()
 
     async def _release(self, deliveries: Sequence[Delivery]) -> None:
         try:
@@ -338,28 +378,30 @@ class Child:
 
     async def _tick(self) -> None:
         """Limits, stalls, and the pulse in the slot."""
-        pulse, fetcher, loop = self.slot, self.fetcher, asyncio.get_running_loop()
+        fetcher, loop = self.fetcher, asyncio.get_running_loop()
         while True:
             if not fetcher.held:
+                self._pulse(time.monotonic())
                 fetcher.admitted.clear()
                 idle = loop.call_later(_IDLE_TICK, fetcher.admitted.set)
                 await fetcher.admitted.wait()
                 idle.cancel()
             if fetcher.held:
                 await asyncio.sleep(_TICK)
-            now = time.monotonic()
-            if pulse is not None:
-                pulse.pulse(now, self.runner.count)
             if fetcher.held:
+                now = time.monotonic()
+                self._pulse(now)
                 self.sync.tick(now)
                 fetcher.relieve(now)
-                if self.options.pool == "threads":
-                    self._end_overdue(now)
+                self._end_overdue(now)
 
     def _end_overdue(self, now: float) -> None:
-        """Hard limits of tasks in threads, which nothing can end but the end of their process: the overdue one has
-        failed, the others go back uncounted, and the child is replaced."""
-        for delivery, started in self.sync.active():
+        """Hard limits that only the end of the process keeps: of threads, and of coroutines whose loop is blocked. The
+        overdue one has failed, the others go back uncounted, and the child is replaced."""
+        overdue = self.sync.active() if self.options.pool == "threads" else []
+        if self._coroutines is not None:
+            overdue += [(delivery, started + _BLOCKED) for delivery, started in self._coroutines.active()]
+        for delivery, started in overdue:
             limit = self.runner.hard_limit(delivery)
             if limit is not None and now > started + limit and delivery.token in self.fetcher.held:
                 self.exit_reason = f"a task ran longer than its time limit of {limit:g} s"
@@ -439,7 +481,5 @@ class Child:
         await send(self.broker, self.options.hostname, "task.multi", events)
 
 
-def _resident_kib() -> int:
-    """Resident memory of this process now (not its peak), in KiB."""
-    with open("/proc/self/statm", "rb") as statm:
-        return int(statm.read().split()[1]) * 4
+def _unfinished(count: int) -> str:
+    return "1 task is not finished" if count == 1 else f"{count} tasks are not finished"

@@ -72,8 +72,10 @@ class Fetcher:
         """``finishing()`` says how many of ``held`` are run and being written."""
         self.held: dict[str, Delivery] = {}
         self.queues: list[str] = list(options.queues)
-        #: The connection works: the last claim came back.
+        #: The connection works, as far as the last claim knows.
         self.connected = False
+        #: Since when a claim waits for its answer, in monotonic seconds; 0: none does.
+        self.asked = 0.0
         #: The last claim brought as much as was asked for: there is more.
         self.backlog = False
         self._broker = broker
@@ -148,6 +150,7 @@ class Fetcher:
     async def run(self) -> None:
         """Claim until ``stop``."""
         broker, backoff = self._broker, self._backoff
+        self.connected = True  # whoever starts this has just connected
         while not self._stopping:
             room = self.room()
             if room <= 0 or not self.queues:
@@ -196,6 +199,7 @@ class Fetcher:
         """What came; None when ``_interrupt`` ended the claim."""
         # The lease counts from before the wait: of a short one, enough must be left.
         wait = min(WAIT, self._options.lease / 3)
+        self.asked = time.monotonic()
         self._claiming = asyncio.ensure_future(broker.claim(self.queues, limit=room, wait=wait))
         try:
             return await self._claiming
@@ -205,7 +209,7 @@ class Fetcher:
                 return None
             raise
         finally:
-            self._claiming, self._interrupted = None, False
+            self._claiming, self._interrupted, self.asked = None, False, 0.0
 
     def changed(self) -> None:
         """Something ended: look again whether to claim."""

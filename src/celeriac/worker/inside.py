@@ -103,6 +103,12 @@ def _queues(child: Child, arguments: Mapping[str, Any]) -> list[str]:
     return wanted
 
 
+def _time_limit(child: Child, arguments: Mapping[str, Any]) -> None:
+    """Tasks of these names have these limits from now on."""
+    for name, (soft, hard) in arguments["limits"].items():
+        child.runner.set_limits(name, soft, hard)
+
+
 def _stop(child: Child, arguments: Mapping[str, Any]) -> None:
     child.stop(grace=arguments.get("grace"))
 
@@ -115,4 +121,5 @@ _METHODS: Mapping[str, Callable[[Child, Mapping[str, Any]], Any]] = {
     "events": _events,
     "queues": _queues,
     "stop": _stop,
+    "time_limit": _time_limit,
 }
