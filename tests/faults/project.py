@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from celeriac import Celery
+from tests.faults import limited
 
 __all__ = ["CONF", "JOURNAL", "make_app"]
 
@@ -118,6 +119,7 @@ def make_app(conf: Mapping[str, Any]) -> Celery:
     for body in (work, gated, die, hold, again, step, collect, waits):
         app.task(bind=True, name=f"faults.{body.__name__}")(body)
     app.task(bind=True, name="faults.once", acks_late=False)(work)
+    limited.register(app)
     return app
 
 
