@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import subprocess
 import time
@@ -124,8 +125,39 @@ def hungry(mebibytes: int) -> int:
     return os.getpid()
 
 
+def exhausting() -> int:
+    """Has no descriptor left for a moment."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    taken = []
+    try:
+        while True:
+            taken.append(os.dup(2))
+    except OSError:
+        time.sleep(1.5)
+    finally:
+        for each in taken:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return len(taken)
+
+
 _kept: list[bytes] = []
-_BODIES = (sleeping, receiving, waiting, spinning, deaf, pid, apid, asleeping, agrouped, adeaf, ablocking, hungry)
+_BODIES = (
+    sleeping,
+    receiving,
+    waiting,
+    spinning,
+    deaf,
+    pid,
+    apid,
+    asleeping,
+    agrouped,
+    adeaf,
+    ablocking,
+    hungry,
+    exhausting,
+)
 
 
 def register(app: Celery) -> None:

@@ -134,6 +134,7 @@ def test_limits_by_remote_control(redis_place: Place) -> None:
     control = redis_place.app.control
     with fleet(redis_place) as workers:
         workers.start("-c", "1", name="w1@faults")
+        wait_until(lambda: control.ping(timeout=0.5), 10.0)
         (answer,) = control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True)
         assert answer == {"w1@faults": {"ok": "time limits set successfully"}}
         for _ in range(2):

@@ -50,8 +50,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _SWITCH = 0.0005
 #: Exit code of a process whose parent was gone before it could bind its life to it.
 EX_LOST_PARENT = 75
-#: Exit code of a child that found no way to start.
-EX_START_FAILED = 70
+#: Exit code of a child that found no way to start, or to go on.
+EX_FAILED = 70
 
 
 def fork(main: Callable[[], int]) -> int:
@@ -73,7 +73,7 @@ def fork(main: Callable[[], int]) -> int:
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
-    code = EX_START_FAILED
+    code = EX_FAILED
     try:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
@@ -121,7 +121,7 @@ def run_child(app: Celery, options: NodeOptions, place: Place, link: str, wake: 
         extras=[lambda child: attend(child, link), lambda child: _stop_on_signal(child, wake_read)],
         connecting=lambda: slot.live(os.getpid(), CONNECTING),
         ready=lambda: orders.say(READY),
-        abandon=lambda: _leave(0),
+        abandon=lambda: _leave(EX_FAILED if child.failed is not None else 0),
         orders=orders,
     )
 

@@ -36,6 +36,7 @@ from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.revoked import Revoked
 from celeriac.worker.runner import Runner
+from celeriac.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -48,6 +49,8 @@ logger = logging.getLogger("celery.worker")
 HEARTBEAT = 2.0
 SWEEP = 300.0
 CHORDS = 5.0
+#: Seconds in which the broker has to answer the maintenance.
+ANSWER = 20.0
 #: The supervisor's last line: every child that died has been told.
 NO_MORE = b"\n"
 
@@ -106,6 +109,8 @@ class Agent:
             broker, store, lambda deliveries: None, rand=random.random, join=runner.joiner.conclude
         )
         self._backoff = Backoff(rand=random.random)
+        #: Since when the maintenance waits for an answer; 0: it does not.
+        self._asked = 0.0
         self._clock = SystemClock()
         #: The number of children, where they can be more or fewer.
         self.pool: Autoscale | None = None
@@ -118,6 +123,8 @@ class Agent:
     def services(self) -> Sequence[Callable[[], Any]]:
         """The coroutine functions that make up the agent, but for remote control."""
         wanted: list[Callable[[], Any]] = [self.completer.run, self.maintain, self.sweep, self.chords]
+        if self.memory is not None:  # else the child watches over the same connection
+            wanted.append(Watchdog(self.broker, lambda: self._asked, self._clock, limit=ANSWER).run)
         if self.pool is not None:
             wanted.append(self.pool.run)
         if isinstance(self.broker, Bus) and self.options.heartbeats:
@@ -145,11 +152,13 @@ class Agent:
         """Due → ready and expired → ready, on a timer, also when idle: every node does it, no lock decides who."""
         while True:
             try:
+                self._asked = self._clock.monotonic()
                 pause = await self.broker.maintain()
                 self._backoff.reset()
             except OperationalError as error:
                 pause = self._backoff.next()
                 logger.debug("Maintenance failed, next try in %.1f s: %s", pause, error)
+            self._asked = 0.0
             await self._clock.sleep(max(0.01, pause))
 
     async def sweep(self) -> None:

@@ -44,6 +44,7 @@ from celeriac.worker.report import Report
 from celeriac.worker.revoked import Revoked
 from celeriac.worker.runner import Runner
 from celeriac.worker.slot import Slot
+from celeriac.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -120,7 +121,8 @@ class Child:
         self._deadline = math.inf
         self._orders = orders
         self._retiring = False
-        self._failed: BaseException | None = None
+        #: What made the I/O loop fail.
+        self.failed: BaseException | None = None
         results = app.backend_url is not None
         # Threads would write over each other in the one slot; their limits are enforced here (``_end_overdue``).
         own = slot if options.pool != "threads" else None
@@ -160,8 +162,8 @@ class Child:
             thread.join()
             if self._coroutines is not None:
                 self._coroutines.close(_CANCEL_LIMIT)
-        if self._failed is not None:
-            raise self._failed
+        if self.failed is not None:
+            raise self.failed
 
     def stop(self, *, grace: float | None = None) -> None:
         """Begin the shutdown; ``grace`` in seconds (default: the node's). From any thread or signal handler.
@@ -231,7 +233,8 @@ class Child:
         try:
             run(self._main())
         except BaseException as error:  # noqa: BLE001 - handed to the serving thread, which raises it
-            self._failed = error
+            self.failed = error
+            logger.critical("The child's I/O loop has failed: its tasks go back to their queues", exc_info=True)
         finally:
             # Looked at before the executor is told: what tells its threads is in its inbox.
             busy = self._busy()
@@ -277,13 +280,15 @@ class Child:
             lost=self._lost,
             valid=self._valid,
         )
+        limit = 2 * self.fetcher.wait
+        watchdog = Watchdog(self.broker, lambda: self.fetcher.asked, SystemClock(), limit=limit)
         try:
             if self._connecting is not None:
                 self._connecting()
             if await self._may_begin():
                 async with asyncio.TaskGroup() as group:
                     services = [self.completer.run(), self.fetcher.run(), leases.run(), self._tick()]
-                    services += [self.departure.run()] if self._orders is not None else []
+                    services += [watchdog.run(), *([self.departure.run()] if self._orders is not None else [])]
                     services += [extra(self) for extra in self._extras]
                     running = [group.create_task(service) for service in services]
                     if self._ready is not None:

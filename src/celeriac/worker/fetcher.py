@@ -74,6 +74,8 @@ class Fetcher:
         self.queues: list[str] = list(options.queues)
         #: The connection works, as far as the last claim knows.
         self.connected = False
+        #: Seconds that an empty claim waits: the lease counts from before, and of a short one enough must be left.
+        self.wait = min(WAIT, options.lease / 3)
         #: Since when a claim waits for its answer, in monotonic seconds; 0: none does.
         self.asked = 0.0
         #: The last claim brought as much as was asked for: there is more.
@@ -197,10 +199,8 @@ class Fetcher:
 
     async def _claim(self, broker: Broker, room: int) -> Sequence[Delivery] | None:
         """What came; None when ``_interrupt`` ended the claim."""
-        # The lease counts from before the wait: of a short one, enough must be left.
-        wait = min(WAIT, self._options.lease / 3)
         self.asked = time.monotonic()
-        self._claiming = asyncio.ensure_future(broker.claim(self.queues, limit=room, wait=wait))
+        self._claiming = asyncio.ensure_future(broker.claim(self.queues, limit=room, wait=self.wait))
         try:
             return await self._claiming
         except asyncio.CancelledError:
