@@ -10,6 +10,7 @@ done by a process of its own, which ends at once.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Callable
 from importlib import import_module
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from celeriac.client.registry import Queues
 
 __all__ = ["EX_UNREACHABLE", "Node", "launch", "load_modules", "prepare"]
+
+logger = logging.getLogger("celery.worker")
 
 #: Exit code when the broker cannot be reached at the start and nobody wants to wait for it.
 EX_UNREACHABLE = 3
@@ -82,6 +85,13 @@ def prepare(
         colorize=colorize,
         hostname=hostname,
     )
+    steps = sorted(name for name, added in app.steps.items() if added)
+    if steps:
+        logger.warning(
+            "app.steps[%r] is ignored: there are no bootsteps here; use the signals worker_init, worker_ready and "
+            "worker_shutdown instead",
+            ", ".join(steps),
+        )
     signals.celeryd_after_setup.send(sender=hostname, instance=node, conf=conf)
     node.options = replace(node.options, queues=tuple(node.queues.consume_from))
     return node

@@ -232,7 +232,7 @@ class Child:
         block_in_this_thread()
         try:
             run(self._main())
-        except BaseException as error:  # noqa: BLE001 - handed to the serving thread, which raises it
+        except BaseException as error:
             self.failed = error
             logger.critical("The child's I/O loop has failed: its tasks go back to their queues", exc_info=True)
         finally:

@@ -68,9 +68,16 @@ async def _within(
     if task.cancelled():
         return o.Failure(SoftTimeLimitExceeded(soft) if soft_hit else asyncio.CancelledError(), "")
     outcome = task.result()
-    if soft_hit and isinstance(outcome, o.Failure) and isinstance(outcome.exc, asyncio.CancelledError):
+    if soft_hit and isinstance(outcome, o.Failure) and _is_soft(outcome.exc):
         return o.Failure(SoftTimeLimitExceeded(soft), outcome.traceback)
     return outcome
+
+
+def _is_soft(error: BaseException) -> bool:
+    """It is the soft limit, or the cancellation it began as; task groups of Python 3.11 wrap it."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(_SoftLimit)[1] is None
+    return isinstance(error, asyncio.CancelledError)
 
 
 def _look_again(task: asyncio.Task[o.Outcome], stuck: Callable[[], None] | None) -> None:

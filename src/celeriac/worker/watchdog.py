@@ -31,13 +31,15 @@ class Watchdog:
         self._asked = asked
         self._clock = clock
         self._limit = limit
+        self._given_up = 0.0
 
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
             await self._clock.sleep(min(_EVERY, self._limit / 2))
             asked = self._asked()
-            if asked and self._clock.monotonic() - asked > self._limit:
+            if asked and asked != self._given_up and self._clock.monotonic() - asked > self._limit:
+                self._given_up = asked
                 await self._rebuild()
 
     async def _rebuild(self) -> None:
