@@ -115,6 +115,19 @@ def test_a_coroutine_that_does_not_end_costs_its_process(place: Place, pool: str
         assert node.stop() == 0
 
 
+@pytest.mark.parametrize("name", ["adeaf", "ablocking"])
+def test_a_coroutine_that_does_not_end_has_failed_all_the_same(redis_place: Place, name: str) -> None:
+    """In solo nobody replaces the process: it goes on."""
+    with fleet(redis_place) as workers:
+        node = workers.start("-P", "solo")
+        before = redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")["result"]
+        record = redis_place.wait_state(send(redis_place, name, time_limit=HARD), "FAILURE")
+        assert record["result"]["exc_type"] == "TimeLimitExceeded"
+        assert redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")["result"] == before
+        redis_place.wait_empty()
+        assert node.running
+
+
 def test_what_ran_beside_an_overdue_thread_goes_back_uncounted(place: Place) -> None:
     with fleet(place) as workers:
         node = workers.start("-c", "4", "-P", "threads")

@@ -131,7 +131,8 @@ class Child:
         self.runner.leave = self.stop
         self.departure = Departure(options, self.runner, orders, self.retire)
         self.runner.after = self.departure.after_task if self.departure.watches else None
-        self.runner.stuck = self.departure.leave
+        self.runner.stuck = self.departure.leave if orders is not None else None
+        self._overdue: set[str] = set()
         self.soft = SoftLimit()
         self.sync = self._sync_executor()
 
@@ -402,15 +403,20 @@ class Child:
 
     def _end_overdue(self, now: float) -> None:
         """Hard limits that only the end of the process keeps: of threads, and of coroutines whose loop is blocked. The
-        overdue one has failed, the others go back uncounted, and the child is replaced."""
+        overdue one has failed, the others go back uncounted, and the child is replaced where there is a supervisor."""
+        ends = self.options.pool == "threads" or self._orders is not None
         overdue = self.sync.active() if self.options.pool == "threads" else []
         if self._coroutines is not None:
             overdue += [(delivery, started + _BLOCKED) for delivery, started in self._coroutines.active()]
         for delivery, started in overdue:
             limit = self.runner.hard_limit(delivery)
-            if limit is not None and now > started + limit and delivery.token in self.fetcher.held:
+            token = delivery.token
+            if limit is None or now <= started + limit or token in self._overdue or token not in self.fetcher.held:
+                continue
+            self._overdue.add(token)
+            self.completer.put([self.runner.conclude(delivery, TimedOut(limit))])
+            if ends:
                 self.exit_reason = f"a task ran longer than its time limit of {limit:g} s"
-                self.completer.put([self.runner.conclude(delivery, TimedOut(limit))])
                 self.stop(grace=0.0)
 
     def _start_coroutines(self) -> Executor:

@@ -5,118 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 
-from celeriac.supervisor import place as place_module
 from celeriac.supervisor import supervisor as module
 from celeriac.supervisor.process import END_OF_AGENT
-from celeriac.supervisor.supervisor import Supervisor
 from celeriac.worker.agent import NO_MORE, Died
-from celeriac.worker.options import NodeOptions
 from celeriac.worker.slot import (
     CONNECTING,
-    EXPECTING,
-    GO,
-    LEAVING,
     LEFT,
-    NO_ORDER,
     READY,
-    RETIRE,
-    STANDBY,
     STARTING,
 )
-
-KILLED = signal.SIGKILL
-EXIT_1 = 1 << 8
-
-
-class Bench:
-    """A supervisor whose forks are numbers and whose kills are kept; ``now`` is the time."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
-        self.now = 1_000.0
-        self.kills: list[tuple[str, int]] = []
-        self.started: list[str] = []
-        self.dead: dict[int, int] = {}
-        self._pids = iter(range(4_000_000, 5_000_000))
-        self.made: Supervisor
-        monkeypatch.setattr(module, "fork", self._fork)
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
-        names = ("write", "read", "pipe", "set_blocking", "getpid", "eventfd_write")
-        fake = SimpleNamespace(
-            **{name: getattr(os, name) for name in names},
-            waitpid=self._waitpid,
-            waitstatus_to_exitcode=os.waitstatus_to_exitcode,
-            WNOHANG=os.WNOHANG,
-        )
-        monkeypatch.setattr(module, "os", fake)
-        monkeypatch.setattr(place_module.os, "kill", self._kill)
-        monkeypatch.setattr(module, "say", lambda **said: None)
-        node = NodeOptions(**{"hostname": "w@h", "queues": ("celery",), "concurrency": 2, **options})
-        self.made = Supervisor(None, node)  # type: ignore[arg-type]
-        os.set_blocking(self.made._notices_read, False)
-        self.made._fit()
-        self.agent: Any = self.made._agent
-        self.first: Any = self.made._children[0]
-        self.others: list[Any] = [*self.made._children[1:]]
-
-    def _fork(self, main: Callable[[], int]) -> int:
-        pid = next(self._pids)
-        self.started.append(str(pid))
-        return pid
-
-    def _kill(self, pid: int, number: int) -> None:
-        if pid in self.dead:
-            raise ProcessLookupError
-        places = (self.made._agent, *self.made._children)
-        self.kills.append((next(place.name for place in places if place.pid == pid), number))
-
-    def _waitpid(self, pid: int, options: int) -> tuple[int, int]:
-        return (pid, self.dead[pid]) if pid in self.dead else (0, 0)
-
-    def dies(self, place: Any, status: int) -> None:
-        """The process ends, and the supervisor looks."""
-        self.dead[place.pid] = status
-        self.made._reap()
-
-    def told(self) -> list[Died]:
-        """Notices since the last time; the last line may be the empty one."""
-        try:
-            raw = os.read(self.made._notices_read, 65536)
-        except BlockingIOError:
-            return []
-        return [msgspec.json.decode(line, type=Died) for line in raw.splitlines() if line]
-
-    def close(self) -> None:
-        made = self.made
-        for place in (made._agent, *made._children):
-            place.close()
-        for each in (made._notices_read, made._notices_write, made._wake_read, made._wake_write):
-            os.close(each)
-
-
-@pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
-    benches: list[Bench] = []
-
-    def make(**options: Any) -> Bench:
-        benches.append(Bench(monkeypatch, **options))
-        return benches[-1]
-
-    yield make
-    for each in benches:
-        each.close()
-
-
-@pytest.fixture
-def bench(make: Callable[..., Bench]) -> Bench:
-    return make()
-
+from tests.unit.supervisor.bench import EXIT_1, KILLED, Bench
 
 # -- deaths --------------------------------------------------------------------------------------------------------
 
@@ -294,115 +197,6 @@ def test_no_room_for_another_process(bench: Bench, monkeypatch: Any, caplog: Any
     bench.now = bench.made._starts.not_before
     bench.made._fit()
     assert bench.first.pid
-
-
-# -- successors ----------------------------------------------------------------------------------------------------
-
-
-def heir_of(bench: Bench, child: Any, state: int) -> Any:
-    """The child says that it leaves; its successor."""
-    for place in (bench.first, *bench.others):
-        place.slot.live(place.pid, READY)
-    child.slot.live(child.pid, state)
-    bench.made._fit()
-    return child.heir
-
-
-def test_a_successor_stands_by_until_the_other_has_left(bench: Bench) -> None:
-    heir = heir_of(bench, bench.first, EXPECTING)
-    assert (heir.standby, heir.slot.order, bench.first.slot.order) == (True, NO_ORDER, GO)
-    assert (heir.serves, bench.first.serves) == (False, True)
-    heir.slot.live(heir.pid, STANDBY)
-    bench.made._fit()
-    assert (heir.slot.order, bench.first.slot.order) == (NO_ORDER, GO), "it leaves by itself"
-    bench.first.slot.live(bench.first.pid, LEFT)
-    bench.made._fit()
-    assert (heir.standby, heir.slot.order) == (False, GO)
-    bench.dies(bench.first, 0)
-    bench.made._fit()
-    assert len(bench.started) == 4, "agent, two, and one successor"
-
-
-def test_one_that_has_to_leave_does_when_its_successor_stands_by(bench: Bench) -> None:
-    heir = heir_of(bench, bench.first, LEAVING)
-    bench.made._fit()
-    assert bench.first.slot.order == GO
-    heir.slot.live(heir.pid, STANDBY)
-    bench.made._fit()
-    assert (bench.first.slot.order, bench.first.retiring, bench.first.serves) == (RETIRE, False, True)
-    assert heir.slot.order == NO_ORDER
-
-
-def test_a_successor_goes_when_the_other_dies(bench: Bench) -> None:
-    heir = heir_of(bench, bench.first, EXPECTING)
-    bench.dies(bench.first, KILLED)
-    assert heir.slot.order == GO
-    before = len(bench.started)
-    bench.made._fit()
-    assert len(bench.started) == before
-
-
-def test_a_successor_that_dies_has_one_itself(bench: Bench) -> None:
-    heir = heir_of(bench, bench.first, EXPECTING)
-    bench.dies(heir, EXIT_1)
-    bench.made._fit()
-    assert bench.first.heir.pid == 0, "not before its time"
-    bench.now = bench.made._starts.not_before
-    bench.made._fit()
-    assert bench.first.heir.pid
-
-
-def test_who_left_without_a_successor_is_replaced_before_it_is_gone(bench: Bench) -> None:
-    for place in (bench.first, *bench.others):
-        place.slot.live(place.pid, READY)
-    bench.first.slot.live(bench.first.pid, LEFT)
-    bench.made._fit()
-    (third,) = [place for place in bench.made._children if place not in (bench.first, *bench.others)]
-    assert (third.slot.order, third.serves) == (GO, True)
-
-
-# -- more and fewer ------------------------------------------------------------------------------------------------
-
-
-def test_as_many_as_the_word_says(bench: Bench) -> None:
-    bench.made._slots.words.wanted = 4
-    bench.made._fit()
-    assert sum(place.serves for place in bench.made._children) == 4
-
-
-def test_only_idle_ones_leave(bench: Bench) -> None:
-    first, second = bench.first, bench.others[0]
-    for place in (first, second):
-        place.slot.live(place.pid, READY)
-    second.slot.pulse(1.0, 1, held=1)
-    bench.made._slots.words.wanted = 0
-    bench.made._fit()
-    assert (first.retiring, first.slot.order) == (True, RETIRE)
-    assert not second.retiring
-    second.slot.pulse(2.0, 2, held=0)
-    second.slot.begin("o:7", "id-7", 1.0, 0.0, 0.0)
-    bench.made._fit()
-    assert not second.retiring
-    second.slot.end()
-    bench.made._fit()
-    assert second.retiring
-    bench.dies(second, 0)
-    bench.made._fit()
-    assert bench.made._starts.failures == 0
-
-
-def test_where_all_are_always_busy_one_finishes_and_leaves(bench: Bench) -> None:
-    for place in (bench.first, *bench.others):
-        place.slot.live(place.pid, READY)
-        place.slot.pulse(1.0, 1, held=1)
-    bench.made._slots.words.wanted = 1
-    bench.made._fit()
-    bench.now += 6
-    bench.made._fit()
-    assert [place.retiring for place in (bench.first, *bench.others)] == [False, True]
-    bench.now += 6
-    bench.made._fit()
-    assert not bench.first.retiring
 
 
 def test_a_new_child_is_another_owner_with_a_blank_slot(bench: Bench) -> None:
