@@ -50,6 +50,8 @@ _SILENT_LEASES = 2
 _ASKED = 0.3
 #: Seconds that a surplus child has to become idle, before a busy one is asked to finish and leave.
 _SURPLUS = 5.0
+#: Processes a child at most: one that works, its successor, and one that finishes what is long.
+_PER_CHILD = 3
 #: Children beyond the greatest number asked for at the start that ``pool_grow`` may add.
 _SPARE = 32
 
@@ -62,8 +64,7 @@ class Supervisor:
         self.options = options
         count = 1 if options.pool == "threads" else options.concurrency
         most = max(count, options.autoscale[0] if options.autoscale else 0) + _SPARE
-        # Twice: each may have a successor that stands by.
-        self._slots = Slots(1 + 2 * most)
+        self._slots = Slots(1 + _PER_CHILD * most)
         self._slots.words.wanted = count
         self._children: list[Place] = []
         self._agent = Place(0, self._slots[0])
@@ -155,7 +156,7 @@ class Supervisor:
         serving = [place for place in self._children if place.serves]
         self._shrink(serving, len(serving) - self._slots.words.wanted, now)
         try:
-            while now >= self._starts.not_before and not self._stopping:
+            while now >= self._starts.not_before and not self._stopping and self._has_room():
                 heir_of = next((place for place in serving if place.wants_heir), None)
                 if heir_of is None and len(serving) >= self._slots.words.wanted:
                     break
@@ -163,6 +164,11 @@ class Supervisor:
                 serving = [place for place in self._children if place.serves]
         except OSError as error:  # no more processes, descriptors, or memory: they may come back
             self._cannot_start(self._starts, "a child", error)
+
+    def _has_room(self) -> bool:
+        """Those that finish what is long must not pile up: rather is there one child less until one of them ends."""
+        living = sum(place.pid != 0 for place in self._children)
+        return living < _PER_CHILD * max(1, self._slots.words.wanted)
 
     def _cannot_start(self, starts: Starts, who: str, error: OSError) -> None:
         delay = starts.failed(time.monotonic(), time.monotonic(), str(error))

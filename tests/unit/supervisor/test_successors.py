@@ -72,6 +72,20 @@ def test_who_left_without_a_successor_is_replaced_before_it_is_gone(bench: Bench
     assert (third.slot.order, third.serves) == (GO, True)
 
 
+def test_those_that_finish_what_is_long_do_not_pile_up(make: Any) -> None:
+    bench = make(concurrency=1)
+    for _ in range(5):
+        for place in bench.made._children:
+            if place.pid:
+                place.slot.live(place.pid, LEFT)
+        bench.made._fit()
+    assert len(bench.made._children) == 3
+    bench.first.slot.pulse(1.0, 9)
+    bench.dies(bench.first, 0)
+    bench.made._fit()
+    assert bench.first.pid, "as soon as there is room"
+
+
 # -- more and fewer ------------------------------------------------------------------------------------------------
 
 
