@@ -46,7 +46,8 @@ _PR_SET_PDEATHSIG = 1
 END_OF_AGENT = signal.SIGUSR2
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 _libc = ctypes.CDLL(None, use_errno=True)
-#: Seconds after which a thread that wants the interpreter gets it: the I/O thread and the task's hand over often.
+#: Seconds after which a thread that wants the interpreter gets it: the I/O thread and the task's hand over often. Many
+#: threads of tasks would wake each other up for nothing: they have the default (15 context switches a task against 4).
 _SWITCH = 0.0005
 #: Exit code of a process whose parent was gone before it could bind its life to it.
 EX_LOST_PARENT = 75
@@ -131,7 +132,8 @@ def run_child(app: Celery, options: NodeOptions, place: Place, link: str, wake: 
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     # The pipe is read once the servers have answered: until then, and where a task took the descriptor, this stops it.
     signal.signal(signal.SIGTERM, lambda signum, frame: child.stop())
-    sys.setswitchinterval(_SWITCH)
+    if options.pool != "threads":
+        sys.setswitchinterval(_SWITCH)
     signals.worker_process_init.send(sender=None)
     child.serve()
     if child.exit_reason:
