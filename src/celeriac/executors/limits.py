@@ -16,7 +16,7 @@ from types import CodeType, FrameType
 
 from celeriac.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
-__all__ = ["SIGNAL", "SoftLimit", "block_in_this_thread"]
+__all__ = ["SIGNAL", "SoftLimit", "block_in_this_thread", "may_raise"]
 
 SIGNAL = signal.SIGUSR1
 #: Modules in which a raise swallows itself or leaves a lock locked.
@@ -73,14 +73,20 @@ class SoftLimit:
         raise SoftTimeLimitExceeded(self._limit)
 
     def _may_raise(self, frame: FrameType | None) -> bool:
-        while frame is not None:
-            code = frame.f_code
-            if code is self._trampoline:
-                return True
-            if code.co_name == "__del__" or frame.f_globals.get("__name__") in _UNSAFE:
-                return False
-            frame = frame.f_back
-        return False
+        return may_raise(frame, self._trampoline)
+
+
+def may_raise(frame: FrameType | None, trampoline: CodeType | None) -> bool:
+    """A raise in this frame lands in a task: it lies below the trampoline, and not in code that would swallow it, or
+    leave a lock locked."""
+    while frame is not None:
+        code = frame.f_code
+        if code is trampoline:
+            return True
+        if code.co_name == "__del__" or frame.f_globals.get("__name__") in _UNSAFE:
+            return False
+        frame = frame.f_back
+    return False
 
 
 def block_in_this_thread() -> None:

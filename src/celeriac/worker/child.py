@@ -140,7 +140,7 @@ class Child:
         runner = self.runner
         if self.options.pool == "threads":
             count = self.options.concurrency
-            return ThreadsExecutor(runner.run, self._done, count, runner.soft_limit, runner.limited)
+            return ThreadsExecutor(runner.run, self._done, count, runner.soft_limit, runner.limited, trace.run_body)
         soft = self.soft
         return InlineExecutor(
             lambda delivery: runner.run(delivery, soft),
