@@ -96,7 +96,7 @@ class Departure:
         try:
             waited = 0
             while not told.done() and waited * _LOOK < _SUCCESSION:
-                await asyncio.wait({told}, timeout=_LOOK if self._must else 1.0)
+                await asyncio.wait({told}, timeout=_LOOK if self._must else _SUCCESSION)
                 waited += bool(self._must)
         finally:
             told.cancel()

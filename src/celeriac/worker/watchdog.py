@@ -17,9 +17,9 @@ __all__ = ["Watchdog"]
 
 logger = logging.getLogger("celery.worker")
 
-#: Seconds between two looks, for a close, and between two tries to open.
-_EVERY = 1.0
+#: Seconds for a close, and between two tries to open.
 _CLOSE = 5.0
+_EVERY = 1.0
 
 
 class Watchdog:
@@ -36,7 +36,7 @@ class Watchdog:
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            await self._clock.sleep(min(_EVERY, self._limit / 2))
+            await self._clock.sleep(self._limit / 4)
             asked = self._asked()
             if asked and asked != self._given_up and self._clock.monotonic() - asked > self._limit:
                 self._given_up = asked
