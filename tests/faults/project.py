@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from celeriac import Celery
+from tests.faults import limited
 
 __all__ = ["CONF", "JOURNAL", "make_app"]
 
@@ -154,6 +155,7 @@ def make_app(conf: Mapping[str, Any]) -> Celery:
     app.task(bind=True, name="faults.tenants", max_concurrency=1, max_concurrency_key=_tenant)(work)
     app.task(bind=True, name="faults.unique", unique=lambda number, milliseconds: str(number))(work)
     app.task(bind=True, name="faults.unique_gated", unique=True)(gated)
+    limited.register(app)
     return app
 
 

@@ -1,184 +1,217 @@
-"""Limits across workers: two nodes keep one pace and share their seats, also when holders die."""
+"""Time limits, and limits of a child, in every pool: what ends, what is stored, and what happens to the others."""
 
 from __future__ import annotations
 
-import os
-import random
-import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from celeriac.model.limits import SLACK
-from tests.faults.fleet import Fleet
 from tests.faults.journal import report
-from tests.faults.place import LEASE, Place
+from tests.faults.place import Place
 from tests.servers import wait_until
 
-RATE = 30
+SOFT, HARD = 0.3, 0.6
+#: A task's soft limit is looked at every 50 ms, its hard limit five times a second; the rest is for a busy machine.
+SLACK = 3.0
 
 
-def at_once(fleet: Fleet, ids: Iterable[str], deaths: Mapping[int, float] | None = None) -> int:
-    """Most of these that ran at the same time; ``deaths`` are moments at which processes were killed, by pid."""
-    wanted, running, most = set(ids), dict[str, int](), 0
-    runs = [(run.at, run.kind, run.id, run.pid) for run in fleet.journal.read().runs if run.id in wanted]
-    for _, kind, name, pid in sorted([*runs, *((at, "death", "", pid) for pid, at in (deaths or {}).items())]):
-        if kind == "start":
-            running[name] = pid
-        elif kind == "end":
-            running.pop(name, None)
-        else:
-            running = {each: of for each, of in running.items() if of != pid}
-        most = max(most, len(running))
-    return most
+def send(place: Place, name: str, *args: Any, **options: Any) -> str:
+    """``limited.<name>``; returns the id."""
+    return str(place.app.tasks[f"limited.{name}"].apply_async(args, **options).id)
 
 
-def in_a_second(starts: Sequence[float]) -> int:
-    """Most starts in any window of one second."""
-    return max(sum(first <= each < first + 1 for each in starts) for first in starts)
+def fleet(place: Place) -> Any:
+    return place.fleet(worker_lease=30)
 
 
-@pytest.mark.parametrize("node", [("-c", "4"), ("-c", "4", "-P", "threads")], ids=["prefork", "threads"])
-def test_a_rate_holds_in_the_whole_fleet(place: Place, node: tuple[str, ...]) -> None:
-    with place.fleet() as fleet:
-        for _ in range(2):
-            fleet.start(*node)
+@pytest.mark.parametrize(
+    ("pool", "name"),
+    [
+        *[("prefork", name) for name in ("sleeping", "receiving", "waiting", "spinning", "asleeping")],
+        *[("solo", name) for name in ("sleeping", "receiving", "asleeping")],
+        ("threads", "spinning"),
+        ("threads", "asleeping"),
+    ],
+)
+def test_a_soft_limit_raises_inside_the_task(redis_place: Place, pool: str, name: str) -> None:
+    with fleet(redis_place) as workers:
+        node = workers.start("-c", "1", "-P", pool)
+        before = redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")["result"]
         began = time.monotonic()
-        numbers = dict(zip(place.send_many("paced", [(n, 0) for n in range(120)]), range(120), strict=True))
-        others = dict(zip(place.send_many("work", [(n, 0) for n in range(200)]), range(200), strict=True))
-        wait_until(lambda: fleet.journal.ended(others) == len(others), 10.0, lambda: f"the others\n{fleet.logs()}")
-        others_took = time.monotonic() - began
-        place.wait_all(fleet, list(numbers), 20.0)
-        place.judge(fleet, {**numbers, **others})
-        starts = [run.at for run in fleet.journal.runs if run.id in numbers and run.kind == "start"]
-        most, took = in_a_second(starts), max(starts) - min(starts)
-        report(place=place.kind, most=most, took=took, others_took=others_took)
-        # The journal is written some milliseconds after the permit.
-        assert most <= RATE * (1 + SLACK) + 2
-        least = (len(starts) - 1) / RATE - 2 * SLACK
-        assert least <= took <= least + 1.5
-        assert others_took < took / 2, "what is not limited does not wait"
-        assert fleet.journal.doubled(numbers) == 0
-
-
-def test_a_rate_set_by_remote_control_holds_for_children_of_later_too(place: Place) -> None:
-    with place.fleet() as fleet:
-        node = fleet.start("-c", "2", name="w@limits")
-        control = place.app.control
-        answers = control.rate_limit("faults.work", f"{RATE}/s", reply=True, timeout=5, limit=1)
-        assert answers == [{"w@limits": {"ok": "new rate limit set successfully"}}]
-        first = place.send("gated", str(place.folder))
-        wait_until(lambda: fleet.journal.read().started(first), 10.0, lambda: fleet.logs())
-        os.kill(fleet.journal.started(first)[0].pid, signal.SIGKILL)
-        wait_until(lambda: len(fleet.journal.read().started(first)) == 2, 10.0, lambda: node.log())
-        (place.folder / "all").touch()
-        ids = place.send_many("work", [(n, 0) for n in range(40)])
-        place.wait_all(fleet, [first, *ids], 15.0)
-        starts = [run.at for run in fleet.journal.runs if run.id in ids and run.kind == "start"]
-        assert max(starts) - min(starts) >= 39 / RATE - 2 * SLACK
-
-
-@pytest.mark.parametrize("task", ["seated", "seated_waits"])
-def test_seats_hold_in_the_whole_fleet(place: Place, task: str) -> None:
-    with place.fleet() as fleet:
-        for _ in range(2):
-            fleet.start("-c", "4")
-        numbers = dict(zip(place.send_many(task, [(n, 40) for n in range(60)]), range(60), strict=True))
-        others = dict(zip(place.send_many("work", [(n, 0) for n in range(100)]), range(100), strict=True))
-        began = time.monotonic()
-        wait_until(lambda: fleet.journal.ended(others) == len(others), 10.0, lambda: f"the others\n{fleet.logs()}")
-        others_took = time.monotonic() - began
-        place.wait_all(fleet, list(numbers), 20.0)
+        record = redis_place.wait_state(send(redis_place, name, soft_time_limit=SOFT), "SUCCESS")
         took = time.monotonic() - began
-        place.judge(fleet, {**numbers, **others}, most=at_once(fleet, numbers), took=took, others_took=others_took)
-        assert at_once(fleet, numbers) == 2
-        assert others_took < took / 2, "what is not limited does not wait"
-        assert fleet.journal.doubled(numbers) == 0
+        assert record["result"].startswith("caught")
+        assert SOFT <= took < SOFT + SLACK
+        after = redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")["result"]
+        assert after == before, "its process goes on"
+        assert node.stop() == 0
 
 
-def test_what_is_not_limited_passes_thousands_that_wait(place: Place) -> None:
-    with place.fleet() as fleet:
-        fleet.start("-c", "4")
-        place.wait_all(fleet, place.send_many("seated", [(n, 60) for n in range(8)]), 10.0)  # long, as is known now
-        place.send_many("seated", [(n, 60) for n in range(2000)])
-        ids = place.send_many("work", [(n, 0) for n in range(10)])
+def test_a_coroutine_ends_what_it_has_started(redis_place: Place) -> None:
+    with fleet(redis_place) as workers:
+        workers.start("-c", "1")
+        record = redis_place.wait_state(send(redis_place, "agrouped", soft_time_limit=SOFT), "SUCCESS")
+        assert record["result"] == "part+part"
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("by", ["message", "node"])
+def test_a_hard_limit_is_stored_and_dead_lettered(place: Place, pool: str, by: str) -> None:
+    with fleet(place) as workers:
+        given = ["--time-limit", str(HARD)] if by == "node" else []
+        node = workers.start("-c", "1", "-P", pool, *given)
+        before = place.wait_state(send(place, "pid"), "SUCCESS")["result"]
+        options = {"time_limit": HARD} if by == "message" else {}
         began = time.monotonic()
-        wait_until(lambda: fleet.journal.ended(ids) == len(ids), 15.0, lambda: f"the others\n{fleet.logs()}")
+        task = send(place, "deaf", soft_time_limit=SOFT, **options)
+        record = place.wait_state(task, "FAILURE")
         took = time.monotonic() - began
-        waiting = place.depth().scheduled
-        report(place=place.kind, took=took, waiting=waiting)
-        assert took < 6.0  # one after the other the seated ones take a minute
-        assert place.ask(lambda broker: broker.purge("celery")) >= waiting - 200
+        assert record["result"]["exc_type"] == "TimeLimitExceeded"
+        assert [(letter.id, letter.reason) for letter in place.dead()] == [(task, "time limit")]
+        assert HARD <= took < HARD + SLACK
+        after = place.wait_state(send(place, "pid"), "SUCCESS")["result"]
+        assert (after == before) == (pool == "solo"), "its process is replaced where there is another"
+        place.wait_empty()
+        assert node.stop() == 0
 
 
-def test_each_key_has_seats_of_its_own(place: Place) -> None:
-    with place.fleet() as fleet:
-        fleet.start("-c", "6")
-        ids = place.send_many("tenants", [(n, 60) for n in range(18)])
-        place.wait_all(fleet, ids, 20.0)
-        for tenant in range(3):
-            assert at_once(fleet, ids[tenant::3]) == 1
-        assert at_once(fleet, ids) == 3
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_coroutines_hard_limit_spares_its_process(redis_place: Place, pool: str) -> None:
+    with fleet(redis_place) as workers:
+        workers.start("-c", "1", "-P", pool)
+        before = redis_place.wait_state(send(redis_place, "apid"), "SUCCESS")["result"]
+        record = redis_place.wait_state(send(redis_place, "asleeping", time_limit=HARD), "FAILURE")
+        assert record["result"]["exc_type"] == "TimeLimitExceeded"
+        after = redis_place.wait_state(send(redis_place, "apid"), "SUCCESS")["result"]
+        assert after == before
 
 
-def test_the_seat_of_a_killed_child_is_free_at_once(place: Place, tmp_path: Path) -> None:
-    with place.fleet() as fleet:
-        fleet.start("-c", "3")
-        ids = place.send_many("seated_gate", [(str(tmp_path),)] * 3)
-        wait_until(lambda: len(started(fleet, ids)) == 2, 10.0, lambda: fleet.logs())
-        assert place.depth().scheduled == 1
-        victim = started(fleet, ids)[0]
-        os.kill(fleet.journal.started(victim)[0].pid, signal.SIGKILL)
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("name", ["adeaf", "ablocking"])
+def test_a_coroutine_that_does_not_end_costs_its_process(place: Place, pool: str, name: str) -> None:
+    """It has failed in time; the others of the process run to their end, here or elsewhere, uncounted."""
+    with fleet(place) as workers:
+        node = workers.start("-c", "1", "-P", pool)
+        before = place.wait_state(send(place, "apid"), "SUCCESS")["result"]
+        others = [place.send("waits", number, 500) for number in range(5)]
+        wait_until(lambda: workers.journal.read().starts.total() == 5, 5.0)
         began = time.monotonic()
-        (third,) = set(ids) - set(started(fleet, ids))
-        # The victim comes back too: there is one seat for the two.
-        wait_until(
-            lambda: third in started(fleet, ids) or len(fleet.journal.started(victim)) == 2,
-            5.0,
-            lambda: f"the seat is free\n{fleet.logs()}",
-        )
-        assert time.monotonic() - began < 1.0
-        (tmp_path / "all").touch()
-        place.wait_all(fleet, ids, 15.0)
+        task = send(place, name, time_limit=HARD)
+        record = place.wait_state(task, "FAILURE")
+        took = time.monotonic() - began
+        assert record["result"]["exc_type"] == "TimeLimitExceeded"
+        assert took < HARD + 1.0 + SLACK
+        for number, other in enumerate(others):
+            assert place.wait_state(other, "SUCCESS")["result"] == number
+        wait_until(lambda: node.has_logged("leaves to be replaced") or name == "ablocking", 10.0, node.log)
+        place.wait_empty()
+        after = place.wait_state(send(place, "apid"), "SUCCESS")["result"]
+        assert after != before
+        assert [letter.id for letter in place.dead()] == [task]
+        report(place=place.kind, pool=pool, lost=0, doubled=workers.journal.doubled(others), took=took)
+        if name == "adeaf":
+            assert workers.journal.doubled(others) == 0
+        assert node.stop() == 0
 
 
-def test_the_seats_of_a_killed_node_are_free_after_its_lease(place: Place, tmp_path: Path) -> None:
-    with place.fleet() as fleet:
-        doomed = fleet.start("-c", "2")
-        ids = place.send_many("seated_gate", [(str(tmp_path),)] * 4)
-        wait_until(lambda: len(started(fleet, ids)) == 2, 10.0, lambda: fleet.logs())
-        fleet.start("-c", "4")
-        wait_until(lambda: place.depth().scheduled == 2, 5.0, lambda: f"two wait {place.depth()}")
-        doomed.signal_tree(signal.SIGKILL)
-        began = time.monotonic()
-        (tmp_path / "all").touch()
-        wait_until(lambda: fleet.journal.ended(ids) >= 1, LEASE + 3, lambda: f"a seat is free\n{fleet.logs()}")
-        assert time.monotonic() - began < LEASE + 1.5
-        place.wait_all(fleet, ids, 15.0)
+@pytest.mark.parametrize("name", ["adeaf", "ablocking"])
+def test_a_coroutine_that_does_not_end_has_failed_all_the_same(redis_place: Place, name: str) -> None:
+    """In solo nobody replaces the process: it goes on."""
+    with fleet(redis_place) as workers:
+        node = workers.start("-P", "solo")
+        before = redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")["result"]
+        record = redis_place.wait_state(send(redis_place, name, time_limit=HARD), "FAILURE")
+        assert record["result"]["exc_type"] == "TimeLimitExceeded"
+        assert redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")["result"] == before
+        redis_place.wait_empty()
+        assert node.running
 
 
-@pytest.mark.slow
-def test_kills_under_limits_lose_nothing(place: Place, rng: random.Random, fault_scale: float) -> None:
-    count = round(200 * fault_scale)
-    with place.fleet() as fleet:
-        nodes = [fleet.start("-c", "4"), fleet.start("-c", "4")]
-        seated = place.send_many("seated", [(n, 20) for n in range(count)])
-        numbers = dict(zip(seated, range(count), strict=True))
-        numbers |= zip(place.send_many("paced", [(n, 20) for n in range(count)]), range(count), strict=True)
-        deaths: dict[int, float] = {}
-        until = time.monotonic() + 6
-        while time.monotonic() < until and fleet.journal.ended(numbers) < len(numbers):
-            victim = rng.choice(nodes).kill_one(rng)
-            deaths[victim] = time.time()
-            time.sleep(rng.uniform(0.2, 0.6))
-        place.wait_all(fleet, list(numbers), 60.0)
-        most = at_once(fleet, seated, deaths)
-        place.judge(fleet, numbers, kills=len(deaths), most=most)
-        assert most <= 2
+def test_what_ran_beside_an_overdue_thread_goes_back_uncounted(place: Place) -> None:
+    with fleet(place) as workers:
+        node = workers.start("-c", "4", "-P", "threads")
+        others = [place.send("work", number, 2000) for number in range(3)]
+        wait_until(lambda: workers.journal.read().starts.total() == 3, 5.0)
+        task = send(place, "deaf", time_limit=HARD)
+        place.wait_state(task, "FAILURE")
+        for number, other in enumerate(others):
+            assert place.wait_state(other, "SUCCESS")["result"] == number
+        assert [letter.id for letter in place.dead()] == [task]
+        place.wait_empty()
+        assert node.stop() == 0
 
 
-def started(fleet: Fleet, ids: Sequence[str]) -> list[str]:
-    """Those that have started, in that order."""
-    return list(dict.fromkeys(run.id for run in fleet.journal.read().runs if run.id in ids and run.kind == "start"))
+def test_limits_by_remote_control(redis_place: Place) -> None:
+    """They hold for running children, and for those that come later."""
+    control = redis_place.app.control
+    with fleet(redis_place) as workers:
+        workers.start("-c", "1", name="w1@faults")
+        wait_until(lambda: control.ping(timeout=0.5), 10.0)
+        (answer,) = control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True)
+        assert answer == {"w1@faults": {"ok": "time limits set successfully"}}
+        for _ in range(2):
+            record = redis_place.wait_state(send(redis_place, "deaf"), "FAILURE")
+            assert record["result"]["exc_type"] == "TimeLimitExceeded"
+        (answer,) = control.time_limit("limited.none", hard=1, reply=True)
+        assert answer == {"w1@faults": {"error": "unknown task"}}
+
+
+# -- children that leave -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pool", "task"), [("prefork", "work"), ("threads", "work"), ("prefork", "waits"), ("threads", "waits")]
+)
+def test_children_are_replaced_after_so_many_tasks(place: Place, pool: str, task: str) -> None:
+    with fleet(place) as workers:
+        node = workers.start("-c", "2", "-P", pool, "--max-tasks-per-child", "10")
+        ids = place.send_many(task, [(number, 5) for number in range(200)])
+        place.wait_all(workers, ids, 40.0)
+        place.judge(workers, {each: number for number, each in enumerate(ids)})
+        assert workers.journal.doubled(ids) == 0
+        per_child: dict[int, int] = {}
+        for run in workers.journal.runs:
+            if run.kind == "start":
+                per_child[run.pid] = per_child.get(run.pid, 0) + 1
+        assert max(per_child.values()) <= 10
+        assert len(per_child) >= 20
+        assert not node.lines("died by")
+        assert node.stop() == 0
+
+
+def test_no_more_run_at_once_than_there_are_children(redis_place: Place) -> None:
+    """Not even while one child hands over to the next."""
+    with fleet(redis_place) as workers:
+        workers.start("-c", "1", "--max-tasks-per-child", "3")
+        ids = redis_place.send_many("work", [(number, 20) for number in range(40)])
+        redis_place.wait_all(workers, ids, 30.0)
+        running = most = 0
+        for run in sorted(workers.journal.read().runs, key=lambda run: (run.at, run.kind != "end")):
+            running += 1 if run.kind == "start" else -1
+            most = max(most, running)
+        assert most == 1
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_child_that_has_grown_is_replaced(redis_place: Place, pool: str) -> None:
+    with fleet(redis_place) as workers:
+        node = workers.start("-c", "1", "-P", pool, "--max-memory-per-child", "150000")
+        first = redis_place.wait_state(send(redis_place, "hungry", 200), "SUCCESS")["result"]
+        node.logged("leaves to be replaced: it uses ")
+        second = redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")["result"]
+        assert first != second
+        assert node.stop() == 0
+
+
+def test_what_is_long_is_finished_by_the_one_that_leaves(redis_place: Place) -> None:
+    """Its successor works meanwhile; the grace is for shutdowns, not for this."""
+    with redis_place.fleet(worker_lease=30, worker_grace=0.2) as workers:
+        node = workers.start("-c", "1", "--max-tasks-per-child", "3")
+        long = redis_place.send("waits", 7, 2000)
+        wait_until(lambda: workers.journal.started(long), 5.0)
+        for _ in range(6):
+            redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")
+        redis_place.wait_state(long, "SUCCESS")
+        assert workers.journal.doubled([long]) == 0
+        assert node.stop() == 0

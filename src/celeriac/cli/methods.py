@@ -57,16 +57,14 @@ INSPECT: dict[str, Method] = {
 }
 CONTROL: dict[str, Method] = {
     "add_consumer": Method("Take tasks from one more queue.", (("queue", str),), 1, usage="QUEUE"),
-    "autoscale": Method(
-        "Bounds of the pool (Celery workers only).", (("max", int), ("min", int)), 1, usage="MAX [MIN]"
-    ),
+    "autoscale": Method("Bounds of the number of children.", (("max", int), ("min", int)), 1, usage="MAX [MIN]"),
     "cancel_consumer": Method("Take no more tasks from a queue.", (("queue", str),), 1, usage="QUEUE"),
     "disable_events": Method("Send no more events about tasks."),
     "enable_events": Method("Send events about tasks."),
     "heartbeat": Method("Send a heartbeat event now.", answered=False),
-    "pool_grow": Method("More children (Celery workers only).", (("n", int),), usage="[N]"),
+    "pool_grow": Method("More children.", (("n", int),), usage="[N]"),
     "pool_restart": Method("Restart the children (Celery workers only)."),
-    "pool_shrink": Method("Fewer children (Celery workers only).", (("n", int),), usage="[N]"),
+    "pool_shrink": Method("Fewer children.", (("n", int),), usage="[N]"),
     "rate_limit": Method(
         "Starts of a task per time: 10/s, 100/m, 2/h; 0: no limit.",
         (("task_name", str), ("rate_limit", str)),
@@ -85,7 +83,7 @@ CONTROL: dict[str, Method] = {
         "Refuse tasks and end those that run.", (("signal", str),), 1, "task_id", True, usage="SIGNAL ID..."
     ),
     "time_limit": Method(
-        "Limits of a task, in seconds (Celery workers only).",
+        "Limits of a task, in seconds.",
         (("task_name", str), ("soft", float), ("hard", float)),
         2,
         usage="TASK SOFT [HARD]",

@@ -32,9 +32,10 @@ _json = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON."
 def status(context: Context, timeout: float, destination: tuple[str, ...] | None, as_json: bool) -> int:
     """List the workers that are online.
 
-    Exits with 69 when none answers, so it serves as a health check.
+    Exits with 69 when none answers, and with 1 when one cannot run tasks now (its children die as they start, or do not
+    reach the broker), so it serves as a health check.
     """
-    replies = _ask(context, "ping", {}, timeout, destination)
+    replies = {node: _ready(answer) for node, answer in _ask(context, "ping", {}, timeout, destination).items()}
     if not replies:
         raise nobody()
     if as_json:
@@ -43,6 +44,12 @@ def status(context: Context, timeout: float, destination: tuple[str, ...] | None
     good = _show(context, replies, body=False)
     _count(context, replies)
     return 0 if good else 1
+
+
+def _ready(answer: Any) -> Any:
+    """A pong of a node that is there and cannot run tasks is an error."""
+    why = answer.get("unready") if isinstance(answer, dict) else None
+    return {"error": f"not ready: {why}"} if why else answer
 
 
 def _listed(methods: Mapping[str, Method]) -> str:

@@ -23,7 +23,6 @@ _NOT_YET = {
     "-B": "-B/--beat: periodic tasks are not available yet",
     "-s": "-s/--schedule: periodic tasks are not available yet",
     "--scheduler": "--scheduler: periodic tasks are not available yet",
-    "--autoscale": "--autoscale is not available yet: give a fixed number of children by -c",
     "-D": "-D/--detach is not available yet: start the worker from systemd, a container or nohup",
     "--pool-start-method": "--pool-start-method is not available yet: children are forked",
     "--heartbeat-interval": "--heartbeat-interval is not available: heartbeats come every 2 seconds",
@@ -51,6 +50,19 @@ def _level(ctx: click.Context, param: click.Parameter, value: str) -> int:
         raise click.UsageError(f"-l: {error}", ctx) from None
 
 
+def _bounds(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """MAX or MAX,MIN, in any order, as Celery has it."""
+    if value is None:
+        return None
+    try:
+        numbers = [int(part) for part in value.split(",")]
+    except ValueError:
+        numbers = []
+    if not 1 <= len(numbers) <= 2:
+        raise click.UsageError(f"--autoscale takes MAX,MIN, not {value!r}: write --autoscale 10,3", ctx)
+    return max(numbers), min(numbers) if len(numbers) > 1 else 0
+
+
 @click.command()
 @click.option(
     "-l",
@@ -67,6 +79,7 @@ def _level(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("-Q", "--queues", metavar="QUEUES", type=CommaList(), help="Take tasks from these queues only.")
 @click.option("-X", "--exclude-queues", metavar="QUEUES", type=CommaList(), help="Take none from these.")
 @click.option("-c", "--concurrency", type=int, help="Children or threads (default: the number of CPUs).")
+@click.option("--autoscale", metavar="MAX,MIN", callback=_bounds, help="Between so many children, as the load has it.")
 @click.option("-P", "--pool", metavar="POOL", help="prefork (default), threads or solo.")
 @click.option("-E", "--task-events", "--events", "events", is_flag=True, help="Send events about tasks.")
 @click.option(
@@ -90,7 +103,6 @@ def _level(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @_unavailable("-B", "--beat", flag=True)
 @_unavailable("-s", "--schedule", "--schedule-filename")
 @_unavailable("--scheduler")
-@_unavailable("--autoscale")
 @_unavailable("-D", "--detach", flag=True)
 @_unavailable("--pool-start-method")
 @_unavailable("--heartbeat-interval")
@@ -143,6 +155,7 @@ def _node(context: Context, options: dict[str, Any], hostname: str) -> Node:
     same = (
         "pool",
         "concurrency",
+        "autoscale",
         "prefetch_multiplier",
         "disable_prefetch",
         "time_limit",

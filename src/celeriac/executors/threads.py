@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from celeriac.exceptions import SoftTimeLimitExceeded
 from celeriac.executors import Done
+from celeriac.executors.limits import may_raise
 from celeriac.model.message import Delivery
 
 __all__ = ["ThreadsExecutor"]
@@ -22,8 +24,9 @@ class ThreadsExecutor:
     """Runs what it is fed on ``limit`` threads, started as they are needed.
 
     ``soft_limit(delivery)`` gives a task's soft limit in seconds or None; it is raised in the thread at its next byte
-    code, so a blocking call is not interrupted. ``limited(delivery, exc)`` makes the end of a task whose limit was
-    raised outside its body, between two frames of ours.
+    code, so a blocking call is not interrupted, and only below ``trampoline`` (None: anywhere). The thread may have
+    left the body by then: ``limited(delivery, exc)`` makes the end of a task whose limit was raised between two frames
+    of ours.
     """
 
     def __init__(
@@ -33,12 +36,17 @@ class ThreadsExecutor:
         limit: int,
         soft_limit: Callable[[Delivery], float | None],
         limited: Callable[[Delivery, SoftTimeLimitExceeded], Any],
+        trampoline: Callable[..., object] | None = None,
     ) -> None:
         self.limit = limit
         self._run = run
         self._done = done
         self._soft_limit = soft_limit
         self._limited = limited
+        self._trampoline = trampoline.__code__ if trampoline is not None else None
+        #: Threads in which a limit may be on its way.
+        self._struck: set[int] = set()
+        self._strikes = threading.Lock()
         self._inbox: SimpleQueue[Delivery | None] = SimpleQueue()
         #: thread id → what it runs and since when; plain dict operations are atomic.
         self._active: dict[int, tuple[Delivery, float]] = {}
@@ -80,9 +88,30 @@ class ThreadsExecutor:
                 finished = run(delivery)
             except SoftTimeLimitExceeded as late:
                 finished = self._limited(delivery, late)
-            finally:
-                active.pop(ident, None)
+            while True:
+                try:
+                    active.pop(ident, None)
+                    if ident in self._struck:
+                        self._unstrike(ident)
+                    break
+                except SoftTimeLimitExceeded:
+                    pass  # it came too late, and must not hit what this thread does next
             done((finished,))
+
+    def _strike(self, ident: int, entry: tuple[Delivery, float]) -> None:
+        """Raise in that thread, unless it has ended this task meanwhile (``_work`` looks in the reverse order)."""
+        with self._strikes:
+            self._struck.add(ident)
+            if self._active.get(ident) is entry:
+                _raise_in_thread(ctypes.c_ulong(ident), ctypes.py_object(SoftTimeLimitExceeded))
+            else:
+                self._struck.discard(ident)
+
+    def _unstrike(self, ident: int) -> None:
+        """Take back what was not raised yet."""
+        with self._strikes:
+            _raise_in_thread(ctypes.c_ulong(ident), None)
+            self._struck.discard(ident)
 
     def recall(self) -> list[Delivery]:
         """Take back what has not started."""
@@ -107,12 +136,15 @@ class ThreadsExecutor:
 
     def tick(self, now: float) -> None:
         """Raise SoftTimeLimitExceeded, once per task, in threads whose task is past its soft limit."""
-        for ident, (delivery, started) in list(self._active.items()):
+        for ident, entry in list(self._active.items()):
+            delivery, started = entry
             limit = self._soft_limit(delivery)
             if limit is None or now < started + limit or delivery.token in self._warned:
                 continue
-            self._warned.add(delivery.token)
-            _raise_in_thread(ctypes.c_ulong(ident), ctypes.py_object(SoftTimeLimitExceeded))
+            frame = sys._current_frames().get(ident)
+            if self._trampoline is None or may_raise(frame, self._trampoline):
+                self._warned.add(delivery.token)
+                self._strike(ident, entry)
         if len(self._warned) > 10_000:
             self._warned.clear()
 

@@ -6,6 +6,7 @@ node in another way. The command line wins over the settings.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from typing import Any
@@ -17,6 +18,8 @@ from celeriac.exceptions import ImproperlyConfigured
 from celeriac.worker.options import NodeOptions
 
 __all__ = ["Given", "cpus", "pool_name", "resolve"]
+
+logger = logging.getLogger("celery.worker")
 
 _POOLS = {"prefork": "prefork", "processes": "prefork", "threads": "threads", "solo": "solo"}
 _GREENLETS = ("gevent", "eventlet")
@@ -31,6 +34,8 @@ class Given(Struct, frozen=True, kw_only=True):
     exclude_queues: tuple[str, ...] = ()
     pool: str | None = None
     concurrency: int | None = None
+    #: Most and fewest children: ``--autoscale=10,3``.
+    autoscale: tuple[int, int] | None = None
     prefetch_multiplier: int | None = None
     disable_prefetch: bool = False
     time_limit: float | None = None
@@ -53,16 +58,22 @@ def resolve(conf: Any, queues: Queues, given: Given, *, hostname: str, processor
     if conf.worker_pool_start_method != "fork":
         raise ImproperlyConfigured("worker_pool_start_method = 'spawn' is not available yet: children are forked")
     concurrency = 1 if pool == "solo" else _concurrency(conf, given, processors)
+    if given.autoscale is not None:
+        concurrency = _autoscale(given, pool)
+    replaced = _replaced(conf, given, pool)
     return NodeOptions(
         hostname=hostname,
         queues=_queues(queues, given),
         pool=pool,
         concurrency=concurrency,
+        autoscale=given.autoscale,
+        autoscale_keepalive=conf.seconds("worker_autoscale_keepalive"),
+        proc_alive=conf.seconds("worker_proc_alive_timeout") or 0.0,
         async_concurrency=conf.worker_async_concurrency,
         time_limit=_positive(given.time_limit, conf.seconds("task_time_limit")),
         soft_time_limit=_positive(given.soft_time_limit, conf.seconds("task_soft_time_limit")),
-        max_tasks_per_child=_whole(given.max_tasks_per_child, conf.worker_max_tasks_per_child),
-        max_memory_per_child=_whole(given.max_memory_per_child, conf.worker_max_memory_per_child),
+        max_tasks_per_child=replaced[0],
+        max_memory_per_child=replaced[1],
         grace=conf.seconds("worker_grace"),
         lease=conf.seconds("worker_lease"),
         claim_target=conf.seconds("worker_claim_target"),
@@ -106,6 +117,33 @@ def _concurrency(conf: Any, given: Given, processors: int | None) -> int:
     if wanted is not None and wanted < 0:
         raise ImproperlyConfigured(f"concurrency cannot be {wanted}: give the number of children or threads, -c 2")
     return int(wanted or processors or cpus())
+
+
+def _autoscale(given: Given, pool: str) -> int:
+    """The children to start with: the fewest."""
+    assert given.autoscale is not None
+    most, fewest = given.autoscale
+    if not 0 <= fewest <= most or not most:
+        raise ImproperlyConfigured(f"--autoscale {most},{fewest}: give MAX from 1 and MIN up to MAX, --autoscale 10,3")
+    if pool != "prefork":
+        raise ImproperlyConfigured(
+            f"--autoscale is for -P prefork, not {pool}: threads start as they are needed, so give their most by -c"
+        )
+    if given.concurrency is not None:
+        logger.warning("-c is not used: --autoscale says how many children there are")
+    return fewest
+
+
+def _replaced(conf: Any, given: Given, pool: str) -> tuple[int | None, int | None]:
+    """Most tasks and most memory of a child; in a node of one process there is none to take over."""
+    limits = (
+        _whole(given.max_tasks_per_child, conf.worker_max_tasks_per_child),
+        _whole(given.max_memory_per_child, conf.worker_max_memory_per_child),
+    )
+    if pool == "solo" and limits != (None, None):
+        logger.warning("max_tasks_per_child and max_memory_per_child do nothing with -P solo: there are no children")
+        return None, None
+    return limits
 
 
 def _queues(queues: Queues, given: Given) -> tuple[str, ...]:

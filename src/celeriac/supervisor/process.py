@@ -12,18 +12,22 @@ import random
 import secrets
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from celeriac import signals
 from celeriac.clock import SystemClock
+from celeriac.supervisor.place import Place
 from celeriac.worker.adapters import broker_of, store_of
 from celeriac.worker.agent import Agent
 from celeriac.worker.child import Child
 from celeriac.worker.connect import connected
 from celeriac.worker.link import LinkServer, attend
+from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.orders import Orders
 from celeriac.worker.remote import remote_services
 from celeriac.worker.report import Report
 from celeriac.worker.runner import Runner
@@ -33,7 +37,7 @@ from celeriac.worker.standin import StandIn
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
 
-__all__ = ["END_OF_AGENT", "EX_LOST_PARENT", "fork", "run_agent", "run_child"]
+__all__ = ["END_OF_AGENT", "EX_LOST_PARENT", "fork", "kick", "run_agent", "run_child"]
 
 logger = logging.getLogger("celery.worker")
 
@@ -42,12 +46,13 @@ _PR_SET_PDEATHSIG = 1
 END_OF_AGENT = signal.SIGUSR2
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 _libc = ctypes.CDLL(None, use_errno=True)
-#: Seconds after which a thread that wants the interpreter gets it: the I/O thread and the task's hand over often.
+#: Seconds after which a thread that wants the interpreter gets it: the I/O thread and the task's hand over often. Many
+#: threads of tasks would wake each other up for nothing: they have the default (15 context switches a task against 4).
 _SWITCH = 0.0005
 #: Exit code of a process whose parent was gone before it could bind its life to it.
 EX_LOST_PARENT = 75
-#: Exit code of a child that found no way to start.
-EX_START_FAILED = 70
+#: Exit code of a child that found no way to start, or to go on.
+EX_FAILED = 70
 
 
 def fork(main: Callable[[], int]) -> int:
@@ -69,7 +74,7 @@ def fork(main: Callable[[], int]) -> int:
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
-    code = EX_START_FAILED
+    code = EX_FAILED
     try:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
@@ -100,10 +105,14 @@ def _leave(code: int) -> NoReturn:
         os._exit(code)
 
 
-def run_child(app: Celery, options: NodeOptions, slot: Slot, owner: str, link: str) -> int:
-    """A child's life; returns its exit code. Sends worker_process_init and worker_process_shutdown."""
-    gc.freeze()
+def run_child(app: Celery, options: NodeOptions, place: Place, link: str, wake: int) -> int:
+    """A child's life; returns its exit code. Sends worker_process_init and worker_process_shutdown. ``wake`` is the
+    writing end of the supervisor's pipe."""
+    slot, owner = place.slot, place.owner
     slot.live(os.getpid(), STARTING)
+    place.stacks.enter()
+    gc.freeze()
+    orders = Orders(slot, place.bell, functools.partial(kick, wake))
     child = Child(
         app,
         options,
@@ -112,8 +121,9 @@ def run_child(app: Celery, options: NodeOptions, slot: Slot, owner: str, link: s
         slot=slot,
         extras=[lambda child: attend(child, link), lambda child: _stop_on_signal(child, wake_read)],
         connecting=lambda: slot.live(os.getpid(), CONNECTING),
-        ready=lambda: slot.live(os.getpid(), READY),
-        abandon=lambda: _leave(0),
+        ready=lambda: orders.say(READY),
+        abandon=lambda: _leave(EX_FAILED if child.failed is not None else 0),
+        orders=orders,
     )
 
     # Signals reach the I/O loop through this pipe even while the main thread is in C code and runs no handler.
@@ -122,7 +132,8 @@ def run_child(app: Celery, options: NodeOptions, slot: Slot, owner: str, link: s
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     # The pipe is read once the servers have answered: until then, and where a task took the descriptor, this stops it.
     signal.signal(signal.SIGTERM, lambda signum, frame: child.stop())
-    sys.setswitchinterval(_SWITCH)
+    if options.pool != "threads":
+        sys.setswitchinterval(_SWITCH)
     signals.worker_process_init.send(sender=None)
     child.serve()
     if child.exit_reason:
@@ -141,22 +152,33 @@ async def _stop_on_signal(child: Child, wake_read: int) -> None:
     child.stop()
 
 
-def run_agent(app: Celery, options: NodeOptions, owner: str, link: str, notices: int, slots: Sequence[Slot]) -> int:
-    """The agent's life; ``notices`` is the reading end of the supervisor's pipe, ``slots`` are the children's."""
+def kick(wake: int) -> None:
+    """Wake the supervisor: something of its node's has changed in the slots."""
+    try:
+        os.write(wake, b"\0")
+    except OSError:
+        pass  # it is awake anyway, or a task has closed this: it looks a few times a second
+
+
+def run_agent(app: Celery, options: NodeOptions, place: Place, link: str, notices: int, node: NodeMemory) -> int:
+    """The agent's life; ``notices`` is the reading end of the supervisor's pipe."""
+    place.slot.live(os.getpid(), CONNECTING)
+    place.stacks.enter()
     gc.freeze()
-    asyncio.run(_agent(app, options, owner, link, notices, slots))
+    asyncio.run(_agent(app, options, place, link, notices, node))
     return 0
 
 
-async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notices: int, slots: Sequence[Slot]) -> None:
+async def _agent(app: Celery, options: NodeOptions, place: Place, link: str, notices: int, node: NodeMemory) -> None:
     loop = asyncio.get_running_loop()
+    beating = loop.create_task(_beat(place.slot))
     stop = asyncio.Event()
     loop.add_signal_handler(END_OF_AGENT, stop.set)
     # Whoever stops a node may send SIGTERM to its whole process group: the agent stays until the children are settled.
     said = functools.cache(functools.partial(_say_shutting_down, options))
     loop.add_signal_handler(signal.SIGTERM, said)
     server = LinkServer(link)
-    broker = broker_of(app, owner)
+    broker = broker_of(app, place.owner)
     store = store_of(app)
     report = Report.of(options)
     runner = Runner(app, options, slot=None, report=report, results=store is not None)
@@ -169,6 +191,7 @@ async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notic
         store=store,
         link=server,
         stop_node=lambda: os.kill(supervisor, signal.SIGTERM),
+        memory=node,
     )
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(notices, "rb", closefd=False))
@@ -176,7 +199,7 @@ async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notic
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(server.serve())]
             if await connected(broker, store, options.queues, stop):
-                stand_in = StandIn(broker, slots, SystemClock(), lease=options.lease)
+                stand_in = StandIn(broker, node.slots.taken, SystemClock(), lease=options.lease)
                 services = (*agent.services(), *remote_services(agent), stand_in.run)
                 tasks += [group.create_task(service()) for service in services]
                 burials = group.create_task(agent.notices(reader))
@@ -188,10 +211,18 @@ async def _agent(app: Celery, options: NodeOptions, owner: str, link: str, notic
             for task in tasks:
                 task.cancel()
     finally:
+        beating.cancel()
         signals.worker_shutdown.send(sender=agent)
         await broker.close()
         if store is not None:
             await store.close()
+
+
+async def _beat(slot: Slot) -> None:
+    """Show the supervisor that this loop moves."""
+    while True:
+        slot.pulse(time.monotonic(), 0)
+        await asyncio.sleep(1.0)
 
 
 def _say_shutting_down(options: NodeOptions) -> None:

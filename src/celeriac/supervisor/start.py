@@ -90,6 +90,13 @@ def prepare(
     for danger in dangers(conf):
         logger.warning(danger)
     signer_of(conf), control_signer_of(conf)  # unusable keys are told now, not by each process
+    steps = sorted(name for name, added in app.steps.items() if added)
+    if steps:
+        logger.warning(
+            "app.steps[%r] is ignored: there are no bootsteps here; use the signals worker_init, worker_ready and "
+            "worker_shutdown instead",
+            ", ".join(steps),
+        )
     signals.celeryd_after_setup.send(sender=hostname, instance=node, conf=conf)
     node.options = replace(node.options, queues=tuple(node.queues.consume_from))
     return node

@@ -23,9 +23,11 @@ from celeriac.codec.envelope import new_id
 from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
+from celeriac.model.autoscale import Bounds
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Completion
 from celeriac.ports import Broker, Bus, Clock, ResultStore
+from celeriac.worker.autoscale import Autoscale
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside
 from celeriac.worker.completer import Completer
@@ -33,9 +35,11 @@ from celeriac.worker.enforcer import Enforcer
 from celeriac.worker.events import send
 from celeriac.worker.limits import Limits
 from celeriac.worker.link import Link
+from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.payloads import PayloadDropper
 from celeriac.worker.runner import Runner
+from celeriac.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -50,6 +54,8 @@ SWEEP = 300.0
 CHORDS = 5.0
 #: Most seconds between two rounds of maintenance where tasks wait for seats: a child may die before it wakes the next.
 SEATS = 1.0
+#: Seconds in which the broker has to answer the maintenance.
+ANSWER = 20.0
 #: The supervisor's last line: every child that died has been told.
 NO_MORE = b"\n"
 
@@ -83,10 +89,12 @@ class Agent:
         store: ResultStore | None,
         link: Link,
         stop_node: Callable[[], None],
+        memory: NodeMemory | None = None,
         clock: Clock = SYSTEM,
         rand: Callable[[], float] = random.random,
         aside: Aside = asyncio.to_thread,
     ) -> None:
+        """``memory`` is what it shares with a supervisor; None in a node of one process."""
         self.app = app
         self.options = options
         self.runner = runner
@@ -94,9 +102,12 @@ class Agent:
         self.store = store
         self.link = link
         self.stop_node = stop_node
+        self.memory = memory
         self.clock = clock
         self.started = clock.now()
         self.queues = list(options.queues)
+        #: Limits set by remote control: task → (soft, hard), in seconds.
+        self.time_limits: dict[str, tuple[float | None, float | None]] = {}
         self.events = options.events
         #: Tasks run by children that are gone.
         self.buried = 0
@@ -120,11 +131,18 @@ class Agent:
             queues=lambda: self.queues,
             conclude=self.completer.put,
             tell=self.tell,
+            terminated=None if memory is None else memory.terminated,
             rand=rand,
             clock=clock,
         )
         self._rand = rand
         self._backoff = Backoff(rand=rand)
+        #: Since when the maintenance waits for an answer; 0: it does not.
+        self._asked = 0.0
+        #: The number of children, where they can be more or fewer.
+        self.pool: Autoscale | None = None
+        if memory is not None and options.pool == "prefork":
+            self.pool = self._scaling(memory)
         self._sending: set[asyncio.Task[None]] = set()
         if runner.report.emit is None:  # the runner is the agent's own: nobody else tells what it concludes
             runner.report.events, runner.report.emit = options.events, self._emit
@@ -138,9 +156,28 @@ class Agent:
             self.chords,
             self.enforcer.run,
         ]
+        if self.memory is not None:  # else the child watches over the same connection
+            wanted.append(Watchdog(self.broker, lambda: self._asked, self.clock, limit=ANSWER).run)
+        if self.pool is not None:
+            wanted.append(self.pool.run)
         if isinstance(self.broker, Bus) and self.options.heartbeats:
             wanted.append(self.heartbeat)
         return wanted
+
+    def _scaling(self, memory: NodeMemory) -> Autoscale:
+        options, bounds = self.options, None
+        if options.autoscale is not None:
+            most, fewest = options.autoscale
+            bounds = Bounds(most=most, fewest=fewest, keepalive=options.autoscale_keepalive)
+        return Autoscale(
+            self.broker, memory, self.clock, bounds=bounds, queues=lambda: self.queues, buried=lambda: self.buried
+        )
+
+    def unready(self) -> str:
+        """Why this node cannot be relied on to run tasks now, or nothing."""
+        if self._backoff.failures:
+            return "its agent cannot reach the broker"
+        return self.memory.unready() if self.memory is not None else ""
 
     # -- maintenance -------------------------------------------------------------------------------------------
 
@@ -148,11 +185,13 @@ class Agent:
         """Due → ready and expired → ready, on a timer, also when idle: every node does it, no lock decides who."""
         while True:
             try:
+                self._asked = self.clock.monotonic()
                 pause = await self.broker.maintain()
                 self._backoff.reset()
             except OperationalError as error:
                 pause = self._backoff.next()
                 logger.debug("Maintenance failed, next try in %.1f s: %s", pause, error)
+            self._asked = 0.0
             await self.clock.sleep(max(0.01, min(pause, SEATS) if self.limits.seated else pause))
 
     async def sweep(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -28,14 +29,17 @@ from celeriac.model.settle import Completion, StoredResult
 from celeriac.ports import Broker, ResultStore
 from celeriac.worker.completer import Completer
 from celeriac.worker.connect import connected
+from celeriac.worker.departure import Departure
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.loop import new_loop, run
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.orders import Orders
 from celeriac.worker.report import Report
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
-from celeriac.worker.services import Services
+from celeriac.worker.services import IDLE_TICK, Services
 from celeriac.worker.slot import Slot
+from celeriac.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -49,6 +53,8 @@ _FEW = 16
 _GATHER = 0.004
 #: Seconds that coroutines have to clean up when they are cancelled at the end.
 _CANCEL_LIMIT = 1.0
+#: Seconds after its hard limit in which a coroutine's own loop has to end it: else that loop is blocked.
+_BLOCKED = 1.0
 
 
 class Child:
@@ -56,7 +62,8 @@ class Child:
 
     ``extras`` are further services (coroutine functions of the child) on the same loop: the agent's, in one process.
     ``connecting()`` is called once the loop runs, ``ready()`` once the servers answered; ``abandon()`` when everything
-    is given back and tasks still run, which no thread can end: a process leaves there.
+    is given back and tasks still run, which no thread can end: a process leaves there. ``orders`` are those of its
+    supervisor, where it has one.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class Child:
         connecting: Callable[[], None] | None = None,
         ready: Callable[[], None] | None = None,
         abandon: Callable[[], None] | None = None,
+        orders: Orders | None = None,
     ) -> None:
         self.app = app
         self.options = options
@@ -102,16 +110,22 @@ class Child:
         self._coroutines: CoroutinesExecutor | None = None
         self._stop_requested: asyncio.Event
         self._stop_wanted = False
-        self._grace = options.grace
-        self._failed: BaseException | None = None
+        #: Monotonic time at which what still runs is given back; none while it was only asked to retire.
+        self._deadline = math.inf
+        self._orders = orders
+        self._retiring = False
+        #: What made the I/O loop fail.
+        self.failed: BaseException | None = None
         results = app.backend_url is not None
         # Threads would write over each other in the one slot; their limits are enforced here (``_end_overdue``).
         own = slot if options.pool != "threads" else None
         self.runner = Runner(app, options, slot=own, report=self.report, results=results)
         self.runner.started = self._record_started
         self.runner.leave = self.stop
-        self.runner.after = self._after_task
-        self._memory_checked = 0.0
+        self.departure = Departure(options, self.runner, orders, self.retire)
+        self.runner.after = self.departure.after_task if self.departure.watches else None
+        self.runner.stuck = self.departure.leave if orders is not None else None
+        self._overdue: set[str] = set()
         self.soft = SoftLimit()
         self.sync = self._sync_executor()
 
@@ -119,7 +133,7 @@ class Child:
         runner = self.runner
         if self.options.pool == "threads":
             count = self.options.concurrency
-            return ThreadsExecutor(runner.run, self._done, count, runner.soft_limit, runner.limited)
+            return ThreadsExecutor(runner.run, self._done, count, runner.soft_limit, runner.limited, trace.run_body)
         soft = self.soft
         return InlineExecutor(
             lambda delivery: runner.run(delivery, soft),
@@ -142,14 +156,24 @@ class Child:
             thread.join()
             if self._coroutines is not None:
                 self._coroutines.close(_CANCEL_LIMIT)
-        if self._failed is not None:
-            raise self._failed
+        if self.failed is not None:
+            raise self.failed
 
     def stop(self, *, grace: float | None = None) -> None:
         """Begin the shutdown; ``grace`` in seconds (default: the node's). From any thread or signal handler.
         Idempotent."""
-        if grace is not None:
-            self._grace = min(self._grace, grace)
+        seconds = self.options.grace if grace is None else min(grace, self.options.grace)
+        self._deadline = min(self._deadline, time.monotonic() + seconds)
+        self._begin_stop()
+
+    def retire(self, reason: str) -> None:
+        """Claim no more, finish what runs, however long it takes, and leave. From any thread. Idempotent."""
+        self.exit_reason = self.exit_reason or reason
+        if not self._retiring:
+            self._retiring = True
+            self._begin_stop()
+
+    def _begin_stop(self) -> None:
         self._stop_wanted = True  # read by the loop when it comes up: before that there is nothing to wake
         loop = self.loop
         if loop is not None and not loop.is_closed():
@@ -188,21 +212,6 @@ class Child:
             except RuntimeError:
                 pass  # the loop is closed: the child is stopped, its leases say the rest
 
-    def _after_task(self) -> None:
-        """Limits of the child, on the task's thread."""
-        options, runner = self.options, self.runner
-        if options.max_tasks_per_child is not None and runner.count == options.max_tasks_per_child:
-            self.exit_reason = f"it ran {runner.count} tasks"
-            self.stop()
-        elif options.max_memory_per_child is not None:
-            now = time.monotonic()
-            if now - self._memory_checked > 0.1:
-                self._memory_checked = now
-                used = _resident_kib()
-                if used > options.max_memory_per_child and not self.exit_reason:
-                    self.exit_reason = f"it uses {used} KiB of memory"
-                    self.stop()
-
     def running(self) -> list[tuple[Delivery, float]]:
         """What runs now, with its start in monotonic seconds."""
         return self.sync.active() + (self._coroutines.active() if self._coroutines else [])
@@ -217,8 +226,9 @@ class Child:
         block_in_this_thread()
         try:
             run(self._main())
-        except BaseException as error:  # noqa: BLE001 - handed to the serving thread, which raises it
-            self._failed = error
+        except BaseException as error:
+            self.failed = error
+            logger.critical("The child's I/O loop has failed: its tasks go back to their queues", exc_info=True)
         finally:
             # Looked at before the executor is told: what tells its threads is in its inbox.
             busy = self._busy()
@@ -244,16 +254,20 @@ class Child:
             rules=self.rules,
         )
         self.completer, self.fetcher = services.completer, services.fetcher
+        limit = 2 * self.fetcher.wait
+        watchdog = Watchdog(self.broker, lambda: self.fetcher.asked, services.clock, limit=limit)
         try:
             if self._connecting is not None:
                 self._connecting()
-            if await connected(self.broker, self.store, self.options.queues, self._stop_requested):
+            if await self._may_begin():
                 async with asyncio.TaskGroup() as group:
                     work = [self.completer.run(), self.fetcher.run(), services.leases.run()]
                     work += [services.tick(self._pulse, self._watch), *(extra(self) for extra in self._extras)]
+                    work += [watchdog.run(), *([self.departure.run()] if self._orders is not None else [])]
                     running = [group.create_task(each) for each in work]
                     if self._ready is not None:
                         self._ready()
+                    self.departure.begin()
                     await self._stop_requested.wait()
                     await self._shut_down(running[1])
                     for task in running:
@@ -263,34 +277,64 @@ class Child:
             if self.store is not None:
                 await self.store.close()
 
+    async def _may_begin(self) -> bool:
+        """The servers have answered, and the predecessor has left."""
+        beating = asyncio.ensure_future(self._beat())
+        try:
+            if self._orders is not None:
+                await self._orders.listen()
+            there = await connected(self.broker, self.store, self.options.queues, self._stop_requested)
+            return there and (self._orders is None or await self._orders.may_begin(self._stop_requested))
+        finally:
+            beating.cancel()
+
+    async def _beat(self) -> None:
+        """The pulse of a child that does not claim yet."""
+        while self.slot is not None:
+            self.slot.pulse(time.monotonic(), 0)
+            await asyncio.sleep(IDLE_TICK)
+
     async def _shut_down(self, fetching: asyncio.Task[None]) -> None:
         """See ``Services.shut_down`` for the order."""
-        await self.services.shut_down(fetching, busy=self._busy, drain=self._drain, grace=lambda: self._grace)
+        await self.services.shut_down(
+            fetching,
+            busy=self._busy,
+            drain=self._drain,
+            left=lambda: self._deadline - time.monotonic(),
+            meanwhile=self.departure.watcher(self.sync),
+        )
         self._flush_events()
         self._pulse(time.monotonic())
+
+    def _pulse(self, now: float) -> None:
+        """Leave a sign of life in the slot."""
+        if self.slot is not None:
+            self.slot.pulse(now, self.runner.count, len(self.fetcher.held), self.fetcher.connected)
 
     def _busy(self) -> bool:
         executors: list[Executor] = [self.sync, *([self._coroutines] if self._coroutines else [])]
         return bool(self._outbox) or any(executor.active() or executor.waiting() for executor in executors)
 
-    def _pulse(self, now: float) -> None:
-        """Leave a sign of life in the slot."""
-        if self.slot is not None:
-            self.slot.pulse(now, self.runner.count)
-
     def _watch(self, now: float) -> None:
         """Limits that no signal and no other process enforces."""
-        if self.options.pool == "threads":
-            self._end_overdue(now)
+        self._end_overdue(now)
 
     def _end_overdue(self, now: float) -> None:
-        """Hard limits of tasks in threads, which nothing can end but the end of their process: the overdue one has
-        failed, the others go back uncounted, and the child is replaced."""
-        for delivery, started in self.sync.active():
+        """Hard limits that only the end of the process keeps: of threads, and of coroutines whose loop is blocked. The
+        overdue one has failed, the others go back uncounted, and the child is replaced where there is a supervisor."""
+        ends = self.options.pool == "threads" or self._orders is not None
+        overdue = self.sync.active() if self.options.pool == "threads" else []
+        if self._coroutines is not None:
+            overdue += [(delivery, started + _BLOCKED) for delivery, started in self._coroutines.active()]
+        for delivery, started in overdue:
             limit = self.runner.hard_limit(delivery)
-            if limit is not None and now > started + limit and delivery.token in self.fetcher.held:
+            token = delivery.token
+            if limit is None or now <= started + limit or token in self._overdue or token not in self.fetcher.held:
+                continue
+            self._overdue.add(token)
+            self.completer.put([self.runner.conclude(delivery, TimedOut(limit))])
+            if ends:
                 self.exit_reason = f"a task ran longer than its time limit of {limit:g} s"
-                self.completer.put([self.runner.conclude(delivery, TimedOut(limit))])
                 self.stop(grace=0.0)
 
     def _start_coroutines(self) -> Executor:
@@ -332,9 +376,3 @@ class Child:
         from celeriac.worker.events import send
 
         await send(self.broker, self.options.hostname, "task.multi", events)
-
-
-def _resident_kib() -> int:
-    """Resident memory of this process now (not its peak), in KiB."""
-    with open("/proc/self/statm", "rb") as statm:
-        return int(statm.read().split()[1]) * 4

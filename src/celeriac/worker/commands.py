@@ -24,6 +24,7 @@ from celeriac.model.rules import REVOKE, Order, decode_order, stamp_keys
 
 if TYPE_CHECKING:
     from celeriac.worker.agent import Agent
+    from celeriac.worker.autoscale import Autoscale
 
 __all__ = ["Panel", "control_command", "execute", "inspect_command"]
 
@@ -90,8 +91,9 @@ async def execute(agent: Agent, method: str, arguments: Mapping[str, Any], *, or
 
 @inspect_command(default_timeout=0.2)
 def ping(state: Agent, **kwargs: Any) -> dict[str, str]:
-    """Are you there?"""
-    return {"ok": "pong"}
+    """Are you there? A node that is there and cannot run tasks says why under ``unready``."""
+    why = state.unready()
+    return {"ok": "pong", "unready": why} if why else {"ok": "pong"}
 
 
 @inspect_command(alias="dump_active")
@@ -165,17 +167,24 @@ async def stats(state: Agent, **kwargs: Any) -> dict[str, Any]:
         "uptime": round(state.clock.now() - state.started),
         "pool": {
             "implementation": f"celeriac:{options.pool}",
-            "max-concurrency": options.concurrency,
+            "max-concurrency": state.pool.wanted if state.pool is not None else options.concurrency,
             "processes": [answer["pid"] for answer in answers],
             "max-tasks-per-child": options.max_tasks_per_child or "N/A",
             "put-guarded-by-semaphore": False,
             "timeouts": limits,
             "writes": {},
         },
+        **({"autoscaler": _autoscaler(state.pool)} if state.pool is not None and state.pool.bounds else {}),
         "broker": state.app.broker_info(),
         "prefetch_count": options.prefetch_limit or 0,
         "rusage": {name[3:]: getattr(usage, name) for name in dir(usage) if name.startswith("ru_")},
     }
+
+
+def _autoscaler(pool: Autoscale) -> dict[str, Any]:
+    bounds = pool.bounds
+    assert bounds is not None
+    return {"current": pool.wanted, "max": bounds.most, "min": bounds.fewest, "qty": pool.wanted}
 
 
 @inspect_command()
@@ -360,3 +369,50 @@ async def _consume(state: Agent, queues: list[str], answer: str) -> dict[str, st
     state.tell("queues", {"queues": queues})
     await state.link.ask("queues", {"queues": queues})
     return {"ok": answer}
+
+
+@control_command()
+async def time_limit(state: Agent, task_name: str, hard: Any = None, soft: Any = None, **kwargs: Any) -> dict[str, str]:
+    """Set the time limits of a task, in seconds, for runs that start from now on."""
+    if task_name not in state.app.tasks:
+        logger.error("Change time limit attempt for unknown task %s", task_name)
+        return {"error": "unknown task"}
+    for name, value in (("soft", soft), ("hard", hard)):
+        if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            raise ValueError(f"a {name} limit is a number of seconds above 0, not {value!r}")
+    state.time_limits[task_name] = (soft, hard)
+    state.runner.set_limits(task_name, soft, hard)
+    state.tell("time_limit", {"limits": state.time_limits})
+    await state.link.ask("time_limit", {"limits": {task_name: (soft, hard)}})
+    return {"ok": "time limits set successfully"}
+
+
+@control_command()
+def autoscale(state: Agent, max: int | None = None, min: int | None = None, **kwargs: Any) -> dict[str, str]:  # noqa: A002 - Celery's names
+    """Keep between ``min`` and ``max`` children."""
+    pool = _pool(state)
+    old = pool.bounds
+    most = max if max is not None else old.most if old else pool.wanted
+    fewest = min if min is not None else old.fewest if old else 0
+    pool.bound(most, fewest)
+    return {"ok": f"autoscale now max={most} min={fewest}"}
+
+
+@control_command()
+def pool_grow(state: Agent, n: int = 1, **kwargs: Any) -> dict[str, str]:
+    """Start ``n`` more children."""
+    _pool(state).grow(n)
+    return {"ok": "pool will grow"}
+
+
+@control_command()
+def pool_shrink(state: Agent, n: int = 1, **kwargs: Any) -> dict[str, str]:
+    """End ``n`` children: idle ones first, busy ones when they have finished."""
+    _pool(state).shrink(n)
+    return {"ok": "pool will shrink"}
+
+
+def _pool(state: Agent) -> Autoscale:
+    if state.pool is None:
+        raise ValueError(f"the pool {state.options.pool!r} has one process: only -P prefork grows and shrinks")
+    return state.pool

@@ -55,11 +55,12 @@ class Enforcer:
         queues: Callable[[], Sequence[str]],
         conclude: Callable[[Sequence[Completion]], None],
         tell: Callable[[str, Mapping[str, Any]], None],
+        terminated: Callable[[int], None] | None = None,
         rand: Callable[[], float] = random.random,
         clock: Clock = SYSTEM,
     ) -> None:
         """``queues()`` are those of the node, ``conclude`` takes what is to be written, ``tell`` repeats an order to
-        children that start later."""
+        children that start later, ``terminated(pid)`` tells the supervisor that a process is ended on request."""
         self.book = RuleBook()
         #: token → how it ends, of tasks ended on request.
         self.terminating: dict[str, o.Revoked] = {}
@@ -70,6 +71,7 @@ class Enforcer:
         self._queues = queues
         self._conclude = conclude
         self._tell = tell
+        self._terminated = terminated
         self._hurry = asyncio.Event()
         self._rand = rand
         self._clock = clock
@@ -146,6 +148,8 @@ class Enforcer:
         self.terminating[token] = o.Revoked("terminated", number, task["by"], task["why"])
         while len(self.terminating) > TERMINATING_MAX:
             del self.terminating[next(iter(self.terminating))]
+        if self._terminated is not None:
+            self._terminated(pid)
         # The child would take SIGTERM for a warm shutdown.
         try:
             os.kill(pid, signal.SIGKILL if number == signal.SIGTERM else number)

@@ -91,8 +91,12 @@ class Fetcher:
         """``finishing()`` says how many of ``held`` are run and being written."""
         self.held: dict[str, Delivery] = {}
         self.queues: list[str] = list(options.queues)
-        #: The connection works: the last claim came back.
+        #: The connection works, as far as the last claim knows.
         self.connected = False
+        #: Seconds that an empty claim waits: the lease counts from before, and of a short one enough must be left.
+        self.wait = min(WAIT, options.lease / 3)
+        #: Since when a claim waits for its answer, in monotonic seconds; 0: none does.
+        self.asked = 0.0
         #: The last claim brought as much as was asked for: there is more.
         self.backlog = False
         self._broker = broker
@@ -184,6 +188,7 @@ class Fetcher:
     async def run(self) -> None:
         """Claim until ``stop``."""
         broker, backoff = self._broker, self._backoff
+        self.connected = True  # whoever starts this has just connected
         while not self._stopping:
             if self._stale:
                 await self._obey()
@@ -236,8 +241,8 @@ class Fetcher:
 
     async def _claim(self, broker: Broker, queues: Sequence[str], room: int) -> Sequence[Delivery] | None:
         """What came; None when ``_interrupt`` ended the claim."""
-        # The lease counts from before the wait: of a short one, enough must be left.
-        wait = min(PAUSED_LOOK if self._rules.paused else WAIT, self._options.lease / 3)
+        self.asked = self._clock.monotonic()
+        wait = min(PAUSED_LOOK, self.wait) if self._rules.paused else self.wait
         self._claiming = asyncio.ensure_future(broker.claim(queues, limit=room, wait=wait))
         try:
             return await self._claiming
@@ -247,7 +252,7 @@ class Fetcher:
                 return None
             raise
         finally:
-            self._claiming, self._interrupted = None, False
+            self._claiming, self._interrupted, self.asked = None, False, 0.0
 
     def changed(self) -> None:
         """Something ended: look again whether to claim."""

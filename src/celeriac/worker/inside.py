@@ -135,6 +135,12 @@ def _rate_limit(child: Child, arguments: Mapping[str, Any]) -> None:
         child.runner.limit_rate(name, rate)
 
 
+def _time_limit(child: Child, arguments: Mapping[str, Any]) -> None:
+    """Tasks of these names have these limits from now on."""
+    for name, (soft, hard) in arguments["limits"].items():
+        child.runner.set_limits(name, soft, hard)
+
+
 def _stop(child: Child, arguments: Mapping[str, Any]) -> None:
     child.stop(grace=arguments.get("grace"))
 
@@ -148,4 +154,5 @@ _METHODS: Mapping[str, Callable[[Child, Mapping[str, Any]], Any]] = {
     "queues": _queues,
     "rate_limit": _rate_limit,
     "stop": _stop,
+    "time_limit": _time_limit,
 }

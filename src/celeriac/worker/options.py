@@ -17,6 +17,12 @@ class NodeOptions(Struct, frozen=True, kw_only=True):
     #: ``prefork``, ``threads`` or ``solo``.
     pool: str = "prefork"
     concurrency: int = 1
+    #: Most and fewest children, where their number follows the load.
+    autoscale: tuple[int, int] | None = None
+    #: Seconds for which a child must have been too many before it is taken away.
+    autoscale_keepalive: float = 30.0
+    #: Seconds in which a child has to come up; 0: any.
+    proc_alive: float = 60.0
     #: ``async def`` tasks in flight per child.
     async_concurrency: int = 100
     time_limit: float | None = None

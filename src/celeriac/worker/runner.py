@@ -34,6 +34,7 @@ from celeriac.exceptions import (
     MessageTooLarge,
     OperationalError,
     PayloadLost,
+    TimeLimitExceeded,
     WorkerShutdown,
     WorkerTerminate,
 )
@@ -103,6 +104,8 @@ class Runner:
         self.leave: Callable[[], None] | None = None
         #: Called after each task: the limits of the child.
         self.after: Callable[[], None] | None = None
+        #: Called with a reason when a coroutine goes on after its hard limit: only the end of the process ends it.
+        self.stuck: Callable[[str], None] | None = None
         #: Rates set by remote control, starts per second by task (0: no limit); see ``limit_rate``.
         self.rates: dict[str, float] = {}
         #: token → outcome, of coroutines that are cancelled on request.
@@ -149,6 +152,13 @@ class Runner:
         self.rates[name] = rate
         self._entries.pop(name, None)
 
+    def set_limits(self, name: str, soft: float | None, hard: float | None) -> None:
+        """From now on tasks of that name have these limits in seconds; None: the node's."""
+        entry = self.entry(name)
+        if entry is not None:
+            options = replace(entry.options, soft_time_limit=soft, time_limit=hard)
+            self._entries[name] = replace(entry, options=options)
+
     def expect(self, name: str) -> float:
         """How long a task of that name takes, in seconds; unknown ones are expected to be long."""
         return self.runtimes.get(name, 1.0)
@@ -184,17 +194,20 @@ class Runner:
         entry, request, embed = prepared
         message: Message = delivery.message  # type: ignore[assignment]
         options, slot = entry.options, self._slot
+        hard = message.time_limit or options.time_limit or self.options.time_limit
         if slot is not None:
-            hard = message.time_limit or options.time_limit or self.options.time_limit
             slot.begin(delivery.token, message.id, started, started + hard if hard else 0.0, hard or 0.0)
+            hard = None  # the supervisor's to keep
         limit = message.soft_time_limit or options.soft_time_limit or self.options.soft_time_limit
         try:
-            if limit is None or soft is None:
+            if soft is None or (limit is None and hard is None):
                 outcome = entry.tracer.run(request)
             else:
-                soft.arm(limit, started)
+                soft.arm(limit, started, hard)
                 outcome = entry.tracer.run(request)
                 soft.disarm()
+                if hard and isinstance(outcome, o.Failure) and isinstance(outcome.exc, TimeLimitExceeded):
+                    outcome = o.TimedOut(hard)
         except (Exception, WorkerShutdown, WorkerTerminate) as error:  # noqa: BLE001 - see _failed
             if soft is not None:
                 soft.disarm()
@@ -236,7 +249,7 @@ class Runner:
             if hard or soft:
                 from celeriac.worker.timed import run_timed
 
-                outcome = await run_timed(entry.tracer.arun, request, soft=soft, hard=hard)
+                outcome = await run_timed(entry.tracer.arun, request, soft=soft, hard=hard, stuck=self._stuck)
             else:
                 outcome = await entry.tracer.arun(request)
         except (Exception, asyncio.CancelledError, WorkerShutdown, WorkerTerminate) as error:  # noqa: BLE001
@@ -247,6 +260,10 @@ class Runner:
         if self.payloads is None:
             return self.conclude(delivery, outcome, entry, embed, request, runtime)
         return await asyncio.to_thread(self.conclude, delivery, outcome, entry, embed, request, runtime)
+
+    def _stuck(self) -> None:
+        if self.stuck is not None:
+            self.stuck("a coroutine goes on after its hard time limit")
 
     def _prepare(self, delivery: Delivery) -> Completion | tuple[Entry, Any, Embed]:
         message = delivery.message

@@ -29,15 +29,15 @@ from celeriac.worker.payloads import PayloadDropper
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 
-__all__ = ["Services"]
+__all__ = ["IDLE_TICK", "Services"]
 
 logger = logging.getLogger("celery.worker")
 
 #: Seconds between two looks at limits and stalls while something runs, and at idle.
 _TICK = 0.05
-_IDLE_TICK = 1.0
-#: Seconds between two looks whether everything has ended, at the shutdown.
-_LOOK = 0.01
+IDLE_TICK = 1.0
+#: Seconds between two looks whether everything has ended, at the shutdown: at first, and at most.
+_FIRST_LOOK, _LOOK = 0.001, 0.01
 
 
 class Services:
@@ -139,7 +139,7 @@ class Services:
         while True:
             if not fetcher.held:
                 fetcher.admitted.clear()
-                idle = loop.call_later(_IDLE_TICK, fetcher.admitted.set) if pulse is not None else None
+                idle = loop.call_later(IDLE_TICK, fetcher.admitted.set) if pulse is not None else None
                 await fetcher.admitted.wait()
                 if idle is not None:
                     idle.cancel()
@@ -161,28 +161,31 @@ class Services:
         *,
         busy: Callable[[], bool],
         drain: Callable[[], None],
-        grace: Callable[[], float],
+        left: Callable[[], float],
+        meanwhile: Callable[[bool], None] = lambda over: None,
     ) -> None:
         """Stop claiming (nothing new) → recall what has not started and give it back (others can start it at once) →
         wait for what runs, up to the grace → give back the rest → write everything.
 
         ``fetching`` is the fetcher's run, ``busy()`` says whether something runs, ``drain()`` hands over what has
-        ended, ``grace()`` is in seconds: a second request to stop may have shortened it meanwhile.
+        ended, ``left()`` are the seconds of grace that are left: a second request to stop may have shortened it
+        meanwhile. ``meanwhile(over)`` is called at each look at what runs, the last time with True.
         """
-        fetcher, held, monotonic = self.fetcher, self.fetcher.held, self.clock.monotonic
+        fetcher, held = self.fetcher, self.fetcher.held
         fetcher.stop()
         await asyncio.wait({fetching})
         fetcher.recall_all()
-        began = monotonic()
-        while (busy() or self._on_its_way()) and monotonic() - began < grace():
-            await self.clock.sleep(_LOOK)
+        pause = _FIRST_LOOK
+        while (busy() or self._on_its_way()) and left() > 0:
+            meanwhile(False)
+            await self.clock.sleep(pause)
+            pause = min(_LOOK, 2 * pause)
+        meanwhile(True)
         drain()
-        left = grace() - (monotonic() - began)
-        await self._within(self.completer.drain(), min(max(left, 1.0), 5.0))
+        await self._within(self.completer.drain(), min(max(left(), 1.0), 5.0))
         rest = [delivery for delivery in held.values() if delivery.token not in self.completer.early]
         if rest:
-            still = "%d tasks are not finished after %.0f s of grace: they go back to their queues"
-            logger.warning(still, len(rest), grace())
+            logger.warning("%s after the grace: back to the queues", _unfinished(len(rest)))
             # Not through the completer, which may be waiting for a result store that is away.
             await self._within(self._release(rest), 2.0)
 
@@ -204,3 +207,7 @@ class Services:
                 await work
         except TimeoutError:
             logger.warning("Cannot write the last outcomes: their tasks go back when their leases expire")
+
+
+def _unfinished(count: int) -> str:
+    return "1 task is not finished" if count == 1 else f"{count} tasks are not finished"

@@ -8,7 +8,7 @@ the supervisor blanks the slot of a dead one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from celeriac.exceptions import OperationalError
 from celeriac.model.message import Delivery, Malformed
@@ -23,11 +23,11 @@ _NOTHING = Malformed(reason="", raw=b"")
 
 
 class StandIn:
-    """Looks at ``slots`` every third of the lease, in seconds."""
+    """Looks at ``slots()``, those of the living children, every third of the lease, in seconds."""
 
-    def __init__(self, broker: Broker, slots: Iterable[Slot], clock: Clock, *, lease: float) -> None:
+    def __init__(self, broker: Broker, slots: Callable[[], Iterable[Slot]], clock: Clock, *, lease: float) -> None:
         self._broker = broker
-        self._slots = tuple(slots)
+        self._slots = slots
         self._clock = clock
         self._lease = lease
 
@@ -45,5 +45,5 @@ class StandIn:
 
     def _silent(self, since: float) -> list[str]:
         """Tokens of tasks in children whose loop has not beaten since then."""
-        running = [(slot.running(), slot.beat) for slot in self._slots]
+        running = [(slot.running(), slot.beat) for slot in self._slots()]
         return [task.token for task, beat in running if task is not None and beat < since]

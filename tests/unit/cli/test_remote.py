@@ -56,6 +56,12 @@ def test_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "a@h: OK\nb@h: OK\n\n2 nodes online.\n"
 
 
+def test_status_of_a_node_that_cannot_work(capsys: pytest.CaptureFixture[str]) -> None:
+    app = _App({"a@h": {"ok": "pong"}}, {"b@h": {"ok": "pong", "unready": "its children die as they start"}})
+    assert run(["-C", "status"], app) == 1
+    assert "b@h: ERROR\n    not ready: its children die as they start" in capsys.readouterr().out
+
+
 def test_quiet_prints_the_nodes_only(capsys: pytest.CaptureFixture[str]) -> None:
     run(["status", "-q", "-C"], _App({"a@h": {"ok": "pong"}}))
     assert capsys.readouterr().out == "a@h: OK\n"

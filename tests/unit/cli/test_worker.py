@@ -52,6 +52,13 @@ def test_options_reach_the_node(app: Celery, launched: list[Node]) -> None:
     assert (options.events, options.heartbeats) == (True, False)
 
 
+@pytest.mark.parametrize(("text", "bounds"), [("10,3", (10, 3)), ("3,10", (10, 3)), ("4", (4, 0))])
+def test_autoscale(text: str, bounds: tuple[int, int], app: Celery, launched: list[Node]) -> None:
+    assert run(["worker", f"--autoscale={text}"], app) == 0
+    options = launched[0].options
+    assert (options.autoscale, options.concurrency) == (bounds, bounds[1])
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -59,7 +66,6 @@ def test_options_reach_the_node(app: Celery, launched: list[Node]) -> None:
         "--beat",
         "-s x",
         "--scheduler=x",
-        "--autoscale=3,1",
         "-D",
         "--pool-start-method=spawn",
         "-S x",
@@ -85,6 +91,9 @@ def test_what_is_not_there_yet_fails(
         ("-l loud", "unknown log level 'loud'"),
         ("-c -1", "concurrency cannot be -1"),
         ("-X celery", "no queue is left"),
+        ("--autoscale=many", "--autoscale takes MAX,MIN, not 'many'"),
+        ("--autoscale=0", "give MAX from 1"),
+        ("--autoscale=4,2 -P threads", "give their most by -c"),
         ("-b memory:// -P prefork", "use -P solo"),
     ],
 )

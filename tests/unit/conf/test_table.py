@@ -16,6 +16,7 @@ CELERY = json.loads(Path(__file__).with_name("celery_settings.json").read_text()
 #: Where we differ from Celery 5.7 on purpose (DESIGN: defaults).
 DIFFERENT = {
     "task_acks_late": True,
+    "worker_proc_alive_timeout": 60.0,
     "worker_hijack_root_logger": False,
     "broker_connection_max_retries": None,
     "beat_scheduler": "celeriac.beat:PersistentScheduler",
@@ -47,6 +48,7 @@ OURS = {
     "worker_claim_target": 0.02,
     "worker_grace": 25.0,
     "worker_lease": 30.0,
+    "worker_autoscale_keepalive": 30.0,
     "worker_log_arguments": False,
     "worker_log_results": False,
     "worker_max_crashes": 3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -295,3 +296,40 @@ def test_coroutines_that_never_wait_leave_the_others_their_turn() -> None:
     done.wait(100)
     assert order.index("t:0") < 10
     executor.stop()
+
+
+def test_a_limit_that_comes_too_late_hits_nobody_else() -> None:
+    """Tasks that end just when their limit does: each has one end, and no thread is lost."""
+    count = 2_000
+    done = Sink()
+
+    def below(body: Callable[[], str]) -> str:
+        return body()
+
+    def body() -> str:
+        until = time.perf_counter() + 0.0003
+        while time.perf_counter() < until:
+            pass
+        return "in time"
+
+    def run(lent: Delivery) -> Any:
+        return lent.token, below(body)
+
+    executor = ThreadsExecutor(run, done, 4, lambda lent: 0.0003, lambda lent, exc: (lent.token, "limited"), below)
+    ended = threading.Event()
+
+    def strike() -> None:
+        while not ended.is_set():
+            executor.tick(time.monotonic())
+
+    striking = threading.Thread(target=strike, daemon=True)
+    with serving(executor):
+        striking.start()
+        executor.feed([delivery(number) for number in range(count)])
+        outcomes = done.wait(count)
+        ended.set()
+        striking.join()
+        executor.feed([delivery(count + number) for number in range(4)])
+        done.wait(count + 4)
+    assert len({token for token, _ in outcomes}) == len(outcomes) == count
+    assert not executor._struck

@@ -116,6 +116,24 @@ def test_solo_runs_one() -> None:
     assert resolved(pool="solo", concurrency=8).concurrency == 1
 
 
+def test_a_node_of_one_process_replaces_no_children(caplog: pytest.LogCaptureFixture) -> None:
+    options = resolved(pool="solo", max_tasks_per_child=3)
+    assert (options.max_tasks_per_child, options.max_memory_per_child) == (None, None)
+    assert "do nothing with -P solo" in caplog.text
+    assert resolved(pool="threads", max_tasks_per_child=3).max_tasks_per_child == 3
+
+
+def test_autoscale_says_how_many(caplog: pytest.LogCaptureFixture) -> None:
+    options = resolved({"worker_autoscale_keepalive": 5}, autoscale=(8, 2), concurrency=3)
+    assert (options.concurrency, options.autoscale, options.autoscale_keepalive) == (2, (8, 2), 5.0)
+    assert "-c is not used" in caplog.text
+
+
+def test_a_child_has_a_minute_to_come_up_unless_told_otherwise() -> None:
+    assert resolved().proc_alive == 60.0
+    assert resolved({"worker_proc_alive_timeout": None}).proc_alive == 0.0
+
+
 def test_spawn_is_not_ignored() -> None:
     with pytest.raises(ImproperlyConfigured, match="spawn"):
         resolved({"worker_pool_start_method": "spawn"})

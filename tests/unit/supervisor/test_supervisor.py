@@ -5,104 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 
 from celeriac.supervisor import supervisor as module
 from celeriac.supervisor.process import END_OF_AGENT
-from celeriac.supervisor.supervisor import Supervisor
 from celeriac.worker.agent import NO_MORE, Died
-from celeriac.worker.options import NodeOptions
-from celeriac.worker.slot import CONNECTING, READY, STARTING
-
-KILLED = signal.SIGKILL
-EXIT_1 = 1 << 8
-
-
-class Bench:
-    """A supervisor whose forks are numbers and whose kills are kept; ``now`` is the time."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
-        self.now = 1_000.0
-        self.kills: list[tuple[str, int]] = []
-        self.started: list[str] = []
-        self.dead: dict[int, int] = {}
-        self._pids = iter(range(4_000_000, 5_000_000))
-        self.made: Supervisor
-        monkeypatch.setattr(module, "fork", self._fork)
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
-        real = {name: getattr(os, name) for name in ("write", "read", "pipe", "set_blocking", "getpid")}
-        fake = SimpleNamespace(
-            **real,
-            kill=self._kill,
-            waitpid=self._waitpid,
-            waitstatus_to_exitcode=os.waitstatus_to_exitcode,
-            WNOHANG=os.WNOHANG,
-        )
-        monkeypatch.setattr(module, "os", fake)
-        monkeypatch.setattr(module, "say", lambda **said: None)
-        node = NodeOptions(**{"hostname": "w@h", "queues": ("celery",), "concurrency": 2, **options})
-        self.made = Supervisor(None, node)  # type: ignore[arg-type]
-        os.set_blocking(self.made._notices_read, False)
-        self.made._replace()
-        self.agent: Any = self.made._agent
-        self.first: Any = self.made._children[0]
-        self.others: list[Any] = [*self.made._children[1:]]
-
-    def _fork(self, main: Callable[[], int]) -> int:
-        pid = next(self._pids)
-        self.started.append(str(pid))
-        return pid
-
-    def _kill(self, pid: int, number: int) -> None:
-        if pid in self.dead:
-            raise ProcessLookupError
-        places = (self.made._agent, *self.made._children)
-        self.kills.append((next(place.name for place in places if place.pid == pid), number))
-
-    def _waitpid(self, pid: int, options: int) -> tuple[int, int]:
-        return (pid, self.dead[pid]) if pid in self.dead else (0, 0)
-
-    def dies(self, place: Any, status: int) -> None:
-        """The process ends, and the supervisor looks."""
-        self.dead[place.pid] = status
-        self.made._reap()
-
-    def told(self) -> list[Died]:
-        """Notices since the last time; the last line may be the empty one."""
-        try:
-            raw = os.read(self.made._notices_read, 65536)
-        except BlockingIOError:
-            return []
-        return [msgspec.json.decode(line, type=Died) for line in raw.splitlines() if line]
-
-    def close(self) -> None:
-        made = self.made
-        for each in (made._notices_read, made._notices_write, made._wake_read, made._wake_write):
-            os.close(each)
-
-
-@pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
-    benches: list[Bench] = []
-
-    def make(**options: Any) -> Bench:
-        benches.append(Bench(monkeypatch, **options))
-        return benches[-1]
-
-    yield make
-    for each in benches:
-        each.close()
-
-
-@pytest.fixture
-def bench(make: Callable[..., Bench]) -> Bench:
-    return make()
-
+from celeriac.worker.slot import (
+    CONNECTING,
+    LEFT,
+    READY,
+    STARTING,
+)
+from tests.unit.supervisor.bench import EXIT_1, KILLED, Bench
 
 # -- deaths --------------------------------------------------------------------------------------------------------
 
@@ -116,7 +33,8 @@ def test_the_slot_names_the_culprit(bench: Bench, caplog: pytest.LogCaptureFixtu
     assert bench.told() == [Died(owner=owner, how="signal 9 (SIGKILL)", token="o:7", id="id-7", tasks=42)]
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    assert "died by signal 9 (SIGKILL) while it ran task id-7" in record.getMessage()
+    assert "died by signal 9 (SIGKILL), sent from outside" in record.getMessage()
+    assert "while it ran task id-7" in record.getMessage()
     assert bench.first.pid == 0
     assert bench.first.slot.running() is None
 
@@ -177,7 +95,7 @@ def test_the_agents_death_is_told_to_nobody(bench: Bench) -> None:
     bench.dies(bench.agent, KILLED)
     assert bench.told() == []
     bench.now += 1
-    bench.made._replace()
+    bench.made._fit()
     assert bench.agent.pid
 
 
@@ -190,27 +108,49 @@ def test_only_the_dead_are_buried(bench: Bench) -> None:
 # -- starting again ------------------------------------------------------------------------------------------------
 
 
-def test_a_crash_loop_slows_down_and_a_long_life_ends_it(bench: Bench) -> None:
+def test_a_crash_loop_slows_down_and_a_long_life_ends_it(make: Callable[..., Bench]) -> None:
+    bench = make(concurrency=1)
     delays = []
     for _ in range(12):
         bench.dies(bench.first, EXIT_1)
-        delays.append(round(bench.first.not_before - bench.now, 3))
-        bench.now = bench.first.not_before
-        bench.made._replace()
+        delays.append(round(bench.made._starts.not_before - bench.now, 3))
+        bench.now = bench.made._starts.not_before
+        bench.made._fit()
         assert bench.first.pid
     assert delays == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0, 30.0]
+    assert bench.made._slots.words.failing == 12
+    bench.first.slot.live(1, READY)
+    bench.made._enforce()
+    assert bench.made._slots.words.failing == 12, "it has only just come up"
     bench.now += 5
+    bench.made._enforce()
+    assert (bench.made._starts.failures, bench.made._slots.words.failing) == (0, 0)
     bench.dies(bench.first, EXIT_1)
-    assert (bench.first.failures, bench.first.not_before) == (0, bench.now)
+    bench.made._fit()
+    assert bench.first.pid, "at once"
+
+
+def test_a_crash_loop_is_said_in_one_line_now_and_then(make: Callable[..., Bench], caplog: Any) -> None:
+    bench = make(concurrency=2)
+    for _ in range(7):
+        for child in (bench.first, *bench.others):
+            bench.dies(child, EXIT_1)
+        bench.now = bench.made._starts.not_before
+        bench.made._fit()
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert len(said) == 2, "at the third and the sixth wave"
+    assert said[0].startswith("5 processes died within 1 s before they worked, each by exit code 1: look at the lines")
+    assert said[0].endswith("next try in 0.8 s")
+    assert "\n" not in said[0]
 
 
 def test_nobody_is_started_before_its_time(bench: Bench) -> None:
     bench.dies(bench.first, EXIT_1)
-    bench.made._replace()
+    bench.made._fit()
     assert bench.first.pid == 0
     assert bench.others[0].pid
-    bench.now = bench.first.not_before
-    bench.made._replace()
+    bench.now = bench.made._starts.not_before
+    bench.made._fit()
     assert bench.first.pid
 
 
@@ -218,19 +158,45 @@ def test_a_task_that_kills_its_child_does_not_keep_the_others_waiting(bench: Ben
     for _ in range(5):
         bench.first.slot.begin("o:7", "id-7", 1.0, 0.0, 0.0)
         bench.dies(bench.first, KILLED)
-        assert bench.first.not_before == bench.now
-        bench.made._replace()
+        bench.made._fit()
+        assert bench.first.pid
 
 
 def test_a_child_that_leaves_by_itself_is_replaced_at_once(bench: Bench) -> None:
+    bench.first.slot.live(1, LEFT)
     bench.first.slot.pulse(1.0, 5)
     bench.dies(bench.first, 0)
-    assert bench.first.not_before == bench.now
+    bench.made._fit()
+    assert bench.first.pid
 
 
 def test_a_child_that_leaves_before_its_first_task_again_and_again_is_slowed_down(bench: Bench) -> None:
     bench.dies(bench.first, 0)
-    assert bench.first.not_before > bench.now
+    bench.made._fit()
+    assert bench.first.pid == 0
+
+
+def test_one_that_dies_before_it_is_up_has_failed_however_long_it_took(bench: Bench) -> None:
+    bench.first.slot.live(1, STARTING)
+    bench.now += 20
+    bench.dies(bench.first, EXIT_1)
+    assert bench.made._starts.failures == 1
+
+
+def test_no_room_for_another_process(bench: Bench, monkeypatch: Any, caplog: Any) -> None:
+    def full(main: Any) -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    bench.dies(bench.first, KILLED)
+    monkeypatch.setattr(module, "fork", full)
+    bench.now = bench.made._starts.not_before
+    bench.made._fit()
+    assert "Cannot start a child: [Errno 11] Resource temporarily unavailable; next try in" in caplog.text
+    assert bench.first.pid == 0
+    monkeypatch.setattr(module, "fork", bench._fork)
+    bench.now = bench.made._starts.not_before
+    bench.made._fit()
+    assert bench.first.pid
 
 
 def test_a_new_child_is_another_owner_with_a_blank_slot(bench: Bench) -> None:
@@ -240,7 +206,8 @@ def test_a_new_child_is_another_owner_with_a_blank_slot(bench: Bench) -> None:
     bench.first.over_limit, bench.first.over_token = 4.0, "o:7"
     bench.now += 10
     bench.dies(bench.first, KILLED)
-    bench.made._replace()
+    bench.now += 1
+    bench.made._fit()
     assert bench.first.owner not in ("", before)
     assert (bench.first.slot.running(), bench.first.slot.state) == (None, 0)
     assert (bench.first.over_limit, bench.first.over_token, bench.first.ended) == (0.0, "", False)
@@ -274,12 +241,49 @@ def test_a_task_that_began_while_the_kill_was_under_way_is_no_culprit(bench: Ben
     assert (died.token, died.id) == ("", "")
 
 
-def test_one_that_does_not_come_up_is_replaced(bench: Bench) -> None:
+def hang(bench: Bench, seconds: int) -> None:
+    for _ in range(seconds * 5):
+        bench.now += 0.2
+        bench.agent.slot.pulse(bench.now, 0)
+        bench.others[0].slot.pulse(bench.now, 0)
+        bench.made._enforce()
+
+
+def test_one_that_does_not_come_up_shows_its_stacks_and_is_replaced(bench: Bench, caplog: Any) -> None:
+    bench.agent.slot.live(1, CONNECTING)
     bench.first.slot.live(1, STARTING)
     bench.others[0].slot.live(2, CONNECTING)  # that may take as long as the broker is away
-    bench.now += 61
+    hang(bench, 59)
+    assert bench.kills == []
+    hang(bench, 2)
+    (asked, killed) = bench.kills
+    assert asked[0] == killed[0] == "child-1"
+    assert killed[1] == signal.SIGKILL
+    assert "did not come up within 60 s: it is replaced" in caplog.text
+    assert "child-1 (pid 4000001) was here:" in caplog.text
+    bench.dies(bench.first, KILLED)
+    assert bench.made._starts.failures == 1
+
+
+def test_a_loop_that_stands_still_is_replaced_but_not_beside_a_task(bench: Bench, caplog: Any) -> None:
+    bench.agent.slot.live(1, CONNECTING)
+    bench.first.slot.live(1, READY)
+    bench.others[0].slot.live(2, READY)
+    bench.first.slot.begin("o:7", "id-7", 1.0, 0.0, 0.0)
+    hang(bench, 100)
+    assert bench.kills == [], "a task in C code keeps the loop from beating"
+    bench.first.slot.end()
+    hang(bench, 61)
+    assert [name for name, _ in bench.kills] == ["child-1", "child-1"]
+    assert "its event loop has not moved for 60 s" in caplog.text
+
+
+def test_a_supervisor_that_was_stopped_itself_takes_nobody_for_hung(bench: Bench) -> None:
+    for place in (bench.agent, bench.first, *bench.others):
+        place.slot.live(1, READY)
+    bench.now += 500
     bench.made._enforce()
-    assert bench.kills == [("child-1", signal.SIGKILL)]
+    assert bench.kills == []
 
 
 def test_who_died_meanwhile_is_not_killed(bench: Bench) -> None:
@@ -355,7 +359,7 @@ def test_nobody_is_started_while_stopping(bench: Bench) -> None:
     bench.dies(bench.first, 0)
     bench.made._on_stop(signal.SIGTERM, None)
     before = len(bench.started)
-    bench.made._replace()
+    bench.made._fit()
     assert len(bench.started) == before
 
 

@@ -490,3 +490,42 @@ def test_what_changes_something_is_logged_with_its_origin(bench: Bench, caplog: 
     assert "hunter2" not in line
     bench.ask("shutdown", {})
     assert "shutdown from somebody unknown" in caplog.text
+
+
+# -- limits and the pool -------------------------------------------------------------------------------------------
+
+
+def test_time_limits_reach_all_children_also_later_ones(bench: Bench, app: Celery) -> None:
+    app.task(name="slow")(lambda: None)
+    answer = bench.ask("time_limit", {"task_name": "slow", "soft": 2, "hard": 3.5})
+    assert answer == {"ok": "time limits set successfully"}
+    assert bench.link.asked == [("time_limit", {"limits": {"slow": (2, 3.5)}})]
+    assert bench.link.kept["time_limit"] == {"limits": {"slow": (2, 3.5)}}
+    bench.ask("time_limit", {"task_name": "slow", "soft": None, "hard": 9})
+    assert bench.link.kept["time_limit"] == {"limits": {"slow": (None, 9)}}
+    assert bench.agent.runner.entry("slow").options.time_limit == 9  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"task_name": "none", "hard": 1}, "unknown task"),
+        ({"task_name": "slow", "hard": -1}, "a hard limit is a number of seconds above 0, not -1"),
+        ({"task_name": "slow", "soft": "long"}, "a soft limit is a number of seconds above 0, not 'long'"),
+    ],
+)
+def test_limits_that_cannot_be(bench: Bench, app: Celery, arguments: dict[str, Any], error: str) -> None:
+    app.task(name="slow")(lambda: None)
+    assert error in bench.ask("time_limit", arguments)["error"]
+    assert bench.link.kept == {}
+
+
+@pytest.mark.parametrize("command", ["pool_grow", "pool_shrink", "autoscale"])
+def test_a_node_of_one_process_neither_grows_nor_shrinks(bench: Bench, command: str) -> None:
+    arguments = {"max": 3, "min": 1} if command == "autoscale" else {"n": 1}
+    assert "only -P prefork grows and shrinks" in bench.ask(command, arguments)["error"]
+
+
+def test_a_node_that_cannot_work_answers_and_says_why(bench: Bench) -> None:
+    bench.agent._backoff.failures = 2
+    assert bench.ask("ping") == {"ok": "pong", "unready": "its agent cannot reach the broker"}

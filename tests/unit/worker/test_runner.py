@@ -335,7 +335,7 @@ class Soft:
     def __init__(self) -> None:
         self.calls: list[Any] = []
 
-    def arm(self, limit: float, started: float) -> None:
+    def arm(self, limit: float, started: float, hard: float | None = None) -> None:
         self.calls.append(limit)
 
     def disarm(self) -> None:

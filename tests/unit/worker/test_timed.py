@@ -10,6 +10,7 @@ import pytest
 
 from celeriac.exceptions import SoftTimeLimitExceeded
 from celeriac.model import outcome as o
+from celeriac.worker import timed as timed_module
 from celeriac.worker.timed import run_timed
 
 SHORT = 0.01
@@ -145,3 +146,98 @@ def test_ended_on_request_a_stubborn_one_is_not_waited_for_beyond_its_hard_limit
         event.set()
 
     asyncio.run(main())
+
+
+def test_the_soft_limit_has_its_name_inside() -> None:
+    async def careful(request: Any) -> o.Outcome:
+        try:
+            return await for_ever(request)
+        except SoftTimeLimitExceeded as late:
+            await asyncio.sleep(0)  # it is not cancelled any more
+            return o.Success((type(late).__name__, type(late).__module__, late.args))
+
+    outcome = timed(careful, soft=SHORT, hard=60.0)
+    assert outcome == o.Success(("SoftTimeLimitExceeded", SoftTimeLimitExceeded.__module__, (SHORT,)))
+
+
+def test_groups_end_what_they_have_started() -> None:
+    ended: list[str] = []
+
+    async def part() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("part")
+
+    async def grouping(request: Any) -> o.Outcome:
+        try:
+            async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+                group.create_task(part())
+                group.create_task(part())
+        except SoftTimeLimitExceeded:
+            return o.Success(list(ended))
+        raise AssertionError
+
+    assert timed(grouping, soft=SHORT) == o.Success(["part"] * 2)
+
+
+def test_in_the_body_of_a_group_it_is_the_soft_limit_all_the_same() -> None:
+    """Python 3.11 makes an exception group of it, later ones do not."""
+
+    async def traced(request: Any) -> o.Outcome:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.Event().wait())
+                await asyncio.gather(asyncio.Event().wait(), asyncio.Event().wait())
+        except Exception as error:  # noqa: BLE001
+            return o.Failure(error, "where")
+        raise AssertionError
+
+    outcome = timed(traced, soft=SHORT)
+    assert isinstance(outcome, o.Failure)
+    assert type(outcome.exc) is SoftTimeLimitExceeded
+
+
+def test_a_second_cancellation_is_one() -> None:
+    """Only the first is the soft limit; at the hard one it is cancelled."""
+    seen: list[str] = []
+
+    async def stubborn(request: Any) -> o.Outcome:
+        for _ in range(2):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError as error:
+                seen.append(type(error).__name__)
+        raise asyncio.CancelledError
+
+    assert timed(stubborn, soft=SHORT, hard=2 * SHORT) == o.TimedOut(2 * SHORT)
+
+
+@pytest.mark.parametrize("soft", [0.01, 0.02])
+def test_a_soft_limit_that_is_not_below_the_hard_one_is_none(soft: float) -> None:
+    assert timed(for_ever, soft=soft, hard=SHORT) == o.TimedOut(SHORT)
+
+
+@pytest.mark.parametrize("deaf", [True, False])
+def test_who_goes_on_after_the_hard_limit_is_told_of(deaf: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timed_module, "MERCY", SHORT)
+    stuck: list[bool] = []
+
+    async def body(request: Any) -> o.Outcome:
+        end = asyncio.Event()
+        asyncio.get_running_loop().call_later(5 * SHORT, end.set)
+        while not end.is_set():
+            try:
+                await end.wait()
+            except asyncio.CancelledError:
+                if not deaf:
+                    raise
+        return o.Success(None)
+
+    async def main() -> o.Outcome:
+        outcome = await run_timed(body, None, soft=None, hard=SHORT, stuck=lambda: stuck.append(True))
+        await asyncio.sleep(8 * SHORT)
+        return outcome
+
+    assert asyncio.run(main()) == o.TimedOut(SHORT)
+    assert stuck == [True] * deaf

@@ -25,7 +25,9 @@ __all__ = ["broker", "caller", "dead_letters", "ledger", "publisher", "reader", 
 def broker(url: str, options: AdapterOptions) -> RedisBroker:
     """The broker of a worker: ``Broker``, ``Unified`` and ``Bus``. Raises ``ImproperlyConfigured`` on a bad URL."""
     from celeriac.brokers.redis.queues import RedisBroker
+    from celeriac.brokers.redis.scripts import read_all
 
+    read_all()
     return RedisBroker(url, options)
 
 

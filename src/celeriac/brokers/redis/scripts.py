@@ -10,8 +10,19 @@ __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
     "DEAD_DROP", "DEAD_PAGE", "DEAD_REPLAY", "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LAUNCH", "LEASED",
     "LEDGER_CHANGE", "LIMITS", "PUBLISH", "PUBLISH_IF", "PURGE", "PURGED", "PURGE_PARK", "RECLAIM", "RESTORE",
-    "RULES_READ", "RULES_SET", "STORE", "TRIM", "UNLOCK", "WITHDRAW", "Script",
+    "RULES_READ", "RULES_SET", "STORE", "TRIM", "UNLOCK", "WITHDRAW", "Script", "read_all",
 ]  # fmt: skip
+
+
+_all: list[Script] = []
+
+
+def read_all() -> None:
+    """Read what is not read yet. A worker does so before it forks: a task may leave no descriptor to read them by, and
+    a deployment other files."""
+    for script in _all:
+        script.source((0, 0))
+        script.source((7, 0))
 
 
 class Script:
@@ -24,6 +35,7 @@ class Script:
         self.name = name
         self._names = (after, name) if after else (name,)
         self._drains = drains
+        _all.append(self)
 
     @cached_property
     def _plain(self) -> tuple[str, bytes]:

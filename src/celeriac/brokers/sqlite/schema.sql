@@ -1,4 +1,4 @@
--- The tables of one Celeriac file, version 3 (PRAGMA user_version). Times are seconds since the epoch but for
+-- The tables of one Celeriac file, version 4 (PRAGMA user_version). Times are seconds since the epoch but for
 -- lease.until, chord.until and chord.look. Envelopes are kombu's JSON text, the same bytes as on Redis.
 --
 -- A file of an older version gets the tables that it lacks when it is opened; 1 had no chords, 2 neither

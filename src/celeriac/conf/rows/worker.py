@@ -41,14 +41,21 @@ ROWS: tuple[Setting, ...] = (
         "Resident memory in KiB beyond which a child is replaced.",
         old="CELERYD_MAX_MEMORY_PER_CHILD",
     ),
+    Setting(
+        "worker_autoscale_keepalive",
+        SECONDS,
+        30.0,
+        "With --autoscale: time for which a child was not needed before it leaves.",
+        own=True,
+    ),
     Setting("worker_autoscaler", ANY, None, "Autoscaler class.", old="CELERYD_AUTOSCALER", status=FIXED),
     Setting(
         "worker_proc_alive_timeout",
         SECONDS,
-        4.0,
-        "Time in which a child has to come up.",
+        60.0,
+        "Time in which a child has to come up, receivers of worker_process_init included; None: any. Longer than "
+        "Celery's 4 s, for models are loaded there.",
         old="CELERYD_PROC_ALIVE_TIMEOUT",
-        status=no_effect("a child that does not come up is replaced when it exits"),
         optional=True,
     ),
     Setting(

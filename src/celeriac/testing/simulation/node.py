@@ -7,6 +7,7 @@ methods here: it tells the agent of children that died and replaces them after a
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,8 @@ class Child:
         self.fetcher, self.completer = self.services.fetcher, self.services.completer
         self._store = servers.store
         self._stop = asyncio.Event()
-        self._grace = node.options.grace
+        #: Virtual time at which what still runs is given back; none before it is told to stop.
+        self._deadline = math.inf
         self.sync.begun, self.sync.ran = self._begun, self._ran
         process.start(self._main())
 
@@ -117,7 +119,7 @@ class Child:
             work.append(services.tick(None, lambda now: None))
             running = [self.process.start(each) for each in work]
             await self._stop.wait()
-            await services.shut_down(running[1], busy=self._busy, drain=lambda: None, grace=lambda: self._grace)
+            await services.shut_down(running[1], busy=self._busy, drain=lambda: None, left=self._left)
         self.node.left(self)
 
     def _busy(self) -> bool:
@@ -126,9 +128,12 @@ class Child:
 
     def stop(self, *, grace: float | None = None) -> None:
         """SIGTERM."""
-        if grace is not None:
-            self._grace = min(self._grace, grace)
+        seconds = self.options.grace if grace is None else min(grace, self.options.grace)
+        self._deadline = min(self._deadline, self.process.clock.monotonic() + seconds)
         self._stop.set()
+
+    def _left(self) -> float:
+        return self._deadline - self.process.clock.monotonic()
 
     def running(self) -> list[tuple[Delivery, float]]:
         """What runs now, with its start in monotonic seconds."""

@@ -1,0 +1,184 @@
+"""Limits across workers: two nodes keep one pace and share their seats, also when holders die."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from celeriac.model.limits import SLACK
+from tests.faults.fleet import Fleet
+from tests.faults.journal import report
+from tests.faults.place import LEASE, Place
+from tests.servers import wait_until
+
+RATE = 30
+
+
+def at_once(fleet: Fleet, ids: Iterable[str], deaths: Mapping[int, float] | None = None) -> int:
+    """Most of these that ran at the same time; ``deaths`` are moments at which processes were killed, by pid."""
+    wanted, running, most = set(ids), dict[str, int](), 0
+    runs = [(run.at, run.kind, run.id, run.pid) for run in fleet.journal.read().runs if run.id in wanted]
+    for _, kind, name, pid in sorted([*runs, *((at, "death", "", pid) for pid, at in (deaths or {}).items())]):
+        if kind == "start":
+            running[name] = pid
+        elif kind == "end":
+            running.pop(name, None)
+        else:
+            running = {each: of for each, of in running.items() if of != pid}
+        most = max(most, len(running))
+    return most
+
+
+def in_a_second(starts: Sequence[float]) -> int:
+    """Most starts in any window of one second."""
+    return max(sum(first <= each < first + 1 for each in starts) for first in starts)
+
+
+@pytest.mark.parametrize("node", [("-c", "4"), ("-c", "4", "-P", "threads")], ids=["prefork", "threads"])
+def test_a_rate_holds_in_the_whole_fleet(place: Place, node: tuple[str, ...]) -> None:
+    with place.fleet() as fleet:
+        for _ in range(2):
+            fleet.start(*node)
+        began = time.monotonic()
+        numbers = dict(zip(place.send_many("paced", [(n, 0) for n in range(120)]), range(120), strict=True))
+        others = dict(zip(place.send_many("work", [(n, 0) for n in range(200)]), range(200), strict=True))
+        wait_until(lambda: fleet.journal.ended(others) == len(others), 10.0, lambda: f"the others\n{fleet.logs()}")
+        others_took = time.monotonic() - began
+        place.wait_all(fleet, list(numbers), 20.0)
+        place.judge(fleet, {**numbers, **others})
+        starts = [run.at for run in fleet.journal.runs if run.id in numbers and run.kind == "start"]
+        most, took = in_a_second(starts), max(starts) - min(starts)
+        report(place=place.kind, most=most, took=took, others_took=others_took)
+        # The journal is written some milliseconds after the permit.
+        assert most <= RATE * (1 + SLACK) + 2
+        least = (len(starts) - 1) / RATE - 2 * SLACK
+        assert least <= took <= least + 1.5
+        assert others_took < took / 2, "what is not limited does not wait"
+        assert fleet.journal.doubled(numbers) == 0
+
+
+def test_a_rate_set_by_remote_control_holds_for_children_of_later_too(place: Place) -> None:
+    with place.fleet() as fleet:
+        node = fleet.start("-c", "2", name="w@limits")
+        control = place.app.control
+        answers = control.rate_limit("faults.work", f"{RATE}/s", reply=True, timeout=5, limit=1)
+        assert answers == [{"w@limits": {"ok": "new rate limit set successfully"}}]
+        first = place.send("gated", str(place.folder))
+        wait_until(lambda: fleet.journal.read().started(first), 10.0, lambda: fleet.logs())
+        os.kill(fleet.journal.started(first)[0].pid, signal.SIGKILL)
+        wait_until(lambda: len(fleet.journal.read().started(first)) == 2, 10.0, lambda: node.log())
+        (place.folder / "all").touch()
+        ids = place.send_many("work", [(n, 0) for n in range(40)])
+        place.wait_all(fleet, [first, *ids], 15.0)
+        starts = [run.at for run in fleet.journal.runs if run.id in ids and run.kind == "start"]
+        assert max(starts) - min(starts) >= 39 / RATE - 2 * SLACK
+
+
+@pytest.mark.parametrize("task", ["seated", "seated_waits"])
+def test_seats_hold_in_the_whole_fleet(place: Place, task: str) -> None:
+    with place.fleet() as fleet:
+        for _ in range(2):
+            fleet.start("-c", "4")
+        numbers = dict(zip(place.send_many(task, [(n, 40) for n in range(60)]), range(60), strict=True))
+        others = dict(zip(place.send_many("work", [(n, 0) for n in range(100)]), range(100), strict=True))
+        began = time.monotonic()
+        wait_until(lambda: fleet.journal.ended(others) == len(others), 10.0, lambda: f"the others\n{fleet.logs()}")
+        others_took = time.monotonic() - began
+        place.wait_all(fleet, list(numbers), 20.0)
+        took = time.monotonic() - began
+        place.judge(fleet, {**numbers, **others}, most=at_once(fleet, numbers), took=took, others_took=others_took)
+        assert at_once(fleet, numbers) == 2
+        assert others_took < took / 2, "what is not limited does not wait"
+        assert fleet.journal.doubled(numbers) == 0
+
+
+def test_what_is_not_limited_passes_thousands_that_wait(place: Place) -> None:
+    with place.fleet() as fleet:
+        fleet.start("-c", "4")
+        place.wait_all(fleet, place.send_many("seated", [(n, 60) for n in range(8)]), 10.0)  # long, as is known now
+        place.send_many("seated", [(n, 60) for n in range(2000)])
+        ids = place.send_many("work", [(n, 0) for n in range(10)])
+        began = time.monotonic()
+        wait_until(lambda: fleet.journal.ended(ids) == len(ids), 15.0, lambda: f"the others\n{fleet.logs()}")
+        took = time.monotonic() - began
+        waiting = place.depth().scheduled
+        report(place=place.kind, took=took, waiting=waiting)
+        assert took < 6.0  # one after the other the seated ones take a minute
+        assert place.ask(lambda broker: broker.purge("celery")) >= waiting - 200
+
+
+def test_each_key_has_seats_of_its_own(place: Place) -> None:
+    with place.fleet() as fleet:
+        fleet.start("-c", "6")
+        ids = place.send_many("tenants", [(n, 60) for n in range(18)])
+        place.wait_all(fleet, ids, 20.0)
+        for tenant in range(3):
+            assert at_once(fleet, ids[tenant::3]) == 1
+        assert at_once(fleet, ids) == 3
+
+
+def test_the_seat_of_a_killed_child_is_free_at_once(place: Place, tmp_path: Path) -> None:
+    with place.fleet() as fleet:
+        fleet.start("-c", "3")
+        ids = place.send_many("seated_gate", [(str(tmp_path),)] * 3)
+        wait_until(lambda: len(started(fleet, ids)) == 2, 10.0, lambda: fleet.logs())
+        assert place.depth().scheduled == 1
+        victim = started(fleet, ids)[0]
+        os.kill(fleet.journal.started(victim)[0].pid, signal.SIGKILL)
+        began = time.monotonic()
+        (third,) = set(ids) - set(started(fleet, ids))
+        # The victim comes back too: there is one seat for the two.
+        wait_until(
+            lambda: third in started(fleet, ids) or len(fleet.journal.started(victim)) == 2,
+            5.0,
+            lambda: f"the seat is free\n{fleet.logs()}",
+        )
+        assert time.monotonic() - began < 1.0
+        (tmp_path / "all").touch()
+        place.wait_all(fleet, ids, 15.0)
+
+
+def test_the_seats_of_a_killed_node_are_free_after_its_lease(place: Place, tmp_path: Path) -> None:
+    with place.fleet() as fleet:
+        doomed = fleet.start("-c", "2")
+        ids = place.send_many("seated_gate", [(str(tmp_path),)] * 4)
+        wait_until(lambda: len(started(fleet, ids)) == 2, 10.0, lambda: fleet.logs())
+        fleet.start("-c", "4")
+        wait_until(lambda: place.depth().scheduled == 2, 5.0, lambda: f"two wait {place.depth()}")
+        doomed.signal_tree(signal.SIGKILL)
+        began = time.monotonic()
+        (tmp_path / "all").touch()
+        wait_until(lambda: fleet.journal.ended(ids) >= 1, LEASE + 3, lambda: f"a seat is free\n{fleet.logs()}")
+        assert time.monotonic() - began < LEASE + 1.5
+        place.wait_all(fleet, ids, 15.0)
+
+
+@pytest.mark.slow
+def test_kills_under_limits_lose_nothing(place: Place, rng: random.Random, fault_scale: float) -> None:
+    count = round(200 * fault_scale)
+    with place.fleet() as fleet:
+        nodes = [fleet.start("-c", "4"), fleet.start("-c", "4")]
+        seated = place.send_many("seated", [(n, 20) for n in range(count)])
+        numbers = dict(zip(seated, range(count), strict=True))
+        numbers |= zip(place.send_many("paced", [(n, 20) for n in range(count)]), range(count), strict=True)
+        deaths: dict[int, float] = {}
+        until = time.monotonic() + 6
+        while time.monotonic() < until and fleet.journal.ended(numbers) < len(numbers):
+            victim = rng.choice(nodes).kill_one(rng)
+            deaths[victim] = time.time()
+            time.sleep(rng.uniform(0.2, 0.6))
+        place.wait_all(fleet, list(numbers), 60.0)
+        most = at_once(fleet, seated, deaths)
+        place.judge(fleet, numbers, kills=len(deaths), most=most)
+        assert most <= 2
+
+
+def started(fleet: Fleet, ids: Sequence[str]) -> list[str]:
+    """Those that have started, in that order."""
+    return list(dict.fromkeys(run.id for run in fleet.journal.read().runs if run.id in ids and run.kind == "start"))
