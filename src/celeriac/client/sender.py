@@ -7,6 +7,7 @@ Knows neither tasks nor apps; called by ``Task.apply_async`` and ``Celery.send_t
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,22 +18,27 @@ from msgspec.structs import replace
 
 from celeriac import signals
 from celeriac.client import resolver
+from celeriac.client.again import send_again
 from celeriac.client.connections import PerProcess
 from celeriac.client.current import request_var, worker_request
+from celeriac.client.payloads import payloads_of
 from celeriac.client.prepared import PER_CALL as _PER_CALL
 from celeriac.client.prepared import Prepared, prepare
 from celeriac.client.routes import ROUTING_SETTINGS, Router
 from celeriac.client.times import earliest, latest
-from celeriac.codec.body import decode_body, encode_body
+from celeriac.codec.body import EncodedBody, decode_body, encode_body
 from celeriac.codec.envelope import new_id
 from celeriac.codec.json import plain
+from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.codec.saferepr import saferepr
 from celeriac.exceptions import EncodeError, MessageTooLarge, OperationalError, QueueNotFound
-from celeriac.model.ledger import LOCK, Change
+from celeriac.model.ledger import LOCK
 from celeriac.model.message import Message
 from celeriac.ports import Publisher
 
 __all__ = ["Collector", "Sender"]
+
+logger = logging.getLogger("celeriac.sender")
 
 T = TypeVar("T")
 
@@ -40,6 +46,8 @@ _NOTHING: Mapping[str, Any] = {}
 #: Combinations of task and options that are remembered.
 _REMEMBERED = 10_000
 _REPR_LENGTH = 1024
+#: Bodies up to so many bytes are never looked at again.
+_SMALL = 1024
 _EMBED_KEYS = ("callbacks", "errbacks", "chain", "chord")
 #: Options that say when, and those that say what follows.
 _TIMES = frozenset({"countdown", "eta", "expires"})
@@ -66,6 +74,8 @@ class Sender:
         self._pid = 0
         self._origin = ""
         self._zone: tzinfo | None = None
+        #: Tasks with large messages that were told of.
+        self._warned: set[str] = set()
         self._router: Router | None = None
         self._publisher: PerProcess[Publisher] = PerProcess(self._open)
         conf.bind_to(self._settings_changed)
@@ -213,8 +223,11 @@ class Sender:
                 embed,
                 serializer=prepared.serializer,
                 compression=prepared.compression,
+                compression_min_bytes=self.conf.task_compression_min_bytes if prepared.compression else 0,
                 max_bytes=self.conf.max_message_bytes,
             )
+            if len(body.body) > _SMALL:
+                body = self._large(headers["task"], body, due)
         except EncodeError as error:
             raise EncodeError(f"cannot send {headers['task']}: {error}") from error
         except MessageTooLarge as error:
@@ -241,6 +254,29 @@ class Sender:
             time_limit=prepared.time_limit,
             soft_time_limit=prepared.soft_time_limit,
         )
+
+    def _large(self, name: str, body: EncodedBody, due: float | None) -> EncodedBody:
+        """A body that may belong into the payload store, or deserves a warning."""
+        size, conf = len(body.body), self.conf
+        payloads = payloads_of(conf)
+        if payloads is not None and size > payloads.min_bytes:
+            try:
+                return payloads.put_body(body, due)
+            except OperationalError as error:
+                if worker_request() is None:
+                    raise
+                # What follows a task that has done its work: it must not fail for this.
+                logger.warning("The arguments of %s stay in its message: %s", name, error)
+        if 0 < conf.task_message_warn_bytes < size and name not in self._warned:
+            self._warned.add(name)
+            logger.warning(
+                "Task %s is sent with %d bytes of arguments (more than task_message_warn_bytes=%d): pass a key to the "
+                "data instead of the data, or set payload_store",
+                name,
+                size,
+                conf.task_message_warn_bytes,
+            )
+        return body
 
     def _announce(
         self,
@@ -327,9 +363,9 @@ class Sender:
         have been sent.
         """
         if isinstance(messages, Message):
-            messages = (messages,) if not messages.exchange else self._copies((messages,))
+            messages = (messages,) if not messages.exchange else self.copies((messages,))
         elif any(message.exchange for message in messages):
-            messages = self._copies(messages)
+            messages = self.copies(messages)
         collect = getattr(producer, "collect", None)
         if collect is not None:
             for message in messages:
@@ -342,52 +378,36 @@ class Sender:
             publish(messages, timeout=limit)
         except OperationalError as error:
             if error.uncertain or not (self.conf.task_publish_retry if retry is None else retry):
-                raise self._named(error) from error
-            self._again(lambda left: publish(messages, timeout=left), error, deadline, self._policy(retry_policy))
+                raise self.named(error) from error
+            self.again(lambda left: publish(messages, timeout=left), error, deadline, retry_policy)
+        self.announce(messages)
+
+    def stage(self, messages: Sequence[Message], stage: str) -> int:
+        """Put messages aside that are to be sent together with more (``Publisher.stage``); returns how many, for an
+        exchange may lead to several queues. Raises ``OperationalError``: nothing is sent then."""
+        if any(message.exchange for message in messages):
+            messages = self.copies(messages)
+        try:
+            self._publisher.get().stage(messages, stage=stage, timeout=self.conf.seconds("broker_publish_timeout"))
+        except OperationalError as error:
+            error.uncertain = False
+            raise self.named(error) from error
+        return len(messages)
+
+    def launch(self, stage: str, count: int) -> None:
+        """Send all that was put aside (``Publisher.launch``). Raises as ``send``."""
+        try:
+            self._publisher.get().launch(stage, count=count, timeout=self.conf.seconds("broker_publish_timeout"))
+        except OperationalError as error:
+            raise self.named(error) from error
+
+    def announce(self, messages: Sequence[Message]) -> None:
+        """Tell receivers of ``after_task_publish``."""
         if signals.after_task_publish.receivers:
             for message in messages:
                 self._announce_sent(message)
 
-    def send_if(
-        self,
-        message: Message,
-        changes: Sequence[Change],
-        *,
-        again: bool = False,
-        retry: bool | None = None,
-        retry_policy: Mapping[str, Any] | None = None,
-    ) -> Sequence[bytes | None] | None:
-        """Publish one message together with changes of the broker's ledger, or neither: then what stands under the
-        keys (``Publisher.publish_if``).
-
-        ``again``: the keys tell when it was published, so it is tried again even when it may have been. Raises as
-        ``send``, and ``ValueError`` when an exchange leads to several queues.
-        """
-        (message, *others) = self._copies((message,))
-        if others:
-            raise ValueError(
-                f"task {message.task}: a message that goes to several queues (exchange {message.exchange!r}) cannot "
-                "have an idempotency_key or be unique"
-            )
-        limit = self.conf.seconds("broker_publish_timeout")
-        deadline = time.monotonic() + limit
-        publish_if = self._publisher.get().publish_if
-        try:
-            there = publish_if(message, changes, timeout=limit)
-        except OperationalError as error:
-            retried = self.conf.task_publish_retry if retry is None else retry
-            if not retried or (error.uncertain and not again):
-                raise self._named(error) from error
-
-            def attempt(left: float) -> Sequence[bytes | None] | None:
-                return publish_if(message, changes, timeout=left)
-
-            there = self._again(attempt, error, deadline, self._policy(retry_policy), uncertain=again)
-        if there is None and signals.after_task_publish.receivers:
-            self._announce_sent(message)
-        return there
-
-    def _copies(self, messages: Sequence[Message]) -> Sequence[Message]:
+    def copies(self, messages: Sequence[Message]) -> Sequence[Message]:
         """One message for each queue that an exchange leads to: brokers know queues only."""
         bound_to = self.router.queues.bound_to
         copies = []
@@ -399,34 +419,22 @@ class Sender:
     def _policy(self, retry_policy: Mapping[str, Any] | None) -> dict[str, Any]:
         return {**self.conf.task_publish_retry_policy, **(retry_policy or {})}
 
-    def _again(
+    def again(
         self,
         send: Callable[[float], T],
         error: OperationalError,
         deadline: float,
-        policy: Mapping[str, Any],
+        retry_policy: Mapping[str, Any] | None,
         *,
         uncertain: bool = False,
     ) -> T:
-        """``send(seconds left)`` as the policy says; ``uncertain``: also when an earlier one may have worked."""
-        most, pause = policy.get("max_retries"), policy.get("interval_start") or 0
-        attempt = 0
-        while most is None or attempt < most:
-            left = deadline - time.monotonic()
-            if left <= pause:
-                break
-            time.sleep(pause)
-            attempt += 1
-            pause = min(pause + (policy.get("interval_step") or 0), policy.get("interval_max") or pause)
-            try:
-                return send(deadline - time.monotonic())
-            except OperationalError as again:
-                error = again
-                if error.uncertain and not uncertain:
-                    break
-        raise self._named(error) from error
+        """See ``send_again``; ``error`` is what the first try raised. Raises as ``send``."""
+        try:
+            return send_again(send, error, deadline, self._policy(retry_policy), uncertain=uncertain)
+        except OperationalError as last:
+            raise self.named(last) from last
 
-    def _named(self, error: OperationalError) -> OperationalError:
+    def named(self, error: OperationalError) -> OperationalError:
         """The error with the broker's URL in it, if its adapter has not put it there."""
         text = str(error)
         if "://" in text:
@@ -436,6 +444,10 @@ class Sender:
         return named
 
     def _announce_sent(self, message: Message) -> None:
+        if message.content_type == REFERENCE:
+            payloads = payloads_of(self.conf)
+            assert payloads is not None
+            message = payloads.fetch(message)
         content = frozenset({message.content_type})
         args, kwargs, embed = decode_body(message, accept=content, max_bytes=self.conf.max_message_bytes)
         signals.after_task_publish.send(

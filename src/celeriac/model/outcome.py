@@ -14,6 +14,7 @@ __all__ = [
     "Failure",
     "Ignored",
     "Outcome",
+    "Postponed",
     "Rejected",
     "Repeated",
     "RetryAsked",
@@ -108,6 +109,12 @@ class Unstarted(Struct, frozen=True):
     orphaned: bool = False
 
 
+class Postponed(Struct, frozen=True):
+    """Something it needs is away (the payload store): it is offered again in so many ``seconds``, uncounted."""
+
+    seconds: float
+
+
 Outcome = (
     Success
     | Failure
@@ -121,6 +128,7 @@ Outcome = (
     | Discarded
     | Repeated
     | Unstarted
+    | Postponed
 )
 
 

@@ -8,8 +8,8 @@ from importlib.resources import files
 
 __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
-    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LEASED", "LEDGER_CHANGE", "PUBLISH", "PUBLISH_IF", "PURGE",
-    "PURGED", "RECLAIM", "RESTORE", "STORE", "TRIM", "UNLOCK", "Script",
+    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LAUNCH", "LEASED", "LEDGER_CHANGE", "PUBLISH", "PUBLISH_IF",
+    "PURGE", "PURGED", "RECLAIM", "RESTORE", "STORE", "TRIM", "UNLOCK", "Script",
 ]  # fmt: skip
 
 
@@ -53,6 +53,7 @@ PURGED = Script("purged", drains=True)
 UNLOCK = Script("unlock", drains=True)
 PUBLISH = Script("publish")
 PUBLISH_IF = Script("publish_if", after="ledger")
+LAUNCH = Script("launch")
 STORE = Script("store", drains=True)
 DEPTH = Script("depth")
 LEASED = Script("leased")

@@ -6,10 +6,11 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 
-from celeriac.brokers.sqlite import ledger_table, upkeep
+from celeriac.brokers.sqlite import ledger_table, stages, upkeep
 from celeriac.brokers.sqlite import queues as tables
 from celeriac.brokers.sqlite.address import Address
 from celeriac.brokers.sqlite.blocking import Pool
+from celeriac.exceptions import OperationalError
 from celeriac.model.ledger import Change
 from celeriac.model.message import Message
 from celeriac.ports import AdapterOptions, Depth
@@ -50,6 +51,20 @@ class SQLitePublisher:
             if there is None:
                 desk.bells.ring_queues({message.queue})
         return there
+
+    def stage(self, messages: Sequence[Message], *, stage: str, timeout: float) -> None:
+        """See ``Publisher.stage``."""
+        rows = tables.prepare(messages)
+        with self._pool.desk() as desk:
+            desk.write(lambda sqlite: stages.stage(sqlite, stage, rows, time.time()), timeout)
+
+    def launch(self, stage: str, *, count: int, timeout: float) -> None:
+        """See ``Publisher.launch``."""
+        with self._pool.desk() as desk:
+            queues = desk.write(lambda sqlite: stages.launch(sqlite, stage, count, time.time()), timeout)
+            if queues is None:
+                raise OperationalError("what was put aside for one send is gone from the SQLite file: send it again")
+            desk.bells.ring_queues(set(queues))
 
     def purge(self, queue: str, *, timeout: float) -> int:
         """Drop all ready and scheduled messages of a queue; returns how many."""

@@ -12,11 +12,12 @@ from datetime import tzinfo
 
 from celeriac.brokers.sqlite import ledger_table
 from celeriac.brokers.sqlite.queues import SQL, drop, move_due, numbers, push_front, token
+from celeriac.brokers.sqlite.stages import drop_old
 from celeriac.brokers.sqlite.statements import statements
 from celeriac.codec import envelope
 from celeriac.model.leases import after_lost_lease
 from celeriac.model.ledger import Lock, lock_of
-from celeriac.ports import AdapterOptions, DeadRecord, Depth
+from celeriac.ports import STAGE_EXPIRES, AdapterOptions, DeadRecord, Depth
 
 __all__ = [
     "PURGE_CHUNK",
@@ -70,9 +71,10 @@ def next_times(sqlite: sqlite3.Connection) -> tuple[float | None, float | None]:
 
 
 def bury(sqlite: sqlite3.Connection, options: AdapterOptions, now: float) -> None:
-    """Drop dead letters that are too old or too many, and what bus and ledger no longer need."""
+    """Drop dead letters that are too old or too many, sends never completed, what bus and ledger no longer need."""
     sqlite.execute(SQL["drop_old_dead"], (now - options.dead_letter_expires, PURGE_CHUNK))
     sqlite.execute(SQL["drop_surplus_dead"], (options.dead_letter_limit,))
+    drop_old(sqlite, now - STAGE_EXPIRES)
     sqlite.execute(_BUS["drop_old"], (now, BUS_LIMIT))
     ledger_table.sweep(sqlite, now)
 

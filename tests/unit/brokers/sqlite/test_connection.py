@@ -104,7 +104,7 @@ def test_an_older_format_gets_what_it_lacks(address: Address, connection: Connec
     for table, count in (("message", 1), ("chord", 0), ("chord_text", 0), ("part", 0), ("ledger", 0)):
         found = newer.bare(lambda sqlite, table=table: sqlite.execute(f"SELECT count(*) FROM {table}").fetchone())
         assert found == (count,)
-    assert newer.bare(lambda sqlite: sqlite.execute("PRAGMA user_version").fetchone()) == (3,)
+    assert newer.bare(lambda sqlite: sqlite.execute("PRAGMA user_version").fetchone()) == (4,)
     newer.close()
 
 
