@@ -17,6 +17,7 @@ from celeriac import states
 from celeriac.app.unique import Unique, key_text
 from celeriac.canvas import Signature
 from celeriac.canvas.steps import refuse_key
+from celeriac.client.conditional import send_if
 from celeriac.client.records import fetch
 from celeriac.conf.check import in_seconds
 from celeriac.exceptions import CeleryError, OperationalError, TaskNotUnique, TaskRevokedError
@@ -115,7 +116,7 @@ class _Conversation:
         """Publish with these changes; the lock's is the last."""
         replaced = None
         for _ in range(_TRIES):
-            there = self._app.sender.send_if(self._message, changes, again=self._keyed, **self._publishing)
+            there = send_if(self._app.sender, self._message, changes, again=self._keyed, **self._publishing)
             if there is None:
                 if replaced is not None:
                     self._tell_replaced(replaced)

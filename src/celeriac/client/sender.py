@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from celeriac import signals
 from celeriac.client import resolver
+from celeriac.client.again import send_again
 from celeriac.client.connections import PerProcess
 from celeriac.client.current import request_var, worker_request
 from celeriac.client.payloads import payloads_of
@@ -33,7 +34,7 @@ from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.codec.saferepr import saferepr
 from celeriac.codec.signing import signer_of
 from celeriac.exceptions import EncodeError, MessageTooLarge, OperationalError, QueueNotFound
-from celeriac.model.ledger import LOCK, Change
+from celeriac.model.ledger import LOCK
 from celeriac.model.message import Message
 from celeriac.ports import Publisher
 
@@ -301,7 +302,7 @@ class Sender:
             declare=[],
             headers=headers,
             properties=properties,
-            retry_policy=self._policy(None),
+            retry_policy=dict(self.conf.task_publish_retry_policy),
         )
         return properties
 
@@ -366,14 +367,7 @@ class Sender:
         Raises ``OperationalError`` naming the broker, without its password; ``uncertain`` tells whether messages may
         have been sent.
         """
-        if isinstance(messages, Message):
-            messages = (messages,) if not messages.exchange else self._copies((messages,))
-        elif any(message.exchange for message in messages):
-            messages = self._copies(messages)
-        signer = signer_of(self.conf)
-        if signer is not None:
-            # Here, where their queues are certain; what a batch collects first is signed when the batch is sent.
-            messages = [signer.sign(message) for message in messages]
+        messages = self.outgoing((messages,) if isinstance(messages, Message) else messages)
         collect = getattr(producer, "collect", None)
         if collect is not None:
             for message in messages:
@@ -386,20 +380,19 @@ class Sender:
             publish(messages, timeout=limit)
         except OperationalError as error:
             if error.uncertain or not (self.conf.task_publish_retry if retry is None else retry):
-                raise self._named(error) from error
-            self._again(lambda left: publish(messages, timeout=left), error, deadline, self._policy(retry_policy))
+                raise self.named(error) from error
+            self.again(lambda left: publish(messages, timeout=left), error, deadline, retry_policy)
         self.announce(messages)
 
     def stage(self, messages: Sequence[Message], stage: str) -> int:
         """Put messages aside that are to be sent together with more (``Publisher.stage``); returns how many, for an
         exchange may lead to several queues. Raises ``OperationalError``: nothing is sent then."""
-        if any(message.exchange for message in messages):
-            messages = self._copies(messages)
+        messages = self.outgoing(messages)
         try:
             self._publisher.get().stage(messages, stage=stage, timeout=self.conf.seconds("broker_publish_timeout"))
         except OperationalError as error:
             error.uncertain = False
-            raise self._named(error) from error
+            raise self.named(error) from error
         return len(messages)
 
     def launch(self, stage: str, count: int) -> None:
@@ -407,7 +400,7 @@ class Sender:
         try:
             self._publisher.get().launch(stage, count=count, timeout=self.conf.seconds("broker_publish_timeout"))
         except OperationalError as error:
-            raise self._named(error) from error
+            raise self.named(error) from error
 
     def announce(self, messages: Sequence[Message]) -> None:
         """Tell receivers of ``after_task_publish``."""
@@ -415,85 +408,36 @@ class Sender:
             for message in messages:
                 self._announce_sent(message)
 
-    def send_if(
-        self,
-        message: Message,
-        changes: Sequence[Change],
-        *,
-        again: bool = False,
-        retry: bool | None = None,
-        retry_policy: Mapping[str, Any] | None = None,
-    ) -> Sequence[bytes | None] | None:
-        """Publish one message together with changes of the broker's ledger, or neither: then what stands under the
-        keys (``Publisher.publish_if``).
+    def outgoing(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages as they are published: one for each queue that an exchange leads to, for brokers know queues
+        only; signed where there is a key, now that their queues are certain."""
+        if any(message.exchange for message in messages):
+            bound_to = self.router.queues.bound_to
+            copies = []
+            for message in messages:
+                queues = bound_to(message.exchange, message.routing_key) if message.exchange else ()
+                copies.extend([replace(message, queue=queue) for queue in queues] or [message])
+            messages = copies
+        signer = signer_of(self.conf)
+        return messages if signer is None else [signer.sign(message) for message in messages]
 
-        ``again``: the keys tell when it was published, so it is tried again even when it may have been. Raises as
-        ``send``, and ``ValueError`` when an exchange leads to several queues.
-        """
-        (message, *others) = self._copies((message,))
-        if others:
-            raise ValueError(
-                f"task {message.task}: a message that goes to several queues (exchange {message.exchange!r}) cannot "
-                "have an idempotency_key or be unique"
-            )
-        limit = self.conf.seconds("broker_publish_timeout")
-        deadline = time.monotonic() + limit
-        publish_if = self._publisher.get().publish_if
-        try:
-            there = publish_if(message, changes, timeout=limit)
-        except OperationalError as error:
-            retried = self.conf.task_publish_retry if retry is None else retry
-            if not retried or (error.uncertain and not again):
-                raise self._named(error) from error
-
-            def attempt(left: float) -> Sequence[bytes | None] | None:
-                return publish_if(message, changes, timeout=left)
-
-            there = self._again(attempt, error, deadline, self._policy(retry_policy), uncertain=again)
-        if there is None and signals.after_task_publish.receivers:
-            self._announce_sent(message)
-        return there
-
-    def _copies(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """One message for each queue that an exchange leads to: brokers know queues only."""
-        bound_to = self.router.queues.bound_to
-        copies = []
-        for message in messages:
-            queues = bound_to(message.exchange, message.routing_key) if message.exchange else ()
-            copies.extend([replace(message, queue=queue) for queue in queues] or [message])
-        return copies
-
-    def _policy(self, retry_policy: Mapping[str, Any] | None) -> dict[str, Any]:
-        return {**self.conf.task_publish_retry_policy, **(retry_policy or {})}
-
-    def _again(
+    def again(
         self,
         send: Callable[[float], T],
         error: OperationalError,
         deadline: float,
-        policy: Mapping[str, Any],
+        retry_policy: Mapping[str, Any] | None,
         *,
         uncertain: bool = False,
     ) -> T:
-        """``send(seconds left)`` as the policy says; ``uncertain``: also when an earlier one may have worked."""
-        most, pause = policy.get("max_retries"), policy.get("interval_start") or 0
-        attempt = 0
-        while most is None or attempt < most:
-            left = deadline - time.monotonic()
-            if left <= pause:
-                break
-            time.sleep(pause)
-            attempt += 1
-            pause = min(pause + (policy.get("interval_step") or 0), policy.get("interval_max") or pause)
-            try:
-                return send(deadline - time.monotonic())
-            except OperationalError as again:
-                error = again
-                if error.uncertain and not uncertain:
-                    break
-        raise self._named(error) from error
+        """``send_again`` by the settings' policy and ``retry_policy`` over it."""
+        policy = {**self.conf.task_publish_retry_policy, **(retry_policy or {})}
+        try:
+            return send_again(send, error, deadline, policy, uncertain=uncertain)
+        except OperationalError as last:
+            raise self.named(last) from last
 
-    def _named(self, error: OperationalError) -> OperationalError:
+    def named(self, error: OperationalError) -> OperationalError:
         """The error with the broker's URL in it, if its adapter has not put it there."""
         text = str(error)
         if "://" in text:
