@@ -29,6 +29,7 @@ from celeriac.worker.backoff import Backoff
 from celeriac.worker.limits import Limits, Permitted
 from celeriac.worker.locks import begin_locked
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.rule_reader import read_rules
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 
@@ -298,20 +299,11 @@ class Fetcher:
 
     async def _obey(self) -> None:
         """Read the rules, however long it takes: what is claimed must not be admitted by older ones."""
-        ruled, backoff = self._ruled, self._backoff
-        while ruled is not None and not self._stopping:
-            try:
-                read = await ruled.rules(self._rules.epoch)
-            except OperationalError as error:
-                delay = backoff.next()
-                if backoff.loud:
-                    logger.error("Cannot read the rules of the fleet, next try in %.1f s: %s", delay, error)
-                await self._clock.sleep(delay)
-                continue
-            self._rules.learn(read, self._clock.now())
+        ruled, self._stale = self._ruled, False
+        if ruled is not None and await read_rules(
+            ruled, self._rules, self._backoff, lambda: self._stopping, self._clock
+        ):
             self._sift()
-            break
-        self._stale = False
 
     def ruled(self) -> None:
         """The rules changed: look at what is held and at what is claimed."""

@@ -77,8 +77,9 @@ def _obey(child: Child, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Returns those that only the end of their process ends.
     """
-    child.rules.hear(from_wire(arguments["rules"]))
-    child.fetcher.ruled()
+    if arguments["rules"]:
+        child.rules.hear(from_wire(arguments["rules"]))
+        child.fetcher.ruled()
     if not child.rules.refuses:
         return []
     now, left = time.time(), []

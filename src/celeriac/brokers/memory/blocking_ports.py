@@ -63,7 +63,7 @@ class MemoryPublisher:
     def rules(self, prefix: str, *, timeout: float) -> RulesRead:
         """See ``RulesDesk.rules``."""
         with self._server.lock:
-            return self._server.rules.begin(prefix)
+            return self._server.rules.named(prefix)
 
     def set_rules(self, changes: Sequence[RuleChange], *, timeout: float) -> int:
         """See ``RulesDesk.set_rules``."""

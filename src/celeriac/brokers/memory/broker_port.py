@@ -19,6 +19,7 @@ from celeriac.brokers.memory.shared import Server
 from celeriac.brokers.memory.waiter import Waiter
 from celeriac.codec.envelope import carries_lock, delivery, encode, remark
 from celeriac.codec.json import dumps
+from celeriac.codec.seeking import may_be_one, written
 from celeriac.exceptions import OperationalError
 from celeriac.model.dead import dropped
 from celeriac.model.ledger import Change, lock_of
@@ -361,12 +362,12 @@ class MemoryBroker:
 
     async def withdraw(self, ids: Collection[str], queues: Sequence[str]) -> Sequence[Delivery]:
         """See ``Rules.withdraw``."""
-        wanted = frozenset(ids)
+        wanted, forms = frozenset(ids), written(ids)
         with self._locked() as server:
             until = server.clock.monotonic() + self._options.lease
             taken = server.queues.withdraw(
                 queues,
-                lambda raw: self._delivery("", "", raw).message.id in wanted,
+                lambda raw: may_be_one(raw, forms) and self._delivery("", "", raw).message.id in wanted,
                 owner=self._options.owner,
                 until=until,
             )

@@ -48,7 +48,7 @@ class RuleTable:
             return RulesRead(self.epoch, [rule for rule in self._rules.values() if rule.value is not None], True)
         return RulesRead(self.epoch, [rule for rule in self._rules.values() if rule.epoch > after])
 
-    def begin(self, prefix: str) -> RulesRead:
+    def named(self, prefix: str) -> RulesRead:
         """See ``RulesDesk.rules``."""
         read = self.read(0)
         return RulesRead(read.epoch, [rule for rule in read.rules if rule.key.startswith(prefix)], True)

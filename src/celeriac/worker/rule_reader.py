@@ -1,0 +1,33 @@
+"""Reads the rules that changed into a book, however long the broker is away. For the fetcher."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from celeriac.exceptions import OperationalError
+from celeriac.ports import Clock, Rules
+from celeriac.worker.backoff import Backoff
+from celeriac.worker.rules import RuleBook
+
+__all__ = ["read_rules"]
+
+logger = logging.getLogger("celery.worker.consumer")
+
+
+async def read_rules(
+    broker: Rules, book: RuleBook, backoff: Backoff, stopping: Callable[[], bool], clock: Clock
+) -> bool:
+    """Read until it worked, or ``stopping()``; says whether it worked."""
+    while not stopping():
+        try:
+            read = await broker.rules(book.epoch)
+        except OperationalError as error:
+            delay = backoff.next()
+            if backoff.loud:
+                logger.error("Cannot read the rules of the fleet, next try in %.1f s: %s", delay, error)
+            await clock.sleep(delay)
+        else:
+            book.learn(read, clock.now())
+            return True
+    return False
