@@ -26,11 +26,16 @@ class SimulatedPublisher:
         """See ``Publisher``."""
         weather = self._world.weather
         weather.check("broker")
+        self._publish(messages, timeout)
+        if weather.doubled and weather.random() < weather.doubled:
+            self._publish(messages, timeout)
+        weather.check_answer("broker")
+
+    def _publish(self, messages: Sequence[Message], timeout: float) -> None:
         self._publisher.publish(messages, timeout=timeout)
         if self._world.tell is not None:
             current = self._world.timeline.current
             self._world.tell(current.name if current is not None else "producer", "publish", (messages,), None)
-        weather.check_answer("broker")
 
     def purge(self, queue: str, *, timeout: float) -> int:
         """See ``Publisher``."""

@@ -42,6 +42,8 @@ class Weather:
         self.cut = 0.0
         #: Share of the requests cut before their effect that arrive late all the same.
         self.late = 0.0
+        #: Chance that a producer sends its messages twice, as who tries again after a lost answer does.
+        self.doubled = 0.0
         #: Servers that are away: name → whether they keep silent instead of refusing.
         self.away: dict[str, bool] = {}
         #: The process that delivers late requests.
@@ -54,7 +56,7 @@ class Weather:
 
     def clear(self) -> None:
         """From now on all is well."""
-        self.latency = self.cut = self.late = 0.0
+        self.latency = self.cut = self.late = self.doubled = 0.0
         self.away.clear()
 
     def check(self, server: str) -> None:
