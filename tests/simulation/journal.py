@@ -104,6 +104,9 @@ class Journal:
             if verdict is Verdict.DONE and not isinstance(settlement, Hold):
                 self._end(process, settlement)
 
+    def _extend(self, process: str, deliveries: Any, lost: Any) -> None:
+        self.note(process, "renews", [each.token for each in deliveries], "lost", [each.token for each in lost])
+
     def _settle(self, process: str, settlements: Any, refused: Any) -> None:
         tokens = {settlement.delivery.token for settlement in refused}
         for settlement in settlements:

@@ -233,6 +233,7 @@ class Node:
         running = child.running()
         if token is None and not many and len(running) == 1:
             token = running[0][0].token
+        self.world.deaths += 1
         child.process.kill()
         self.children.remove(child)
         died = Died(

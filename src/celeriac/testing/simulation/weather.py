@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from celeriac.exceptions import OperationalError
+from celeriac.model.settle import Release
 from celeriac.testing.simulation.process import Process
 
 __all__ = ["Line", "Tell", "Weather"]
@@ -29,6 +30,8 @@ _NO_GHOSTS = frozenset({"claim", "get", "gather", "orphans", "overdue", "join"})
 #: Seconds after which an adapter gives up a server that says nothing, and within which a late request arrives.
 _SILENCE = 5.0
 _LATE = 3.0
+#: Seconds that the answer to a cancelled claim waits for the next claim (``Broker.claim``).
+_LEFT = 0.1
 
 
 class Weather:
@@ -84,6 +87,7 @@ class Line:
         self._tell = tell
         #: Deliveries whose claim was cancelled while its answer was on its way: they come with the next.
         self._claimed: list[Any] = []
+        self.settle: Any
         self.close = adapter.close
         calls = ("open", *_BROKER_CALLS, *_STORE_CALLS, *_BUS_CALLS)
         for name in calls:
@@ -125,8 +129,20 @@ class Line:
                 await self._receive()
             except asyncio.CancelledError:
                 self._claimed = list(answer)
+                self._process.call_later(_LEFT, self._give_back)
                 raise
         return answer
+
+    def _give_back(self) -> None:
+        left, self._claimed = self._claimed, []
+        if left:
+            self._process.start(self._release(left))
+
+    async def _release(self, deliveries: list[Any]) -> None:
+        try:
+            await self.settle([Release(delivery) for delivery in reversed(deliveries)])
+        except OperationalError:
+            pass  # their leases expire
 
     async def _send(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The way there."""

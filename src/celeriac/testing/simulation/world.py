@@ -61,6 +61,8 @@ class World:
         self.control = spawn(self.timeline, "control")
         self.weather.network = self.network = spawn(self.timeline, "network")
         self.nodes: list[Node] = []
+        #: Children that were killed, for whatever reason.
+        self.deaths = 0
         #: Hears of every call that had its effect on a server.
         self.tell: Tell | None = None
         #: Hear of every body that has begun, and of every one that has run, before anything of it is written.

@@ -1,0 +1,39 @@
+"""Many seeds on several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+from tests.simulation.simulate import run
+
+__all__ = ["simulate_many"]
+
+#: Seeds that a process takes at a time, and reports that are kept.
+_CHUNK = 50
+_MOST = 5
+
+
+def simulate_many(seeds: range, *, jobs: int) -> tuple[list[str], int]:
+    """What went wrong, as text, the first few; and the number of steps taken."""
+    chunks = [seeds[at : at + _CHUNK] for at in range(0, len(seeds), _CHUNK)]
+    if jobs <= 1:
+        return _merged([_chunk(chunk) for chunk in chunks])
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return _merged(list(pool.map(_chunk, chunks)))
+
+
+def _chunk(seeds: Sequence[int]) -> tuple[list[str], int]:
+    found: list[str] = []
+    steps = 0
+    for seed in seeds:
+        report = run(seed)
+        steps += report.steps
+        if report.problems and len(found) < _MOST:
+            found.append(str(report))
+    return found, steps
+
+
+def _merged(parts: list[tuple[list[str], int]]) -> tuple[list[str], int]:
+    return [text for found, _ in parts for text in found][:_MOST], sum(steps for _, steps in parts)
