@@ -16,8 +16,8 @@ __all__ = ["KINDS", "Faults"]
 
 #: Every kind of fault there is.
 KINDS = (
-    "latency", "cuts", "late requests", "child kills", "step kills", "step pauses", "node kills", "agent kills", "pauses",
-    "outages", "skew", "early restores", "deploys", "duplicates",
+    "latency", "cuts", "late requests", "child kills", "step kills", "step pauses", "node kills",
+    "agent kills", "pauses", "outages", "skew", "early restores", "deploys", "duplicates",
 )  # fmt: skip
 
 

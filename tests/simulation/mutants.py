@@ -76,7 +76,7 @@ def _due_ignored() -> Iterator[None]:
     real = Queues.promote
     with (
         mock.patch.object(Queues, "promote", lambda self, queue, now: real(self, queue, now + 1e9)),
-        mock.patch.object(Fetcher, "_is_early", lambda *args: False),
+        mock.patch.object(Fetcher, "_is_early", return_value=False),
     ):
         yield
 
@@ -85,7 +85,7 @@ def _due_ignored() -> Iterator[None]:
 def _no_token_check() -> Iterator[None]:
     real = MemoryBroker._end
     with (
-        mock.patch.object(MemoryBroker, "_is_fenced", lambda *args: False),
+        mock.patch.object(MemoryBroker, "_is_fenced", return_value=False),
         mock.patch.object(MemoryBroker, "_end", lambda *args: real(*args) or True),
     ):
         yield

@@ -202,7 +202,7 @@ class _Run:
         problems = [f"a lease is left: {lease}" for lease in world.server.queues.leases.values()]
         if world.store_name == "broker" and not (self.work.uncertain or self.work.refused):
             chords: dict[str, Any] = world.store_server.chords._chords
-            problems += [f"the chord {id} is left: {c}" for id, c in chords.items() if not c.is_done]
+            problems += [f"the chord {name} is left: {chord}" for name, chord in chords.items() if not chord.is_done]
         return problems
 
 

@@ -1,4 +1,4 @@
-"""Simulations for users: an app's own tasks on the real worker, in virtual time, with crashes and outages on request."""
+"""Simulations for users: an app's own tasks on the real worker, in virtual time, with crashes and outages."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["Simulation", "seconds"]
 #: Seconds per unit of texts such as ``3d`` and ``1h30m``.
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
-#: Seconds that a simulation is given to come to rest.
-_REST = 366 * 86400.0
+#: Seconds that a worker is given to connect and to listen.
+_START = 0.001
 
 
 def seconds(time: float | str | timedelta) -> float:
@@ -40,9 +40,9 @@ def seconds(time: float | str | timedelta) -> float:
 class Simulation(World):
     """``app`` with everything around it in this thread: brokers and results in memory, workers, and the time.
 
-    Within the ``with`` block ``delay()``, ``apply_async()``, ``get()`` and ``control`` of the app lead here, whatever its
-    settings say, and ``time.time``, ``time.monotonic`` and ``time.sleep`` are virtual. What happens depends on ``seed``
-    alone: every seed is another order of the same events.
+    Within the ``with`` block ``delay()``, ``apply_async()``, ``get()`` and ``control`` of the app lead here, whatever
+    its settings say, and ``time.time``, ``time.monotonic`` and ``time.sleep`` are virtual. What happens depends on
+    ``seed`` alone: every seed is another order of the same events.
     """
 
     def __init__(self, app: Celery, seed: int | str = 0) -> None:
@@ -57,7 +57,7 @@ class Simulation(World):
         self, concurrency: int = 1, queues: Sequence[str] | None = None, *, pool: str = "prefork", name: str = ""
     ) -> Node:
         """Start a worker: ``concurrency`` children, or threads with ``pool="threads"``, for ``queues`` (default: the
-        app's default queue). Its leases last as long as ``worker_lease`` says."""
+        app's default queue). Its leases last as long as ``worker_lease`` says. It is up when this returns."""
         conf = self.app.conf
         options = NodeOptions(
             hostname=name or f"worker{len(self.nodes) + 1}@simulation",
@@ -71,7 +71,9 @@ class Simulation(World):
             park=float(conf.seconds("worker_unknown_task_park") or 0.0),
             heartbeats=False,
         )
-        return self.add_node(options)
+        node = self.add_node(options)
+        self.timeline.run(self.timeline.time + _START)
+        return node
 
     def crash_worker(self, worker: Node | None = None, *, after: int = 0) -> None:
         """Kill a whole worker (default: the first), as a power cut does: nothing is cleaned up, nobody is told.
