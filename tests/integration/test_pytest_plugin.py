@@ -91,7 +91,7 @@ def suite(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> pytest.P
 def test_fixtures(suite: pytest.Pytester) -> None:
     suite.makepyfile(TESTS)
     suite.syspathinsert()
-    suite.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error", "--strict-markers").assert_outcomes(passed=6)
+    suite.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error", "--strict-markers").assert_outcomes(passed=7)
 
 
 def test_trap(suite: pytest.Pytester) -> None:

@@ -27,7 +27,7 @@ from celeriac.worker.services import Services
 
 if TYPE_CHECKING:
     from celeriac.model.message import Delivery
-    from celeriac.testing.simulation.world import World
+    from celeriac.testing.simulation.surroundings import Surroundings
 
 __all__ = ["Child", "Node"]
 
@@ -39,7 +39,7 @@ REPLACE = 0.1
 class Servers:
     """The two connections of a process, through the weather."""
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: Surroundings, process: Process) -> None:
         options = resolver.adapter_options(world.app.conf, owner=process.name)
         self.broker: Any = Line(
             resolver.broker(world.broker_url, options), "broker", world.weather, process, world.tell
@@ -160,7 +160,7 @@ class Child:
 class Node:
     """Agent, children and their supervisor."""
 
-    def __init__(self, world: World, options: NodeOptions, clock: ProcessClock) -> None:
+    def __init__(self, world: Surroundings, options: NodeOptions, clock: ProcessClock) -> None:
         self.world = world
         self.options = options
         self.is_alive = True

@@ -103,7 +103,8 @@ class Simulation(World):
             return worker
         if not self.nodes:
             raise RuntimeError("there is no worker in this simulation: start one with sim.worker()")
-        return self.nodes[0]
+        first: Node = self.nodes[0]
+        return first
 
     def _count_down(self, child: Child, delivery: Delivery) -> None:
         node = child.node
