@@ -8,7 +8,17 @@ import random
 import sys
 import time
 
+from tests.simulation.faults import KINDS
 from tests.simulation.many import simulate_many
+
+
+def _kinds(parser: argparse.ArgumentParser, text: str | None) -> frozenset[str] | None:
+    if text is None:
+        return None
+    kinds = frozenset() if text == "none" else frozenset(text.split(","))
+    if not kinds <= set(KINDS):
+        parser.error(f"unknown fault {min(kinds - set(KINDS))!r}; there are: {', '.join(KINDS)}")
+    return kinds
 
 
 def main() -> int:
@@ -16,10 +26,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3000, help="how many (default: %(default)s)")
     parser.add_argument("--first", type=int, default=None, help="the first seed (default: a random one)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--faults", default=None, help="kinds of faults, with commas, or none (default: by seed)")
     arguments = parser.parse_args()
+    kinds = _kinds(parser, arguments.faults)
     first = random.SystemRandom().randrange(10**9) if arguments.first is None else arguments.first
     began = time.monotonic()
-    found, steps = simulate_many(range(first, first + arguments.seeds), jobs=arguments.jobs)
+    found, steps = simulate_many(range(first, first + arguments.seeds), jobs=arguments.jobs, kinds=kinds)
     for text in found:
         print(text, file=sys.stderr)
     took = time.monotonic() - began

@@ -168,18 +168,16 @@ class Waiting:
     @asynchronous
     async def test_what_a_cancelled_claim_took_goes_back_when_no_other_follows(self, harness: Harness) -> None:
         broker, other = await harness.open_broker(), await harness.open_broker()
-        for number in range(8):
-            waiting = asyncio.ensure_future(broker.claim(["q"], limit=1, wait=_LONG))
-            await harness.elapse(0.05)
-            publishing = asyncio.ensure_future(other.publish([message(f"id-{number}")]))
-            for _ in range(number):
+        for turns in range(6):
+            await other.publish([message(f"id-{turns}")])
+            claiming = asyncio.ensure_future(broker.claim(["q"], limit=1, wait=_LONG))
+            for _ in range(turns):
                 await asyncio.sleep(0)
-            waiting.cancel()
-            (end,) = await asyncio.gather(waiting, return_exceptions=True)
-            await publishing
+            claiming.cancel()
+            (end,) = await asyncio.gather(claiming, return_exceptions=True)
             if isinstance(end, BaseException):
                 taken = await other.claim(["q"], limit=1, wait=_LONG)
-                assert ids(taken) == [f"id-{number}"], "claim: what a cancelled one took goes back soon"
+                assert ids(taken) == [f"id-{turns}"], "claim: what a cancelled one took goes back soon"
 
     @asynchronous
     async def test_a_claim_after_an_empty_one_misses_nothing(self, harness: Harness) -> None:
