@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("celeriac's own tests")
     group.addoption("--seed", type=int, default=None, help="seed of the `rng` fixture; printed at the start of a run")
     group.addoption("--fault-scale", type=float, default=1.0, help="how much longer fault tests go on (./dev faults)")
+    group.addoption("--seeds", type=int, default=3000, help="simulated seeds in tests/simulation")
     group.addoption("--workflows", type=int, default=2000, help="random workflows in tests/workflows")
 
 

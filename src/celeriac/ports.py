@@ -152,8 +152,9 @@ class Broker(Protocol):
         Returns fewer than ``limit`` only when no more is ready, except around suspects: an adapter may lend one alone.
         With nothing there, waits up to ``wait`` seconds for something to become ready (published, released or due),
         then returns what is there. Never raises on a malformed message: it is returned as ``Malformed``. Cancelling a
-        waiting claim loses nothing. A message that a plain producer of Celery's layout put on ready may come before its
-        ``due``: the caller releases it.
+        waiting claim loses nothing: what it has taken comes with the next claim, or goes back when none follows soon.
+        A message that a plain producer of Celery's layout put on ready may come before its ``due``: the caller
+        releases it.
         """
         ...
 

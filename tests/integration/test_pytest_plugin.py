@@ -56,6 +56,12 @@ def test_shared(celery_app, celery_worker):
 def test_shared_again(celery_app, celery_worker):
     assert double.apply_async((4,), queue="more").get(timeout=10) == 8
 
+def test_simulation(celeriac_simulation):
+    celeriac_simulation.worker()
+    result = double.apply_async((4,), countdown=86400)
+    celeriac_simulation.advance("1d1m")
+    assert result.get() == 8
+
 def test_session(celery_session_app, celery_session_worker):
     assert double.delay(5).get(timeout=10) == 10
     assert current_app.main == celery_session_app.main
@@ -85,7 +91,7 @@ def suite(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> pytest.P
 def test_fixtures(suite: pytest.Pytester) -> None:
     suite.makepyfile(TESTS)
     suite.syspathinsert()
-    suite.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error", "--strict-markers").assert_outcomes(passed=6)
+    suite.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error", "--strict-markers").assert_outcomes(passed=7)
 
 
 def test_trap(suite: pytest.Pytester) -> None:

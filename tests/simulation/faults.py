@@ -16,8 +16,8 @@ __all__ = ["KINDS", "Faults"]
 
 #: Every kind of fault there is.
 KINDS = (
-    "latency", "cuts", "late requests", "child kills", "step kills", "node kills", "agent kills", "pauses",
-    "outages", "skew", "early restores", "deploys", "duplicates",
+    "latency", "cuts", "late requests", "child kills", "step kills", "step pauses", "node kills",
+    "agent kills", "pauses", "outages", "skew", "early restores", "deploys", "duplicates",
 )  # fmt: skip
 
 
@@ -57,6 +57,8 @@ class Faults:
             weather.cut = random.choice((0.01, 0.05, 0.2))
         if "late requests" in self.kinds:
             weather.cut, weather.late = max(weather.cut, 0.05), 0.5
+        if "duplicates" in self.kinds:
+            weather.doubled = 0.3
         strikes: dict[str, tuple[float, Callable[[], None]]] = {
             "child kills": (4.0, self._kill_child),
             "node kills": (12.0, self._kill_node),
@@ -70,8 +72,8 @@ class Faults:
         for kind in KINDS:
             if kind in self.kinds and kind in strikes:
                 self._again(*strikes[kind])
-        if "step kills" in self.kinds:
-            self._steps_to_go = random.randrange(50, 3000)
+        if self.kinds & {"step kills", "step pauses"}:
+            self._steps_to_go = random.randrange(50, 1500)
             self._world.timeline.after_step = self._step
 
     def _again(self, every: float, strike: Callable[[], None]) -> None:
@@ -150,8 +152,11 @@ class Faults:
         """Between any two steps."""
         self._steps_to_go -= 1
         if self._steps_to_go <= 0:
-            self._steps_to_go = self._random.randrange(50, 3000)
-            self._kill_child()
+            self._steps_to_go = self._random.randrange(50, 1500)
+            if self._random.choice(sorted(self.kinds & {"step kills", "step pauses"})) == "step kills":
+                self._kill_child()
+            else:
+                self._pause()
 
     def _kill_node(self) -> None:
         node = self._node()
@@ -210,7 +215,3 @@ class Faults:
             self._journal.note("stops node", node.options.hostname)
             node.stop()
             self._world.control.call_later(self._random.uniform(0, 2), self.start_node)
-
-    def duplicate(self) -> bool:
-        """Whether what was just sent is sent once more, as by a producer that tries again."""
-        return "duplicates" in self.kinds and self._random.random() < 0.1

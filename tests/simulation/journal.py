@@ -35,6 +35,8 @@ class Journal:
         self.ended: Counter[Key] = Counter()
         self.begun: Counter[Key] = Counter()
         self.early: list[str] = []
+        #: Bodies that began when their lease was gone.
+        self.unleased: list[str] = []
         self.wrong: list[str] = []
         #: Tokens that ended, by whom: no token ends twice.
         self._over: set[str] = set()
@@ -66,6 +68,8 @@ class Journal:
         world = self._world
         # By the servers' clock; the worker's own may be wrong.
         now = world.timeline.epoch + world.timeline.time
+        if delivery.token not in world.server.queues.leases and delivery.token not in child.completer.early:
+            self.unleased.append(f"{key} began on {child.process.name} after its lease {delivery.token} was gone")
         if isinstance(message, Message) and message.due is not None and now < message.due - 1e-6:
             self.early.append(f"{key} ran {message.due - now:.3f} s too early")
 
@@ -99,6 +103,9 @@ class Journal:
                 self._published(process, message, worker=True)
             if verdict is Verdict.DONE and not isinstance(settlement, Hold):
                 self._end(process, settlement)
+
+    def _extend(self, process: str, deliveries: Any, lost: Any) -> None:
+        self.note(process, "renews", [each.token for each in deliveries], "lost", [each.token for each in lost])
 
     def _settle(self, process: str, settlements: Any, refused: Any) -> None:
         tokens = {settlement.delivery.token for settlement in refused}

@@ -14,7 +14,7 @@ __all__ = ["LEASE", "make_app"]
 #: Seconds; short, so that there are tasks that run longer.
 LEASE = 5.0
 #: Seconds that a body takes, by the number it is called with.
-_DURATIONS = (0.0, 0.0, 0.001, 0.02, 0.3, 1.5, 0.0, 7.0)
+_DURATIONS = (0.0005, 0.0, 0.0005, 0.001, 0.3, 1.5, 0.02, 7.0)
 
 
 def work(number: Any) -> None:

@@ -16,6 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
     from celeriac.contrib.testing.worker import TestWorkController
+    from celeriac.testing import Simulation
 
 #: Set in the environment: worker fixtures start none, for runs against a worker of your own.
 NO_WORKER = os.environ.get("NO_WORKER")
@@ -137,6 +138,21 @@ def celery_worker(
         celery_app, celery_includes, celery_class_tasks, celery_worker_pool, celery_worker_parameters
     ) as worker:
         yield worker
+
+
+@pytest.fixture
+def celeriac_simulation_app(celery_app: Celery) -> Celery:
+    """The app of ``celeriac_simulation``: ``celery_app``, unless redefined to return your own."""
+    return celery_app
+
+
+@pytest.fixture
+def celeriac_simulation(celeriac_simulation_app: Celery) -> Iterator[Simulation]:
+    """``celeriac_simulation_app`` in virtual time: start workers, let days pass, crash them. Nothing runs by itself."""
+    from celeriac.testing import Simulation
+
+    with Simulation(celeriac_simulation_app) as simulation:
+        yield simulation
 
 
 @pytest.fixture

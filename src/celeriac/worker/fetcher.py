@@ -150,7 +150,9 @@ class Fetcher:
         if limit <= 0:
             return 0
         average = self._average
-        ahead = min(int(limit * options.claim_target / average) if average > 0 else 0, HELD_LIMIT)
+        fit = limit * options.claim_target
+        # Compared before it is divided: by the average of tasks that took no time it would be infinite.
+        ahead = 0 if average <= 0 else HELD_LIMIT if average * HELD_LIMIT < fit else int(fit / average)
         if options.prefetch_limit is not None:
             ahead = min(ahead, max(0, options.prefetch_limit - limit))
         room = min(limit + ahead - held, CLAIM_LIMIT)

@@ -171,11 +171,15 @@ def test_the_cap_of_lost_leases() -> None:
 
 def test_an_unknown_task_is_parked_then_fails() -> None:
     first = decide(o.Unknown(), park=60.0).settlement
-    assert first == Release(delivery(), due=NOW + UNKNOWN_TASK_RETRY, marks=Marks(parked_until=NOW + 60))
+    assert first == Release(delivery(), due=NOW + UNKNOWN_TASK_RETRY, marks=Marks(parked_until=NOW + 60), back=True)
     waiting = delivery(Marks(parked_until=NOW + 2))
     assert decide(o.Unknown(), lent=waiting).settlement == Release(
-        waiting, due=NOW + 2, marks=Marks(parked_until=NOW + 2)
+        waiting, due=NOW + 2, marks=Marks(parked_until=NOW + 2), back=True
     )
+    # Whoever wrote the mark had a clock that was an hour ahead.
+    ahead = decide(o.Unknown(), lent=delivery(Marks(parked_until=NOW + 3600)), park=60.0).settlement
+    assert isinstance(ahead, Release)
+    assert ahead.marks == Marks(parked_until=NOW + 60)
     over = decide(o.Unknown(), lent=delivery(Marks(parked_until=NOW)))
     assert isinstance(over.value, NotRegistered)
     assert isinstance(over.settlement, DeadLetter)

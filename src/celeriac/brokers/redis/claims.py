@@ -63,6 +63,10 @@ class _Plan:
         self.args: list[Word] = [len(queues), *(layout.tail(queue) for queue in queues), *layout.steps]
 
 
+#: Seconds that the answer to a cancelled claim waits for the next claim.
+_LEFT = 0.1
+
+
 class _Quiet:
     """The server said that there is nothing, and would push when that changes."""
 
@@ -85,6 +89,8 @@ class Claims:
         self._plans: dict[tuple[str, ...], _Plan] = {}
         #: Answers that came after their claim was cancelled.
         self._stash: list[Delivery] = []
+        #: Called when nobody may have come for them: their leases are not renewed, and others could have them.
+        self.left: Callable[[], None] | None = None
         #: Token ranges of claims whose answer got lost.
         self._doubtful: list[range] = []
         self._quiet: _Quiet | None = None
@@ -213,6 +219,8 @@ class Claims:
             self._stash += self._deliveries(answer, plan, first)
             if self._stash:
                 self._bell.ring()
+                if self.left is not None:
+                    asyncio.get_running_loop().call_later(_LEFT, self.left)
 
     async def _look_up_doubtful(self, wire: Wire) -> None:
         keys = (self._layout.unacked, self._layout.index)

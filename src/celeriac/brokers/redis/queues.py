@@ -7,6 +7,7 @@ A façade: taking messages is ``claims.py``, ending them ``endings.py`` and ``lu
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, tzinfo
 from typing import Any
@@ -57,6 +58,7 @@ class RedisBroker:
         self._queues: set[str] = set()
         self._link = Link(self._address, on_push=self._pushed, on_lost=self._bell.ring, tracking=True)
         self._claims = Claims(self._link, self._layout, self._owner, self._bell, self._read)
+        self._claims.left = self._give_back_soon
         self._maintenance = Maintenance(self._link, self._layout, options, self._read)
         self._limits = Limits(self._link, self._layout, self._queues, options.seat_promise)
         self._bus = RedisBus(self._address, self._layout, self._link)
@@ -77,13 +79,23 @@ class RedisBroker:
         try:
             if self._link.connected:
                 await self._link.call("PING")  # behind it no answer to a cancelled claim is under way
-            left = self._claims.give_back()
-            if left:
-                await self.settle([Release(delivery) for delivery in reversed(left)])
         except OperationalError:
-            pass  # their leases expire
+            pass
+        await self._give_back()
         self._bus.close()
         self._link.close()
+
+    def _give_back_soon(self) -> None:
+        self._giving_back = asyncio.get_running_loop().create_task(self._give_back())
+
+    async def _give_back(self) -> None:
+        """Release what a cancelled claim took and no other came for."""
+        left = self._claims.give_back()
+        if left and self._link.connected:
+            try:
+                await self.settle([Release(delivery) for delivery in reversed(left)])
+            except OperationalError:
+                pass  # their leases expire
 
     async def declare(self, queues: Sequence[str]) -> None:
         """See ``Broker.declare``. Redis makes lists by itself; maintenance learns of them here."""

@@ -166,6 +166,20 @@ class Waiting:
         )
 
     @asynchronous
+    async def test_what_a_cancelled_claim_took_goes_back_when_no_other_follows(self, harness: Harness) -> None:
+        broker, other = await harness.open_broker(), await harness.open_broker()
+        for turns in range(6):
+            await other.publish([message(f"id-{turns}")])
+            claiming = asyncio.ensure_future(broker.claim(["q"], limit=1, wait=_LONG))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            claiming.cancel()
+            (end,) = await asyncio.gather(claiming, return_exceptions=True)
+            if isinstance(end, BaseException):
+                taken = await other.claim(["q"], limit=1, wait=_LONG)
+                assert ids(taken) == [f"id-{turns}"], "claim: what a cancelled one took goes back soon"
+
+    @asynchronous
     async def test_a_claim_after_an_empty_one_misses_nothing(self, harness: Harness) -> None:
         broker, publisher = await harness.open_broker(), harness.publisher()
         names = [f"id-{number}" for number in range(200)]

@@ -28,7 +28,7 @@ from celeriac.worker.services import Services
 
 if TYPE_CHECKING:
     from celeriac.model.message import Delivery
-    from celeriac.testing.simulation.world import World
+    from celeriac.testing.simulation.surroundings import Surroundings
 
 __all__ = ["Child", "Node"]
 
@@ -40,7 +40,7 @@ REPLACE = 0.1
 class Servers:
     """The two connections of a process, through the weather."""
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: Surroundings, process: Process) -> None:
         options = resolver.adapter_options(world.app.conf, owner=process.name)
         self.broker: Any = Line(
             resolver.broker(world.broker_url, options), "broker", world.weather, process, world.tell
@@ -165,7 +165,7 @@ class Child:
 class Node:
     """Agent, children and their supervisor."""
 
-    def __init__(self, world: World, options: NodeOptions, clock: ProcessClock) -> None:
+    def __init__(self, world: Surroundings, options: NodeOptions, clock: ProcessClock) -> None:
         self.world = world
         self.options = options
         self.is_alive = True
@@ -238,6 +238,7 @@ class Node:
         running = child.running()
         if token is None and not many and len(running) == 1:
             token = running[0][0].token
+        self.world.deaths += 1
         child.process.kill()
         self.children.remove(child)
         died = Died(

@@ -85,7 +85,7 @@ class Process(asyncio.AbstractEventLoop):
     def step(self) -> None:
         """Run the next handle."""
         handle = self.ready.popleft()
-        if not handle._cancelled:  # type: ignore[attr-defined]  # asyncio's own loops look there, too
+        if not handle._cancelled:  # asyncio's own loops look there, too
             handle._run()
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -138,7 +138,7 @@ class Process(asyncio.AbstractEventLoop):
             self.ready.append(handle)
         return handle
 
-    call_soon_threadsafe = call_soon
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None

@@ -3,34 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from celeriac.exceptions import TimeoutError  # noqa: A004 - Celery's name
+from celeriac.model.ledger import Change
 from celeriac.model.message import Message
+from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.ports import Depth, Publisher
-
-if TYPE_CHECKING:
-    from celeriac.testing.simulation.world import World
+from celeriac.testing.simulation.weather import Weather
 
 __all__ = ["SimulatedPublisher", "SimulatedReader"]
 
 
 class SimulatedPublisher:
-    """The ``Publisher`` of an app in a simulation."""
+    """The ``Publisher`` of an app in a simulation; ``published(messages)`` hears of what has arrived."""
 
-    def __init__(self, publisher: Publisher, world: World) -> None:
+    def __init__(self, publisher: Publisher, weather: Weather, published: Callable[[Sequence[Message]], None]) -> None:
         self._publisher = publisher
-        self._world = world
+        self._weather = weather
+        self._published = published
+        self._staged: dict[str, list[Message]] = {}
 
     def publish(self, messages: Sequence[Message], *, timeout: float) -> None:
         """See ``Publisher``."""
-        weather = self._world.weather
+        weather = self._weather
         weather.check("broker")
-        self._publisher.publish(messages, timeout=timeout)
-        if self._world.tell is not None:
-            current = self._world.timeline.current
-            self._world.tell(current.name if current is not None else "producer", "publish", (messages,), None)
+        self._publish(messages, timeout)
+        if weather.doubled and weather.random() < weather.doubled:
+            self._publish(messages, timeout)
         weather.check_answer("broker")
+
+    def _publish(self, messages: Sequence[Message], timeout: float) -> None:
+        self._publisher.publish(messages, timeout=timeout)
+        self._published(messages)
+
+    def stage(self, messages: Sequence[Message], *, stage: str, timeout: float) -> None:
+        """See ``Publisher``."""
+        self._weather.check("broker")
+        self._publisher.stage(messages, stage=stage, timeout=timeout)
+        self._staged.setdefault(stage, []).extend(messages)
+        self._weather.check_answer("broker")
+
+    def launch(self, stage: str, *, count: int, timeout: float) -> None:
+        """See ``Publisher``."""
+        self._weather.check("broker")
+        self._publisher.launch(stage, count=count, timeout=timeout)
+        self._published(self._staged.pop(stage, []))
+        self._weather.check_answer("broker")
+
+    def publish_if(
+        self, message: Message, changes: Sequence[Change], *, timeout: float
+    ) -> Sequence[bytes | None] | None:
+        """See ``Publisher``."""
+        self._weather.check("broker")
+        there = self._publisher.publish_if(message, changes, timeout=timeout)
+        if there is None:
+            self._published((message,))
+        self._weather.check_answer("broker")
+        return there
+
+    def rules(self, prefix: str, *, timeout: float) -> RulesRead:
+        """See ``RulesDesk``."""
+        self._weather.check("broker")
+        return self._publisher.rules(prefix, timeout=timeout)  # type: ignore[attr-defined,no-any-return]
+
+    def set_rules(self, changes: Sequence[RuleChange], *, timeout: float) -> int:
+        """See ``RulesDesk``."""
+        self._weather.check("broker")
+        epoch: int = self._publisher.set_rules(changes, timeout=timeout)  # type: ignore[attr-defined]
+        self._weather.check_answer("broker")
+        return epoch
 
     def purge(self, queue: str, *, timeout: float) -> int:
         """See ``Publisher``."""
@@ -45,39 +86,30 @@ class SimulatedPublisher:
 
 
 class SimulatedReader:
-    """The ``Reader`` of an app in a simulation: all but ``wait`` is the adapter's."""
+    """The ``Reader`` of an app in a simulation: ``wait`` is the world's, the rest the adapter's."""
 
-    def __init__(self, reader: Any, world: World, watch: Callable[[Sequence[str]], Any]) -> None:
+    def __init__(
+        self, reader: Any, weather: Weather, server: str, wait: Callable[[Sequence[str], float | None], str | None]
+    ) -> None:
         self._reader = reader
-        self._world = world
-        self._watch = watch
+        self._weather = weather
+        self._server = server
+        self._wait = wait
 
     def __getattr__(self, name: str) -> Any:
-        real, weather, server = getattr(self._reader, name), self._world.weather, self._world.store_name
+        real, weather, server = getattr(self._reader, name), self._weather, self._server
 
         def call(*args: Any, **kwargs: Any) -> Any:
             weather.check(server)
             answer = real(*args, **kwargs)
-            if name != "close":
-                weather.check_answer(server)
+            weather.check_answer(server)
             return answer
 
         return call
 
     def wait(self, ids: Sequence[str], *, timeout: float | None) -> str | None:
-        """See ``Reader``: lets time pass until then. Raises ``TimeoutError`` when nothing is left that could end
-        one of the tasks."""
-        world = self._world
-        if world.timeline.current is not None:
-            raise RuntimeError("a simulated task cannot wait for another: nothing goes on while its body runs")
-        with self._watch(ids) as watcher:
-            is_told = watcher.event.is_set
-            if not world.pass_time(timeout, until=is_told):
-                if timeout is None:
-                    raise TimeoutError(
-                        f"task {ids[0]} will not end: nothing is left to do in this simulation; is there a worker for"
-                        " its queue (sim.worker())?"
-                    )
-                return None
-            found: str | None = watcher.id
-            return found
+        """See ``Reader``."""
+        return self._wait(ids, timeout)
+
+    def close(self) -> None:
+        """See ``Reader``."""

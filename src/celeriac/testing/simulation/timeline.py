@@ -10,10 +10,7 @@ from collections import deque
 from collections.abc import Callable, Container
 from heapq import heappop, heappush
 from random import Random
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from celeriac.testing.simulation.process import Process
+from typing import Any
 
 __all__ = ["Stuck", "Timeline"]
 
@@ -34,17 +31,18 @@ class Timeline:
         self.time = 0.0
         #: Steps taken so far.
         self.steps = 0
-        self.processes: list[Process] = []
-        self._timers: list[tuple[float, int, asyncio.TimerHandle, Process]] = []
+        #: Those that live, each a ``Process``.
+        self.processes: list[Any] = []
+        self._timers: list[tuple[float, int, asyncio.TimerHandle, Any]] = []
         self._numbers = 0
         self._at_once = 0
         #: Called after each step, between any two: faults strike here.
         self.after_step: Callable[[], None] | None = None
         self._outside: deque[Callable[[], None]] = deque()
         #: The process whose step is being taken.
-        self.current: Process | None = None
+        self.current: Any = None
 
-    def at(self, when: float, handle: asyncio.TimerHandle, process: Process) -> None:
+    def at(self, when: float, handle: asyncio.TimerHandle, process: Any) -> None:
         """Run ``handle`` at a moment of this timeline, never at the present one."""
         self._numbers += 1
         heappush(self._timers, (when, self._numbers, handle, process))
@@ -56,7 +54,7 @@ class Timeline:
         else:
             self._outside.append(action)
 
-    def next_timer(self, processes: Container[Process]) -> float | None:
+    def next_timer(self, processes: Container[Any]) -> float | None:
         """When the first timer of these processes is due."""
         moments = [when for when, _, handle, process in self._timers if process in processes and not handle.cancelled()]
         return min(moments, default=None)

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from celeriac.exceptions import OperationalError
+from celeriac.model.settle import Release
 from celeriac.testing.simulation.process import Process
 
 __all__ = ["Line", "Tell", "Weather"]
@@ -29,6 +30,8 @@ _NO_GHOSTS = frozenset({"claim", "get", "gather", "orphans", "overdue", "join"})
 #: Seconds after which an adapter gives up a server that says nothing, and within which a late request arrives.
 _SILENCE = 5.0
 _LATE = 3.0
+#: Seconds that the answer to a cancelled claim waits for the next claim (``Broker.claim``).
+_LEFT = 0.1
 
 
 class Weather:
@@ -42,6 +45,8 @@ class Weather:
         self.cut = 0.0
         #: Share of the requests cut before their effect that arrive late all the same.
         self.late = 0.0
+        #: Chance that a producer sends its messages twice, as who tries again after a lost answer does.
+        self.doubled = 0.0
         #: Servers that are away: name → whether they keep silent instead of refusing.
         self.away: dict[str, bool] = {}
         #: The process that delivers late requests.
@@ -54,7 +59,7 @@ class Weather:
 
     def clear(self) -> None:
         """From now on all is well."""
-        self.latency = self.cut = self.late = 0.0
+        self.latency = self.cut = self.late = self.doubled = 0.0
         self.away.clear()
 
     def check(self, server: str) -> None:
@@ -82,6 +87,7 @@ class Line:
         self._tell = tell
         #: Deliveries whose claim was cancelled while its answer was on its way: they come with the next.
         self._claimed: list[Any] = []
+        self.settle: Any
         self.close = adapter.close
         calls = ("open", *_BROKER_CALLS, *_STORE_CALLS, *_BUS_CALLS)
         for name in calls:
@@ -123,8 +129,20 @@ class Line:
                 await self._receive()
             except asyncio.CancelledError:
                 self._claimed = list(answer)
+                self._process.call_later(_LEFT, self._give_back)
                 raise
         return answer
+
+    def _give_back(self) -> None:
+        left, self._claimed = self._claimed, []
+        if left:
+            self._process.start(self._release(left))
+
+    async def _release(self, deliveries: list[Any]) -> None:
+        try:
+            await self.settle([Release(delivery) for delivery in reversed(deliveries)])
+        except OperationalError:
+            pass  # their leases expire
 
     async def _send(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The way there."""

@@ -5,28 +5,26 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
 from celeriac.client import resolver
-from celeriac.testing.simulation.node import Child, Node
+from celeriac.exceptions import TimeoutError  # noqa: A004 - Celery's name
+from celeriac.testing.simulation.node import Node
 from celeriac.testing.simulation.patches import seeded, virtual_time
-from celeriac.testing.simulation.process import ProcessClock, spawn
+from celeriac.testing.simulation.process import ProcessClock
 from celeriac.testing.simulation.producer import SimulatedPublisher, SimulatedReader
+from celeriac.testing.simulation.surroundings import Surroundings
 from celeriac.testing.simulation.timeline import Timeline
-from celeriac.testing.simulation.weather import Tell, Weather
 from celeriac.worker.options import NodeOptions
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
-    from celeriac.model.message import Delivery
+    from celeriac.model.message import Message
 
 __all__ = ["World"]
 
-_names = itertools.count(1)
 #: Seconds for which all is run before time may leap over idleness: every service has had its turn.
 _SETTLED = 15.0
 #: Seconds after which whoever waits without a limit gives up.
@@ -47,36 +45,16 @@ class _ServerClock:
         return self._timeline.epoch + self._timeline.time
 
 
-class World:
+class World(Surroundings):
     """Enter it (``with``) to begin: the app's calls go to its servers until it is left."""
 
     def __init__(self, app: Celery, seed: int | str = 0, *, apart: bool | None = None) -> None:
         """``apart``: messages and results are on two servers; None: as the app's settings say."""
-        self.app = app
-        self.seed = seed
-        self.random = Random(f"{seed}-world")
-        self.timeline = Timeline(Random(f"{seed}-steps"))
-        self.weather = Weather(Random(f"{seed}-weather"))
-        #: The supervisors, and whoever lets faults strike.
-        self.control = spawn(self.timeline, "control")
-        self.weather.network = self.network = spawn(self.timeline, "network")
-        self.nodes: list[Node] = []
-        #: Hears of every call that had its effect on a server.
-        self.tell: Tell | None = None
-        #: Hear of every body that has begun, and of every one that has run, before anything of it is written.
-        self.on_begun: Callable[[Child, Delivery], None] = _nothing
-        self.on_ran: Callable[[Child, Delivery], None] = _nothing
-        has_results = app.backend_url is not None
-        two = apart if apart is not None else app.backend_url != app.broker_url
-        name = f"memory://simulation-{next(_names)}"
-        self.broker_url = name
-        self.store_url = None if not has_results else f"{name}-results" if two else name
-        #: The name of the result store in ``weather.away``.
-        self.store_name = "results" if self.store_url != name else "broker"
-        memory: Any = resolver.adapter(name)
+        super().__init__(app, seed, apart=apart)
+        memory: Any = resolver.adapter(self.broker_url)
         self._memory = memory
         clock: Any = _ServerClock(self.timeline)
-        self.server: Any = memory.server(name, clock)
+        self.server: Any = memory.server(self.broker_url, clock)
         self.store_server: Any = memory.server(self.store_url, clock) if self.store_url else None
         self._left = ExitStack()
         #: Since when nobody has had anything to do; None: somebody had at the last look.
@@ -100,12 +78,33 @@ class World:
         """The app's connections lead here."""
         app, memory = self.app, self._memory
         options = resolver.adapter_options(app.conf)
-        publisher = SimulatedPublisher(memory.publisher(self.broker_url, options), self)
+        publisher = SimulatedPublisher(memory.publisher(self.broker_url, options), self.weather, self._published)
         stack.enter_context(app.sender._publisher.standing_in(publisher))
         stack.enter_context(app.control._caller.standing_in(memory.caller(self.broker_url, options)))
         if self.store_url is not None and app.backend._reader is not None:
             reader = memory.reader(self.store_url, resolver.store_options(app.conf))
-            stack.enter_context(app.backend._reader.standing_in(SimulatedReader(reader, self, self._watch)))
+            simulated = SimulatedReader(reader, self.weather, self.store_name, self._wait)
+            stack.enter_context(app.backend._reader.standing_in(simulated))
+
+    def _published(self, messages: Sequence[Message]) -> None:
+        if self.tell is not None:
+            current = self.timeline.current
+            self.tell(current.name if current is not None else "producer", "publish", (messages,), None)
+
+    def _wait(self, ids: Sequence[str], timeout: float | None) -> str | None:
+        """``Reader.wait``. Raises ``TimeoutError`` when nothing is left that could end one of the tasks."""
+        if self.timeline.current is not None:
+            raise RuntimeError("a simulated task cannot wait for another: nothing goes on while its body runs")
+        with self._watch(ids) as watcher:
+            if self.pass_time(timeout, until=watcher.event.is_set):
+                found: str | None = watcher.id
+                return found
+        if timeout is None:
+            raise TimeoutError(
+                f"task {ids[0]} will not end: nothing is left to do in this simulation; is there a worker for its queue"
+                " (sim.worker())?"
+            )
+        return None
 
     @contextmanager
     def _watch(self, ids: Sequence[str]) -> Iterator[Any]:
@@ -209,11 +208,3 @@ class World:
         node = Node(self, options, clock or ProcessClock(self.timeline))
         self.nodes.append(node)
         return node
-
-    def outside(self, action: Callable[[], None]) -> None:
-        """After the present step, when no process is in the midst of anything."""
-        self.timeline.outside(action)
-
-
-def _nothing(child: Child, delivery: Delivery) -> None:
-    """Nobody wants to know."""

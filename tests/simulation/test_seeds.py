@@ -1,0 +1,50 @@
+"""What must always hold, under thousands of seeds; and that a seed says everything about its run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.simulation.many import simulate_many
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.simulate import run
+
+#: Seeds within which each deliberate bug must be found.
+ENOUGH = 200
+
+
+def test_random_work_under_random_faults(request: pytest.FixtureRequest) -> None:
+    """`--seeds N`; `./dev simulate` runs others than these."""
+    seeds: int = request.config.getoption("--seeds")
+    found, _ = simulate_many(range(seeds), jobs=2)
+    assert not found, "\n\n".join(found)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_deliberate_bug_is_found(name: str) -> None:
+    with MUTANTS[name]():
+        assert any(run(seed).problems for seed in range(ENOUGH)), f"nobody notices that {name}"
+
+
+def test_a_seed_always_takes_the_same_course() -> None:
+    first = [run(seed).trace for seed in range(20)]
+    assert [run(seed).trace for seed in range(20)] == first
+    assert len(set(first)) == 20
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_the_order_of_sets_does_not_matter(hash_seed: str) -> None:
+    program = "from tests.simulation.simulate import run; print(*(run(seed).trace for seed in range(20, 30)))"
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.split() == [run(seed).trace for seed in range(20, 30)]
