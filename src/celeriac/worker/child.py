@@ -330,7 +330,9 @@ class Child:
         await self._finish_running()
         self._drain()
         left = self._deadline - time.monotonic()
-        await self._within(self.completer.drain(), min(max(left, 1.0), 5.0))
+        # One that is replaced has the time that a server needs to come back: nothing has to run again.
+        seconds = None if left == math.inf else min(max(left, 1.0), 5.0)
+        await self._within(self.completer.drain(), seconds)
         rest = [delivery for delivery in held.values() if delivery.token not in self.completer.early]
         if rest:
             logger.warning("%s after the grace: back to the queues", _unfinished(len(rest)))
@@ -374,7 +376,7 @@ class Child:
         return bool(self.fetcher.held) and self.completer.idle
 
     @staticmethod
-    async def _within(work: Coroutine[Any, Any, None], seconds: float) -> None:
+    async def _within(work: Coroutine[Any, Any, None], seconds: float | None) -> None:
         """Do not wait for ever for a server that is away: the leases give the work back."""
         try:
             async with asyncio.timeout(seconds):
