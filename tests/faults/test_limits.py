@@ -144,6 +144,12 @@ def test_what_ran_beside_an_overdue_thread_goes_back_uncounted(place: Place) -> 
         assert node.stop() == 0
 
 
+def _linked(place: Place) -> list[int]:
+    """The children that the agent has heard of."""
+    stats = place.app.control.inspect(timeout=0.5).stats() or {}
+    return [pid for answer in stats.values() for pid in answer["pool"]["processes"]]
+
+
 def test_limits_by_remote_control(redis_place: Place) -> None:
     """They hold for running children, and for those that come later."""
     control = redis_place.app.control
@@ -153,8 +159,11 @@ def test_limits_by_remote_control(redis_place: Place) -> None:
         (answer,) = control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True)
         assert answer == {"w1@faults": {"ok": "time limits set successfully"}}
         for _ in range(2):
+            before = _linked(redis_place)
             record = redis_place.wait_state(send(redis_place, "deaf"), "FAILURE")
             assert record["result"]["exc_type"] == "TimeLimitExceeded"
+            # A new child has its orders when the agent knows it.
+            wait_until(lambda before=before: _linked(redis_place) not in ([], before), 10.0)  # type: ignore[misc]
         (answer,) = control.time_limit("limited.none", hard=1, reply=True)
         assert answer == {"w1@faults": {"error": "unknown task"}}
 
