@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.journal import report
 from tests.faults.place import Place
-from tests.servers import wait_until
+from tests.proxy import Proxy
+from tests.servers import HOST, RedisServer, wait_until
 
 SOFT, HARD = 0.3, 0.6
 #: A task's soft limit is looked at every 50 ms, its hard limit five times a second; the rest is for a busy machine.
@@ -142,6 +144,12 @@ def test_what_ran_beside_an_overdue_thread_goes_back_uncounted(place: Place) -> 
         assert node.stop() == 0
 
 
+def _linked(place: Place) -> list[int]:
+    """The children that the agent has heard of."""
+    stats = place.app.control.inspect(timeout=0.5).stats() or {}
+    return [pid for answer in stats.values() for pid in answer["pool"]["processes"]]
+
+
 def test_limits_by_remote_control(redis_place: Place) -> None:
     """They hold for running children, and for those that come later."""
     control = redis_place.app.control
@@ -151,8 +159,11 @@ def test_limits_by_remote_control(redis_place: Place) -> None:
         (answer,) = control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True)
         assert answer == {"w1@faults": {"ok": "time limits set successfully"}}
         for _ in range(2):
+            before = _linked(redis_place)
             record = redis_place.wait_state(send(redis_place, "deaf"), "FAILURE")
             assert record["result"]["exc_type"] == "TimeLimitExceeded"
+            # A new child has its orders when the agent knows it.
+            wait_until(lambda before=before: _linked(redis_place) not in ([], before), 10.0)  # type: ignore[misc]
         (answer,) = control.time_limit("limited.none", hard=1, reply=True)
         assert answer == {"w1@faults": {"error": "unknown task"}}
 
@@ -215,3 +226,26 @@ def test_what_is_long_is_finished_by_the_one_that_leaves(redis_place: Place) -> 
         redis_place.wait_state(long, "SUCCESS")
         assert workers.journal.doubled([long]) == 0
         assert node.stop() == 0
+
+
+def test_who_leaves_waits_for_a_result_store_that_is_away(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> None:
+    """Longer than a shutdown would: nothing runs again."""
+    with Proxy(HOST, redis_server.port) as proxy:
+        store = redis_server.url(port=proxy.port)
+        place = Place(redis_url, tmp_path, redis_server, result_backend=store)
+        with place.fleet(worker_lease=30) as workers:
+            node = workers.start("-c", "1", "--max-tasks-per-child", "2")
+            proxy.refuse()
+            proxy.cut()
+            ids = place.send_many("work", [(number, 5) for number in range(6)])
+            wait_until(lambda: workers.journal.ended(ids) == 2, 15.0, workers.logs)
+            began = time.monotonic()
+            wait_until(lambda: time.monotonic() - began > 7.0, 10.0)
+            proxy.refuse(on=False)
+            for number, each in enumerate(ids):
+                assert place.wait_state(each, "SUCCESS", 20.0)["result"] == number
+            place.wait_empty()
+            assert workers.journal.doubled(ids) == 0
+            assert not node.lines("Cannot write the last outcomes")

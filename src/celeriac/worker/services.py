@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -182,7 +183,9 @@ class Services:
             pause = min(_LOOK, 2 * pause)
         meanwhile(True)
         drain()
-        await self._within(self.completer.drain(), min(max(left(), 1.0), 5.0))
+        # One that is replaced has the time that a server needs to come back: nothing has to run again.
+        seconds = None if left() == math.inf else min(max(left(), 1.0), 5.0)
+        await self._within(self.completer.drain(), seconds)
         rest = [delivery for delivery in held.values() if delivery.token not in self.completer.early]
         if rest:
             logger.warning("%s after the grace: back to the queues", _unfinished(len(rest)))
@@ -200,7 +203,7 @@ class Services:
             logger.warning("Cannot give back %d tasks, their leases will: %s", len(deliveries), error)
 
     @staticmethod
-    async def _within(work: Coroutine[Any, Any, None], seconds: float) -> None:
+    async def _within(work: Coroutine[Any, Any, None], seconds: float | None) -> None:
         """Do not wait for ever for a server that is away: the leases give the work back."""
         try:
             async with asyncio.timeout(seconds):
