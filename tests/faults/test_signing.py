@@ -49,8 +49,8 @@ def test_the_fleets_own_work(place: Place, rng: random.Random) -> None:
         assert [each.get(timeout=20) for each in chords] == [list(range(6))] * 4
         own.judge(fleet, numbers)
         assert own.dead() == []
-        (answer,) = own.app.control.ping(timeout=2.0, limit=1)
-        assert list(answer.values()) == [{"ok": "pong"}]
+        # The agent may be the one that was killed: its successor takes a moment to listen.
+        wait_until(lambda: own.app.control.ping(timeout=1.0, limit=1), 15.0, "the node answers")
 
 
 def raw_of(place: Place, number: int, **options: Any) -> tuple[str, bytes]:
