@@ -37,6 +37,7 @@ __all__ = [
     "NotConfigured",
     "NotRegistered",
     "OperationalError",
+    "PayloadLost",
     "QueueNotFound",
     "Reject",
     "RemoteError",
@@ -207,6 +208,10 @@ class ContentDisallowed(DecodeError):
 
 class MessageTooLarge(CeleryError):
     """A message or payload exceeds ``max_message_bytes``."""
+
+
+class PayloadLost(CeleryError):
+    """A payload that a message or a result refers to is not in the payload store, or is not what was put there."""
 
 
 class TaskError(CeleryError):

@@ -19,6 +19,7 @@ from celeriac.model.settle import Completion, Settlement, StoredResult, Verdict
 __all__ = [
     "CHORD_DONE",
     "CHORD_LOOK",
+    "STAGE_EXPIRES",
     "AdapterOptions",
     "Broker",
     "Bus",
@@ -26,6 +27,7 @@ __all__ = [
     "Clock",
     "DeadRecord",
     "Depth",
+    "PayloadStore",
     "Publisher",
     "Reader",
     "ResultStore",
@@ -292,6 +294,16 @@ class Publisher(Protocol):
         password. All or none where the server can (Redis, SQLite, PostgreSQL)."""
         ...
 
+    def stage(self, messages: Sequence[Message], *, stage: str, timeout: float) -> None:
+        """Put messages aside under the name ``stage``, behind those of earlier calls: nobody can claim or purge them.
+        They are forgotten, all together, ``STAGE_EXPIRES`` seconds after the last call, at the earliest."""
+        ...
+
+    def launch(self, stage: str, *, count: int, timeout: float) -> None:
+        """Publish the ``count`` messages of a stage in one step, in order. ``OperationalError`` when there are not so
+        many, and nothing is published."""
+        ...
+
     def purge(self, queue: str, *, timeout: float) -> int:
         """As ``Broker.purge``."""
         ...
@@ -303,6 +315,10 @@ class Publisher(Protocol):
     def close(self) -> None:
         """Give the connections back. Idempotent; a later call connects anew."""
         ...
+
+
+#: Seconds for which a stage waits for its producer's next call.
+STAGE_EXPIRES = 3600.0
 
 
 class Reader(Protocol):
@@ -385,3 +401,25 @@ class Caller(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class PayloadStore(Protocol):
+    """Where large payloads are kept, under names ``<day>/<hex digits>``: blocking, thread-safe, survives forks.
+
+    Raises ``OperationalError`` while the place cannot be reached."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Durable when it returns; a reader sees all of it or nothing."""
+        ...
+
+    def read(self, name: str, size: int) -> bytes:
+        """At most ``size`` + 1 bytes. ``PayloadLost`` when the store is there and it is not in it."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Forget one; one that is gone is no error."""
+        ...
+
+    def sweep(self, before: str) -> int:
+        """Forget everything whose day (``YYYY-MM-DD``) is before this one; returns how many."""
+        ...

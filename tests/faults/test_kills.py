@@ -130,3 +130,40 @@ def test_scheduled_tasks_survive_kills_and_are_never_early(
             **kills,
         )
         assert not early
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["group", "chord"])
+def test_a_producer_killed_in_the_middle_of_a_large_group_sends_all_or_nothing(
+    place: Place, rng: random.Random, fault_scale: float, kind: str
+) -> None:
+    size = 3_000
+    script = (
+        "import sys; from celeriac import chord, group; from tests.faults.project import app\n"
+        "work, collect = app.tasks['faults.work'], app.tasks['faults.collect']\n"
+        "tasks = group(work.s(1, 1) for _ in range(int(sys.argv[1])))\n"
+        "while True:\n"
+        "    print('sending', flush=True)\n"
+        "    chord(tasks)(collect.s()) if sys.argv[2] == 'chord' else tasks.apply_async()\n"
+    )
+    environment = {CONF: json.dumps(place.conf), "PYTHONPATH": str(ROOT / "src")}
+    sent = []
+    for _ in range(round(6 * fault_scale)):
+        before = place.depth().ready
+        producer = subprocess.Popen(
+            [sys.executable, "-c", script, str(size), kind],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+        )
+        assert producer.stdout is not None
+        producer.stdout.readline()
+        try:
+            producer.wait(rng.uniform(0.02, 0.8))
+        except subprocess.TimeoutExpired:
+            producer.kill()
+            producer.wait()
+        producer.stdout.close()
+        sent.append(place.depth().ready - before)
+    report(place=place.kind, kind=kind, kills=len(sent), whole=sum(sent) // size, parts=sum(n % size > 0 for n in sent))
+    assert all(number % size == 0 for number in sent), sent

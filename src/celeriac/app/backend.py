@@ -139,8 +139,8 @@ class Backend:
         return self.get_task_meta(task_id).get("children")
 
     def forget(self, task_id: str) -> None:
-        """Drop the record."""
-        self.reader.forget([task_id], timeout=_TIMEOUT)
+        """Drop the record, with a result in the payload store."""
+        records.forget(self.reader, task_id, self.app.conf)
 
     # ------------------------------------------------------------ groups and chords
 

@@ -12,10 +12,12 @@ from typing import Any
 from celeriac.canvas import Signature, maybe_signature
 from celeriac.client.current import worker_request
 from celeriac.client.prepared import PER_CALL
+from celeriac.codec.envelope import new_id
 from celeriac.exceptions import NotRegistered
 from celeriac.model.chord import NewChord
 from celeriac.model.message import Message
 from celeriac.result import AsyncResult
+from celeriac.signals import after_task_publish
 
 __all__ = ["delay_many", "send_many"]
 
@@ -26,7 +28,7 @@ _OURS = frozenset({"celeriac.app.sending", "celeriac.app.task"})
 class _Batch:
     """Messages that wait for company, and the results of all; also a producer."""
 
-    def __init__(self, app: Any, chunk: int, producer: Any, add_to_parent: bool = True) -> None:
+    def __init__(self, app: Any, chunk: int, producer: Any, add_to_parent: bool = True, together: bool = False) -> None:
         if chunk < 1:
             raise ValueError(f"chunk must be at least 1, not {chunk}")
         self.results: list[AsyncResult[Any]] = []
@@ -37,6 +39,11 @@ class _Batch:
         self._producer = producer
         self._parent = worker_request() if add_to_parent else None
         self._messages: list[Message] = []
+        #: All or none: what does not fit one call is put aside, and sent with the last.
+        self._together = together and producer is None
+        self._stage = ""
+        self._staged = 0
+        self._unannounced: list[Message] = []
         self._chords: list[NewChord] = []
 
     def add(
@@ -61,9 +68,18 @@ class _Batch:
 
     def collect(self, message: Message) -> None:
         """Take a message; send all when there are enough."""
+        if self._together and len(self._messages) >= self._chunk:
+            self._put_aside()
         self._messages.append(message)
-        if len(self._messages) >= self._chunk:
+        if not self._together and len(self._messages) >= self._chunk:
             self.flush()
+
+    def _put_aside(self) -> None:
+        self._stage = self._stage or new_id()
+        messages, self._messages = self._messages, []
+        self._staged += self._sender.stage(messages, self._stage)
+        if after_task_publish.receivers:
+            self._unannounced += messages
 
     def open_chord(self, chord: NewChord) -> None:
         """Take a chord, which has to be there before its tasks."""
@@ -78,7 +94,11 @@ class _Batch:
                     self._producer.open_chord(chord)
             else:
                 self._app.backend.open_chords(chords)
-        if self._messages:
+        if self._stage:
+            self._put_aside()
+            self._sender.launch(self._stage, self._staged)
+            self._sender.announce(self._unannounced)
+        elif self._messages:
             messages, self._messages = self._messages, []
             self._sender.send(messages, producer=self._producer)
 
@@ -94,10 +114,15 @@ def _is_plain(task: Any) -> bool:
 
 
 def send_many(
-    app: Any, signatures: Iterable[Any], chunk: int, producer: Any, add_to_parent: bool = True
+    app: Any,
+    signatures: Iterable[Any],
+    chunk: int,
+    producer: Any,
+    add_to_parent: bool = True,
+    together: bool = False,
 ) -> list[AsyncResult[Any]]:
     """See ``Celery.send_many``. A signature without options may come in a pair with those that it gets."""
-    batch = _Batch(app, chunk, producer, add_to_parent)
+    batch = _Batch(app, chunk, producer, add_to_parent, together)
     direct = _is_direct(app)
     # Name → (task or None, its check, its options), None where code of its own has to run.
     known: dict[str, tuple[Any, Any, Any] | None] = {}

@@ -92,14 +92,16 @@ class Sending:
         chunk: int = 1000,
         producer: Any = None,
         add_to_parent: bool = True,
+        together: bool = False,
     ) -> list[AsyncResult[Any]]:
         """Send many signatures, one round trip per ``chunk`` of them. Returns their results, in order.
 
         ``signatures`` may be a generator: no more than ``chunk`` messages are in memory. An error ends it; what earlier
-        chunks held is sent then. ``add_to_parent=False``: a running task does not count them among its children. See
-        ``Task.delay_many`` for many calls of one task.
+        chunks held is sent then. ``together=True`` sends all or none, however many: the broker puts them aside and
+        makes them ready in one step, so none starts before the last one is there. ``add_to_parent=False``: a running
+        task does not count them among its children. See ``Task.delay_many`` for many calls of one task.
         """
-        return send_many(self, signatures, chunk, producer, add_to_parent)
+        return send_many(self, signatures, chunk, producer, add_to_parent, together)
 
     @property
     def sender(self) -> Sender:

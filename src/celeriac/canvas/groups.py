@@ -128,7 +128,7 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
         link_error: Any = None,
         **options: Any,
     ) -> Any:
-        """Send all tasks, with ``args`` in front of the arguments of each; a thousand at a time, each thousand at once.
+        """Send all tasks, with ``args`` in front of the arguments of each: all or none.
 
         ``options`` are those of all tasks. Returns a ``GroupResult``. Raises ``TypeError`` for ``link`` and
         ``link_error``: a group has no end of its own; make it a chord, or link its tasks.
@@ -174,7 +174,7 @@ class group(Signature[Any]):  # noqa: N801 - Celery's name
         prepared = self._prepared(
             self.members(copies=False) if members is None else members, args, kwargs, options, group_id, chord, place
         )
-        return cast("list[Any]", self.app.send_many(prepared, producer=producer, add_to_parent=False))
+        return cast("list[Any]", self.app.send_many(prepared, producer=producer, add_to_parent=False, together=True))
 
     @staticmethod
     def _prepared(

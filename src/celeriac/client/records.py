@@ -13,17 +13,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
+from celeriac.client.payloads import Payloads, payloads_of
 from celeriac.codec.failures import data_to_exception
 from celeriac.codec.results import decode_result
 from celeriac.codec.signing import signer_of, unseal
-from celeriac.exceptions import CeleryError, DecodeError, OperationalError, TimeoutError  # noqa: A004 - Celery's name
+from celeriac.exceptions import (
+    CeleryError,
+    DecodeError,
+    OperationalError,
+    SecurityError,
+    TimeoutError,  # noqa: A004 - Celery's name
+)
 from celeriac.ports import Reader
 from celeriac.states import EXCEPTION_STATES, READY_STATES
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Awaiter", "Meta", "awaiter", "decode", "fetch", "wait"]
+__all__ = ["Awaiter", "Meta", "awaiter", "decode", "fetch", "forget", "wait"]
 
 #: A record as Celery's users know it: ``status``, ``result`` (an exception when it failed), ``traceback`` …
 Meta = dict[str, Any]
@@ -38,7 +45,8 @@ _SLICE = 0.03
 
 def decode(data: bytes, conf: Any, task_id: str) -> Meta:
     """The record in the bytes stored for a task. Raises ``DecodeError``, ``ContentDisallowed`` and, where results are
-    signed, ``SecurityError``; nothing else."""
+    signed, ``SecurityError``; for a result in the payload store ``PayloadLost``, ``MessageTooLarge`` and
+    ``OperationalError`` too."""
     if len(data) > conf.max_message_bytes + _ENVELOPE_BYTES:
         raise DecodeError(
             f"the result of {task_id!r:.80} has {len(data)} bytes, more than max_message_bytes={conf.max_message_bytes}"
@@ -47,7 +55,34 @@ def decode(data: bytes, conf: Any, task_id: str) -> Meta:
     meta = decode_result(data, accept=frozenset(conf.result_accept_content), serializer=conf.result_serializer)
     if meta["status"] in EXCEPTION_STATES:
         meta["result"] = data_to_exception(meta["result"])
+    elif "payload" in meta:
+        meta["result"] = _payloads(conf).get_result(meta["payload"], frozenset(conf.result_accept_content))
     return meta
+
+
+def _payloads(conf: Any) -> Payloads:
+    payloads = payloads_of(conf)
+    if payloads is None:
+        raise DecodeError("the result lies in a payload store: set payload_store here as its worker has it")
+    return payloads
+
+
+def forget(reader: Reader, task_id: str, conf: Any) -> None:
+    """Drop the record of a task, and the result that it refers to. Raises ``OperationalError``."""
+    payloads = payloads_of(conf)
+    if payloads is not None:
+        (data,) = reader.get((task_id,), timeout=READ_TIMEOUT)
+        if data is not None:
+            try:
+                data = unseal(signer_of(conf), "result", task_id, data)
+                meta = decode_result(
+                    data, accept=frozenset(conf.result_accept_content), serializer=conf.result_serializer
+                )
+                if "payload" in meta:
+                    payloads.drop_result(meta["payload"])
+            except (DecodeError, SecurityError):
+                pass  # whatever it is, it is to be forgotten
+    reader.forget((task_id,), timeout=READ_TIMEOUT)
 
 
 def fetch(reader: Reader, task_id: str, conf: Any) -> Meta | None:

@@ -7,6 +7,7 @@ Knows neither tasks nor apps; called by ``Task.apply_async`` and ``Celery.send_t
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,14 +20,16 @@ from celeriac import signals
 from celeriac.client import resolver
 from celeriac.client.connections import PerProcess
 from celeriac.client.current import request_var, worker_request
+from celeriac.client.payloads import payloads_of
 from celeriac.client.prepared import PER_CALL as _PER_CALL
 from celeriac.client.prepared import Prepared, prepare
 from celeriac.client.routes import ROUTING_SETTINGS, Router
 from celeriac.client.times import earliest, latest
-from celeriac.codec.body import decode_body, encode_body
+from celeriac.codec.body import EncodedBody, decode_body, encode_body
 from celeriac.codec.envelope import new_id
 from celeriac.codec.json import plain
 from celeriac.codec.redaction import hides
+from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.codec.saferepr import saferepr
 from celeriac.codec.signing import signer_of
 from celeriac.exceptions import EncodeError, MessageTooLarge, OperationalError, QueueNotFound
@@ -35,10 +38,14 @@ from celeriac.ports import Publisher
 
 __all__ = ["Collector", "Sender"]
 
+logger = logging.getLogger("celeriac.sender")
+
 _NOTHING: Mapping[str, Any] = {}
 #: Combinations of task and options that are remembered.
 _REMEMBERED = 10_000
 _REPR_LENGTH = 1024
+#: Bodies up to so many bytes are never looked at again.
+_SMALL = 1024
 _EMBED_KEYS = ("callbacks", "errbacks", "chain", "chord")
 #: Options that say when, and those that say what follows.
 _TIMES = frozenset({"countdown", "eta", "expires"})
@@ -66,6 +73,8 @@ class Sender:
         self._hidden = hides()
         self._origin = ""
         self._zone: tzinfo | None = None
+        #: Tasks with large messages that were told of.
+        self._warned: set[str] = set()
         self._router: Router | None = None
         self._publisher: PerProcess[Publisher] = PerProcess(self._open)
         conf.bind_to(self._settings_changed)
@@ -210,8 +219,11 @@ class Sender:
                 embed,
                 serializer=prepared.serializer,
                 compression=prepared.compression,
+                compression_min_bytes=self.conf.task_compression_min_bytes if prepared.compression else 0,
                 max_bytes=self.conf.max_message_bytes,
             )
+            if len(body.body) > _SMALL:
+                body = self._large(headers["task"], body, due)
         except EncodeError as error:
             raise EncodeError(f"cannot send {headers['task']}: {error}") from error
         except MessageTooLarge as error:
@@ -238,6 +250,29 @@ class Sender:
             time_limit=prepared.time_limit,
             soft_time_limit=prepared.soft_time_limit,
         )
+
+    def _large(self, name: str, body: EncodedBody, due: float | None) -> EncodedBody:
+        """A body that may belong into the payload store, or deserves a warning."""
+        size, conf = len(body.body), self.conf
+        payloads = payloads_of(conf)
+        if payloads is not None and size > payloads.min_bytes:
+            try:
+                return payloads.put_body(body, due)
+            except OperationalError as error:
+                if worker_request() is None:
+                    raise
+                # What follows a task that has done its work: it must not fail for this.
+                logger.warning("The arguments of %s stay in its message: %s", name, error)
+        if 0 < conf.task_message_warn_bytes < size and name not in self._warned:
+            self._warned.add(name)
+            logger.warning(
+                "Task %s is sent with %d bytes of arguments (more than task_message_warn_bytes=%d): pass a key to the "
+                "data instead of the data, or set payload_store",
+                name,
+                size,
+                conf.task_message_warn_bytes,
+            )
+        return body
 
     def _announce(
         self,
@@ -325,14 +360,7 @@ class Sender:
         Raises ``OperationalError`` naming the broker, without its password; ``uncertain`` tells whether messages may
         have been sent.
         """
-        if isinstance(messages, Message):
-            messages = (messages,) if not messages.exchange else self._copies((messages,))
-        elif any(message.exchange for message in messages):
-            messages = self._copies(messages)
-        signer = signer_of(self.conf)
-        if signer is not None:
-            # Here, where their queues are certain; what a batch collects first is signed when the batch is sent.
-            messages = [signer.sign(message) for message in messages]
+        messages = self._addressed((messages,) if isinstance(messages, Message) else messages)
         collect = getattr(producer, "collect", None)
         if collect is not None:
             for message in messages:
@@ -346,9 +374,38 @@ class Sender:
             if error.uncertain or not (self.conf.task_publish_retry if retry is None else retry):
                 raise self._named(error) from error
             self._send_again(messages, error, deadline, self._policy(retry_policy))
+        self.announce(messages)
+
+    def stage(self, messages: Sequence[Message], stage: str) -> int:
+        """Put messages aside that are to be sent together with more (``Publisher.stage``); returns how many, for an
+        exchange may lead to several queues. Raises ``OperationalError``: nothing is sent then."""
+        messages = self._addressed(messages)
+        try:
+            self._publisher.get().stage(messages, stage=stage, timeout=self.conf.seconds("broker_publish_timeout"))
+        except OperationalError as error:
+            error.uncertain = False
+            raise self._named(error) from error
+        return len(messages)
+
+    def launch(self, stage: str, count: int) -> None:
+        """Send all that was put aside (``Publisher.launch``). Raises as ``send``."""
+        try:
+            self._publisher.get().launch(stage, count=count, timeout=self.conf.seconds("broker_publish_timeout"))
+        except OperationalError as error:
+            raise self._named(error) from error
+
+    def announce(self, messages: Sequence[Message]) -> None:
+        """Tell receivers of ``after_task_publish``."""
         if signals.after_task_publish.receivers:
             for message in messages:
                 self._announce_sent(message)
+
+    def _addressed(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Each with its queue, and signed where there is a key: what a batch has collected is signed when sent."""
+        if any(message.exchange for message in messages):
+            messages = self._copies(messages)
+        signer = signer_of(self.conf)
+        return messages if signer is None else [signer.sign(message) for message in messages]
 
     def _copies(self, messages: Sequence[Message]) -> Sequence[Message]:
         """One message for each queue that an exchange leads to: brokers know queues only."""
@@ -393,6 +450,10 @@ class Sender:
         return named
 
     def _announce_sent(self, message: Message) -> None:
+        if message.content_type == REFERENCE:
+            payloads = payloads_of(self.conf)
+            assert payloads is not None
+            message = payloads.fetch(message)
         content = frozenset({message.content_type})
         args, kwargs, embed = decode_body(message, accept=content, max_bytes=self.conf.max_message_bytes)
         signals.after_task_publish.send(

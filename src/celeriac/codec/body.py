@@ -71,9 +71,11 @@ def encode_body(
     *,
     serializer: str = "json",
     compression: str | None = None,
+    compression_min_bytes: int = 0,
     max_bytes: int | None = None,
 ) -> EncodedBody:
-    """Serialize and compress. ``embed`` holds callbacks, errbacks, chain and chord as signatures; what lacks is null.
+    """Serialize and compress, the latter from ``compression_min_bytes`` on. ``embed`` holds callbacks, errbacks, chain
+    and chord as signatures; what lacks is null.
 
     Raises ``EncodeError`` naming the offending type, ``MessageTooLarge`` beyond ``max_bytes`` before compression,
     ``ImproperlyConfigured`` for unknown names.
@@ -83,11 +85,16 @@ def encode_body(
             if _is_plain(args) and (not kwargs or _is_plain(kwargs)):
                 follow = _NO_EMBED_JSON if embed is None else _Member(msgspec.Raw(embed["chord"].json))
                 body = _encode_plain((args, kwargs or _NO_KWARGS_JSON, follow))
+                if len(body) < compression_min_bytes:
+                    compression = None
                 return _encoded("application/json", "utf-8", body, compression, max_bytes)
         except (TypeError, ValueError, OverflowError, RecursionError):
             pass  # lone surrogates, ints beyond 64 bits: the careful encoder knows, or says what is wrong
     payload = (args, dict(kwargs), _NO_EMBED if embed is None else {**_NO_EMBED, **embed})
-    return _encoded(*serializers.dumps(payload, serializer), compression, max_bytes)
+    encoded = serializers.dumps(payload, serializer)
+    if len(encoded[2]) < compression_min_bytes:
+        compression = None
+    return _encoded(*encoded, compression, max_bytes)
 
 
 def _is_members(embed: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ __all__ = [
     "Failure",
     "Ignored",
     "Outcome",
+    "Postponed",
     "Rejected",
     "Repeated",
     "RetryAsked",
@@ -115,6 +116,12 @@ class Unstarted(Struct, frozen=True):
     orphaned: bool = False
 
 
+class Postponed(Struct, frozen=True):
+    """Something it needs is away (the payload store): it is offered again in so many ``seconds``, uncounted."""
+
+    seconds: float
+
+
 Outcome = (
     Success
     | Failure
@@ -129,6 +136,7 @@ Outcome = (
     | Unsigned
     | Repeated
     | Unstarted
+    | Postponed
 )
 
 

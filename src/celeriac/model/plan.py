@@ -292,6 +292,10 @@ def _unstarted(context: _Context, outcome: o.Unstarted) -> Plan:
     return Plan(settlement=Release(delivery, marks=suspect))
 
 
+def _postponed(context: _Context, outcome: o.Postponed) -> Plan:
+    return Plan(settlement=Release(context.delivery, due=context.now + outcome.seconds))
+
+
 def _ignores(message: Any) -> bool:
     return isinstance(message, Malformed) or message.headers.get("ignore_result") is True
 
@@ -316,4 +320,5 @@ _DECIDE: Mapping[type[Any], Any] = {
     o.Unsigned: _unsigned,
     o.Repeated: _repeated,
     o.Unstarted: _unstarted,
+    o.Postponed: _postponed,
 }

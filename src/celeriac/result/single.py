@@ -392,7 +392,7 @@ class AsyncResult(ResultBase, Generic[R]):
         self._cache = None
         if self.parent is not None:
             self.parent.forget()
-        self.backend.reader.forget((self.id,), timeout=records.READ_TIMEOUT)
+        records.forget(self.backend.reader, self.id, self.app.conf)
 
     def revoke(
         self,

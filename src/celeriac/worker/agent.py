@@ -32,6 +32,7 @@ from celeriac.worker.completer import Completer
 from celeriac.worker.events import send
 from celeriac.worker.link import Link
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.payloads import PayloadDropper
 from celeriac.worker.revoked import Revoked
 from celeriac.worker.runner import Runner
 
@@ -95,8 +96,14 @@ class Agent:
         self.revoked = Revoked()
         #: Tasks run by children that are gone.
         self.buried = 0
+        self._payloads = PayloadDropper(runner.payloads) if runner.payloads is not None else None
         self.completer = Completer(
-            broker, store, lambda deliveries: None, rand=random.random, join=runner.joiner.conclude
+            broker,
+            store,
+            lambda deliveries: None,
+            rand=random.random,
+            join=runner.joiner.conclude,
+            ended=self._payloads,
         )
         self._backoff = Backoff(rand=random.random)
         self._clock = SystemClock()
@@ -125,9 +132,11 @@ class Agent:
             await self._clock.sleep(max(0.01, pause))
 
     async def sweep(self) -> None:
-        """Drop expired results where the server does not do so itself."""
+        """Drop expired results where the server does not do so itself, and payloads that nobody came for."""
         while True:
             await self._clock.sleep(SWEEP * (0.5 + random.random()))
+            if self._payloads is not None:
+                await self._payloads.sweep()
             if self.store is not None:
                 try:
                     await self.store.sweep()

@@ -38,6 +38,7 @@ from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.leases import Leases
 from celeriac.worker.loop import new_loop, run
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.payloads import PayloadDropper
 from celeriac.worker.report import Report
 from celeriac.worker.revoked import Revoked
 from celeriac.worker.runner import Runner
@@ -250,6 +251,7 @@ class Child:
             rand=rand,
             expected=self._held,
             join=self.runner.joiner.conclude,
+            ended=PayloadDropper(self.runner.payloads) if self.runner.payloads is not None else None,
         )
         self.fetcher = Fetcher(
             self.broker,

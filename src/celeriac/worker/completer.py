@@ -21,7 +21,7 @@ from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
 from celeriac.model.chord import Gathered
 from celeriac.model.message import Delivery
-from celeriac.model.settle import Completion, Hold, Settlement, StoredResult, Verdict
+from celeriac.model.settle import Accept, Completion, Hold, Settlement, StoredResult, Verdict
 from celeriac.ports import Broker, ResultStore, Unified
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside, Closer
@@ -61,7 +61,8 @@ class Completer:
     """Takes completions (``put``) and STARTED records (``started``), writes them in order.
 
     ``settled(deliveries)`` is called with the deliveries that are over; ``expected()`` says how many are held in all;
-    ``join`` concludes complete chords (``Joiner.conclude``), run by ``aside``. A completion whose delivery is in
+    ``join`` concludes complete chords (``Joiner.conclude``), run by ``aside``; ``ended(deliveries)`` hears of those
+    that were accepted under their lease: nobody will ask for their messages again. A completion whose delivery is in
     ``early`` was acknowledged before its run: it has nothing to settle.
     """
 
@@ -75,12 +76,14 @@ class Completer:
         expected: Callable[[], int] = lambda: 0,
         join: Callable[[Gathered, Hold], Completion | None] | None = None,
         aside: Aside = asyncio.to_thread,
+        ended: Callable[[Sequence[Delivery]], None] | None = None,
     ) -> None:
         self.early: set[str] = set()
         self._broker = broker
         self._store = store
         self._settled = settled
         self._expected = expected
+        self._ended = ended
         self._written = 0.0
         #: Size of the batch that is being written.
         self._writing = 0
@@ -177,7 +180,7 @@ class Completer:
         left.todo = []
         if early:
             left.steps = [c for c in todo if c.ending.delivery.token in early]
-        fenced, over = [], []
+        fenced, over, done = [], [], []
         for completion, verdict in zip(atomic, verdicts, strict=True):
             if verdict is Verdict.STEPWISE:
                 left.steps.append(completion)
@@ -188,7 +191,11 @@ class Completer:
                 over.append(completion.ending.delivery)
                 if verdict is Verdict.FENCED:
                     fenced.append(completion)
+                else:
+                    done.append(completion.ending)
         self._report(fenced)
+        if self._ended is not None:
+            self._ended([each.delivery for each in done if type(each) is Accept])
         self._settled(over)
 
     async def _step_by_step(self, left: _Left) -> None:
@@ -247,7 +254,9 @@ class Completer:
         early = self.early
         held = [each for each in settlements if each.delivery.token not in early]
         if held:
-            await self._broker.settle(held)
+            refused = {each.delivery.token for each in await self._broker.settle(held)}
+            if self._ended is not None:
+                self._ended([e.delivery for e in held if type(e) is Accept and e.delivery.token not in refused])
         self._settled([each.delivery for each in settlements])
 
     def _report(self, fenced: Sequence[Completion]) -> None:

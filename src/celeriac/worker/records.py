@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -9,10 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celeriac import states
+from celeriac.client.payloads import Payloads
 from celeriac.codec.chords import encode_body, encode_part
+from celeriac.codec.escape import one_line
 from celeriac.codec.failures import exception_to_data
 from celeriac.codec.results import encode_result
 from celeriac.codec.signing import seal, signer_of
+from celeriac.exceptions import MessageTooLarge, OperationalError
 from celeriac.model.chord import Part
 from celeriac.model.message import Message
 from celeriac.model.options import TaskOptions
@@ -22,6 +26,10 @@ from celeriac.model.workflow import Abandoned, Join
 
 __all__ = ["Recorder"]
 
+logger = logging.getLogger("celery.worker")
+
+#: Records up to so many bytes are never looked at again.
+_SMALL = 1024
 #: Chords whose encoded bodies are kept.
 _BODIES = 64
 
@@ -29,8 +37,10 @@ _BODIES = 64
 class Recorder:
     """Makes the records of one node."""
 
-    def __init__(self, hostname: str, conf: Any) -> None:
+    def __init__(self, hostname: str, conf: Any, payloads: Payloads | None = None) -> None:
         self._hostname = hostname
+        self._payloads = payloads
+        self._max_bytes: int = conf.max_message_bytes
         self._serializer: str = conf.result_serializer
         self._signer = signer_of(conf)
         self._expires: float | None = conf.seconds("result_expires") or None
@@ -40,10 +50,12 @@ class Recorder:
         self._second = (0, "")
 
     def record(self, message: Message, decided: Plan, options: TaskOptions, request: Any, now: float) -> StoredResult:
-        """The record of a decided state. ``request`` is None when the task did not run. Raises ``EncodeError``."""
+        """The record of a decided state. ``request`` is None when the task did not run.
+
+        Raises ``EncodeError``, ``MessageTooLarge``.
+        """
         state, value = decided.state, decided.value
         assert state is not None
-        get = message.headers.get
         terminal = state in states.READY_STATES
         extended: dict[str, Any] | None = None
         if options.result_extended:
@@ -52,19 +64,52 @@ class Recorder:
             # How a redelivered copy of this attempt is recognised as done.
             extended = {"retries": message.retries}
         children = request.__dict__.get("children") if request is not None else None
-        body = encode_result(
+        trail = [child.as_tuple() for child in children] if children else ()
+        done = self._instant(now) if terminal else None
+        result = value if state == states.SUCCESS else exception_to_data(value)
+        body = self._encoded(message, decided, result, trail, done, extended)
+        if len(body) > _SMALL and state == states.SUCCESS:
+            place = self._place(message, decided, len(body), options)
+            if place is not None:
+                body = self._encoded(message, decided, None, trail, done, {**(extended or {}), "payload": place})
+        return self._stored(message.id, body, terminal, options.result_expires)
+
+    def _encoded(
+        self, message: Message, decided: Plan, result: Any, children: Any, done: str | None, extended: Any
+    ) -> bytes:
+        get = message.headers.get
+        return encode_result(
             task_id=message.id,
-            state=state,
-            result=value if state == states.SUCCESS else exception_to_data(value),
+            state=decided.state or "",
+            result=result,
             traceback=decided.traceback,
-            children=[child.as_tuple() for child in children] if children else (),
-            date_done=self._instant(now) if terminal else None,
+            children=children,
+            date_done=done,
             group_id=get("group"),
             parent_id=get("parent_id"),
             extended=extended,
             serializer=self._serializer,
         )
-        return self._stored(message.id, body, terminal, options.result_expires)
+
+    def _place(self, message: Message, decided: Plan, size: int, options: TaskOptions) -> dict[str, Any] | None:
+        """Where a result was put that is too large for its record of ``size`` bytes; None: it may stay there.
+
+        The members of a chord keep theirs: a repeated one tells its chord what its record says.
+        """
+        payloads = self._payloads
+        if payloads is not None and size > payloads.min_bytes and not decided.joins:
+            try:
+                return payloads.put_result(decided.value, self._serializer, options.result_expires)
+            except OperationalError as error:
+                # The task has done its work: a store that is away must not undo it.
+                logger.warning(
+                    "The result of %s stays in its record: %s", one_line(f"{message.task}[{message.id}]"), error
+                )
+        if size > self._max_bytes:
+            raise MessageTooLarge(
+                f"the result of {message.task} is {size} bytes, more than max_message_bytes={self._max_bytes}"
+            )
+        return None
 
     def started(self, message: Message, options: TaskOptions) -> StoredResult:
         """The record of a task that runs in this process (``task_track_started``)."""

@@ -19,16 +19,19 @@ from msgspec import Struct
 from celeriac import states
 from celeriac.app import trace
 from celeriac.app.request import Request
-from celeriac.codec.body import decode_body
+from celeriac.client.payloads import payloads_of
+from celeriac.codec.body import NO_EMBED, decode_body
 from celeriac.codec.failures import format_traceback
+from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.codec.signing import signer_of
 from celeriac.exceptions import (
+    CeleryError,
     ContentDisallowed,
     DecodeError,
-    EncodeError,
     InvalidTaskError,
     MessageTooLarge,
-    NotRegistered,
+    OperationalError,
+    PayloadLost,
     WorkerShutdown,
     WorkerTerminate,
 )
@@ -52,6 +55,8 @@ __all__ = ["Entry", "Runner"]
 
 logger = logging.getLogger("celery.app.trace")
 
+#: Seconds until a task is offered again whose arguments lie in a payload store that is away.
+_STORE_AWAY = 5.0
 #: Weight of the newest run in the moving average of a task's run time.
 _NEWEST = 0.2
 
@@ -96,8 +101,10 @@ class Runner:
         #: Checks what is claimed before anything else does; None: nothing is signed.
         self.signer = signer_of(conf)
         self._hostname = options.hostname
+        #: Where large bodies and results lie; None: nowhere but in their messages.
+        self.payloads = payloads_of(conf)
         self._follow_ups = FollowUps(app)
-        self._recorder = Recorder(options.hostname, conf)
+        self._recorder = Recorder(options.hostname, conf, self.payloads)
         self._joiner: Joiner | None = None
 
     # -- lookup ------------------------------------------------------------------------------------------------
@@ -188,7 +195,10 @@ class Runner:
         started = time.monotonic()
         if started > self.valid_until:
             return delivery
-        prepared = self._prepare(delivery)
+        if self.payloads is None:
+            prepared = self._prepare(delivery)
+        else:  # which may read from far away
+            prepared = await asyncio.to_thread(self._prepare, delivery)
         if isinstance(prepared, Completion):
             return prepared
         entry, request, embed = prepared
@@ -206,7 +216,9 @@ class Runner:
             self.terminated.discard(delivery.token)
             outcome = o.Revoked("terminated")
         runtime = time.monotonic() - started
-        return self.conclude(delivery, outcome, entry, embed, request, runtime)
+        if self.payloads is None:
+            return self.conclude(delivery, outcome, entry, embed, request, runtime)
+        return await asyncio.to_thread(self.conclude, delivery, outcome, entry, embed, request, runtime)
 
     def _prepare(self, delivery: Delivery) -> Completion | tuple[Entry, Any, Embed]:
         message = delivery.message
@@ -216,9 +228,12 @@ class Runner:
         if entry is None:
             return self.conclude(delivery, o.Unknown())
         try:
-            args, kwargs, embed = decode_body(message, accept=self._accept, max_bytes=self._max_bytes)
-        except (DecodeError, ContentDisallowed, MessageTooLarge, InvalidTaskError) as error:
+            args, kwargs, embed = self._decoded(message)
+        except (DecodeError, ContentDisallowed, MessageTooLarge, InvalidTaskError, PayloadLost) as error:
             return self.conclude(delivery, o.Discarded(error, f"{type(error).__name__}: {error}"), entry=entry)
+        except OperationalError as error:
+            logger.warning("Task %s[%s] waits for its arguments: %s", message.task, message.id, error)
+            return self.conclude(delivery, o.Postponed(_STORE_AWAY), entry=entry, embed=NO_EMBED)
         request = entry.request(message, args, kwargs, embed, hostname=self._hostname, redelivered=delivery.redelivered)
         if entry.options.track_started and self.started is not None:
             self.started(self._recorder.started(message, entry.options))
@@ -332,10 +347,18 @@ class Runner:
             return None
         return self._recorder.record(message, decided, options, request, now)
 
+    def _decoded(self, message: Message) -> tuple[list[Any], dict[str, Any], Embed]:
+        """Arguments and what follows. Raises as ``decode_body`` and ``Payloads.fetch``."""
+        if message.content_type == REFERENCE:
+            if self.payloads is None:
+                raise PayloadLost("its arguments lie in a payload store: set payload_store here as its sender has it")
+            message = self.payloads.fetch(message)
+        return decode_body(message, accept=self._accept, max_bytes=self._max_bytes)
+
     def _embed(self, message: Message) -> Embed | None:
         try:
-            return decode_body(message, accept=self._accept, max_bytes=self._max_bytes)[2]
-        except (DecodeError, ContentDisallowed, MessageTooLarge, InvalidTaskError, NotRegistered, EncodeError):
+            return self._decoded(message)[2]
+        except CeleryError:
             return None
 
     def _foreign(self, name: str) -> TaskOptions:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from celeriac import Celery, signature
+from celeriac import Celery, signals, signature
 from celeriac.app.request import Request
 from celeriac.app.trace import tracer_for
-from celeriac.exceptions import AlwaysEagerIgnored, EncodeError
+from celeriac.client.queues import Exchange, Queue
+from celeriac.exceptions import AlwaysEagerIgnored, EncodeError, OperationalError
 from celeriac.model.message import Message
 from celeriac.result import AsyncResult
 from tests.unit.app.conftest import Collector
@@ -192,6 +193,65 @@ def test_many_signatures_in_chunks(app: Celery, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ValueError, match="chunk"):
         app.send_many([], chunk=0)
     assert app.send_many([]) == []
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (10, [10]), (11, []), (25, [])])
+def test_all_or_none(app: Celery, monkeypatch: pytest.MonkeyPatch, count: int, sizes: list[int]) -> None:
+    add = app.task(name="add")(lambda x, y=0: x + y)
+    sent: list[int] = []
+    staged: list[tuple[str, int]] = []
+    launched: list[tuple[str, int]] = []
+    told: list[str] = []
+
+    def stage(batch: list[Message], name: str) -> int:
+        staged.append((name, len(batch)))
+        return len(batch)
+
+    def tell(sender: str, **kwargs: Any) -> None:
+        assert launched
+        told.append(sender)
+
+    monkeypatch.setattr(app.sender, "send", lambda batch, **options: sent.append(len(batch)))
+    monkeypatch.setattr(app.sender, "stage", stage)
+    monkeypatch.setattr(app.sender, "launch", lambda name, count: launched.append((name, count)))
+    signals.after_task_publish.connect(tell)
+    try:
+        results = app.send_many((add.s(n) for n in range(count)), chunk=10, together=True)
+    finally:
+        signals.after_task_publish.disconnect(tell)
+    assert len({result.id for result in results}) == count
+    assert sent == sizes
+    if count > 10:
+        ((name, total),) = launched
+        assert total == count
+        assert [size for _, size in staged] == {11: [10, 1], 25: [10, 10, 5]}[count]
+        assert {part[0] for part in staged} == {name}
+        assert told == ["add"] * count
+    else:
+        assert not staged
+
+
+def test_what_cannot_be_put_aside_was_not_sent(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = app.task(name="add")(lambda x, y=0: x + y)
+
+    def fails(*args: Any, **options: Any) -> None:
+        error = OperationalError("gone")
+        error.uncertain = True
+        raise error
+
+    monkeypatch.setattr(type(app.sender.publisher), "stage", fails)
+    with pytest.raises(OperationalError, match="gone") as caught:
+        app.send_many((add.s(n) for n in range(11)), chunk=10, together=True)
+    assert not caught.value.uncertain
+
+
+def test_a_fan_out_is_counted_as_what_it_becomes(app: Celery) -> None:
+    exchange = Exchange("all")
+    app.conf.task_queues = [Queue("one", exchange, routing_key="x"), Queue("two", exchange, routing_key="x")]
+    add = app.task(name="add")(lambda x, y=0: x + y)
+    app.send_many((add.s(n).set(exchange="all", routing_key="x") for n in range(25)), chunk=10, together=True)
+    depth = app.sender.publisher.depth(["one", "two"], timeout=5.0)
+    assert [depth[name].ready for name in ("one", "two")] == [25, 25]
 
 
 def test_many_of_all_kinds(app: Celery, collecting: Collector) -> None:

@@ -299,3 +299,7 @@ def test_every_outcome_settles_its_own_delivery_and_loses_nothing(
         assert not decided.sends, "what runs again must not be followed twice"
     if decided.state is None and isinstance(decided.settlement, Accept):
         assert ignore or isinstance(outcome, (o.Ignored, o.Repeated))
+
+
+def test_what_needs_something_that_is_away_is_offered_again_uncounted() -> None:
+    assert decide(o.Postponed(5.0)) == Plan(settlement=Release(delivery(), due=NOW + 5.0))

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from queue import Empty
 from typing import Any
 
-from celeriac.brokers.memory.broker_port import publish
+from celeriac.brokers.memory.broker_port import launch, publish
+from celeriac.brokers.memory.broker_port import stage as put_aside
 from celeriac.brokers.memory.results import Watcher
 from celeriac.brokers.memory.shared import Server
 from celeriac.codec.envelope import new_id
@@ -32,6 +33,14 @@ class MemoryPublisher:
     def publish(self, messages: Sequence[Message], *, timeout: float) -> None:
         """See ``Publisher.publish``."""
         publish(self._server, messages)
+
+    def stage(self, messages: Sequence[Message], *, stage: str, timeout: float) -> None:
+        """See ``Publisher.stage``."""
+        put_aside(self._server, messages, stage)
+
+    def launch(self, stage: str, *, count: int, timeout: float) -> None:
+        """See ``Publisher.launch``."""
+        launch(self._server, stage, count)
 
     def purge(self, queue: str, *, timeout: float) -> int:
         """See ``Publisher.purge``."""

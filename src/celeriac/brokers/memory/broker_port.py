@@ -38,6 +38,22 @@ def publish(server: Server, messages: Sequence[Message]) -> None:
         _add(server, encoded)
 
 
+def stage(server: Server, messages: Sequence[Message], name: str) -> None:
+    """See ``Publisher.stage``."""
+    encoded = _encoded(messages)
+    with server.lock:
+        server.stages.put(name, encoded, server.clock.monotonic())
+
+
+def launch(server: Server, name: str, count: int) -> None:
+    """See ``Publisher.launch``."""
+    with server.lock:
+        staged = server.stages.take(name, count, server.clock.monotonic())
+        if staged is None:
+            raise OperationalError(f"memory://{server.name}: what was put aside for one send is gone: send it again")
+        _add(server, staged)
+
+
 def _add(server: Server, encoded: Sequence[_Encoded]) -> None:
     now = server.clock.now()
     for queue, raw, step, due in encoded:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from celeriac.brokers.memory.chords import Chords
 from celeriac.brokers.memory.queues import Queues
 from celeriac.brokers.memory.results import Results
+from celeriac.brokers.memory.stages import Stages
 from celeriac.brokers.memory.topics import Topics
 from celeriac.clock import SystemClock
 from celeriac.ports import Clock, Traits
@@ -23,7 +24,7 @@ __all__ = ["Server", "drop", "server"]
 class Server:
     """One name: the state, its lock and its clock."""
 
-    __slots__ = ("chords", "clock", "lock", "name", "queues", "results", "topics", "traits")
+    __slots__ = ("chords", "clock", "lock", "name", "queues", "results", "stages", "topics", "traits")
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.name = name
@@ -32,6 +33,7 @@ class Server:
         self.queues = Queues()
         self.results = Results()
         self.chords = Chords(self.queues.leases)
+        self.stages: Stages[tuple[str, bytes, int, float | None]] = Stages()
         self.topics = Topics()
         self.traits = Traits(durable=False, native_delay=True, server=("memory", name))
 

@@ -10,6 +10,8 @@ Pure: no connection. The one place that knows prefix, separator and priority ste
 ``unacked_mutex``              string  held by whoever restores foreign deliveries (kombu)
 ``celeriac:schedule:<queue>``  zset    ``<step>:<envelope>`` → due, epoch seconds
 ``celeriac:schedules``         set     queues that have a schedule
+``celeriac:stage:<id>``        set     ready lists that a send of many messages, not complete yet, is meant for
+the same + ``:<ready list>``   list    its messages for that list
 ``celeriac:dead``              zset    ``<uuid>:<queue>`` → epoch seconds of the death
 ``celeriac:dead:records``      hash    the same member → JSON with all an operator needs
 ``celeriac:dead:counts``       hash    queue → how many of its messages are dead
@@ -105,6 +107,10 @@ class Layout:
     def schedule(self, queue: str) -> str:
         """The schedule of a queue."""
         return f"{self.prefix}celeriac:schedule:{queue}"
+
+    def stage(self, name: str) -> str:
+        """The set of ready lists that a stage is meant for; what is for each is in ``<this>:<ready list>``."""
+        return f"{self.prefix}celeriac:stage:{name}"
 
     def scheduled(self, message: Message | Malformed, envelope: bytes) -> bytes:
         """The member that stands for a message in its schedule."""

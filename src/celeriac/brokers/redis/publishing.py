@@ -12,11 +12,12 @@ from celeriac.brokers.redis import census
 from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.blocking import Pool, monotonic
 from celeriac.brokers.redis.layout import Layout
-from celeriac.brokers.redis.scripts import PUBLISH
+from celeriac.brokers.redis.scripts import LAUNCH, PUBLISH
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
+from celeriac.exceptions import OperationalError
 from celeriac.model.message import Message
-from celeriac.ports import AdapterOptions, Depth
+from celeriac.ports import STAGE_EXPIRES, AdapterOptions, Depth
 
 __all__ = ["RedisPublisher"]
 
@@ -57,6 +58,32 @@ class RedisPublisher:
             for texts in lists.values():
                 args += (len(texts), *texts)
             self._pool.script(PUBLISH, [layout.schedules, *lists], args, timeout)
+
+    def stage(self, messages: Sequence[Message], *, stage: str, timeout: float) -> None:
+        """See ``Publisher.stage``."""
+        layout, key = self._layout, self._layout.stage(stage)
+        lists: dict[str, list[bytes]] = {}
+        for message in messages:
+            lists.setdefault(layout.ready(message.queue, message), []).append(envelope.encode(message))
+        if not lists:
+            return
+        life = int(STAGE_EXPIRES)
+        commands: list[tuple[Word, ...]] = [("SADD", key, *lists), ("EXPIRE", key, life)]
+        for name, texts in lists.items():
+            staged = f"{key}:{name}"
+            commands += [("LPUSH", staged, *texts[at : at + _CHUNK]) for at in range(0, len(texts), _CHUNK)]
+            commands.append(("EXPIRE", staged, life))
+        self._pool.transaction(commands, timeout)
+
+    def launch(self, stage: str, *, count: int, timeout: float) -> None:
+        """See ``Publisher.launch``."""
+        deadline, key = monotonic() + timeout, self._layout.stage(stage)
+        names = [name.decode("utf-8", "surrogateescape") for name in self._pool.call(("SMEMBERS", key), timeout)]
+        pairs = [each for name in names for each in (f"{key}:{name}", name)]
+        if not self._pool.script(LAUNCH, [key, *pairs], [count], max(deadline - monotonic(), 0.001)):
+            raise OperationalError(
+                f"Redis at {self._address.masked}: what was put aside for one send is gone: send it again"
+            )
 
     def purge(self, queue: str, *, timeout: float) -> int:
         """See ``Broker.purge``."""

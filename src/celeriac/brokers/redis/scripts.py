@@ -8,8 +8,8 @@ from importlib.resources import files
 
 __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
-    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LEASED", "PUBLISH", "PURGE", "RECLAIM", "RESTORE", "STORE", "TRIM",
-    "UNLOCK", "Script",
+    "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LAUNCH", "LEASED", "PUBLISH", "PURGE", "RECLAIM", "RESTORE",
+    "STORE", "TRIM", "UNLOCK", "Script",
 ]  # fmt: skip
 
 
@@ -51,6 +51,7 @@ TRIM = Script("trim", drains=True)
 PURGE = Script("purge", drains=True)
 UNLOCK = Script("unlock", drains=True)
 PUBLISH = Script("publish")
+LAUNCH = Script("launch")
 STORE = Script("store", drains=True)
 DEPTH = Script("depth")
 LEASED = Script("leased")

@@ -23,7 +23,7 @@ __all__ = ["Connection"]
 T = TypeVar("T")
 
 _APPLICATION = 0x43656C72  # "Celr"
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = statements("schema.sql")
 #: Pages of the log after which a commit copies them into the file. Workers do it earlier and aside (upkeep.py).
 _CHECKPOINT_PAGES = 8000

@@ -6,9 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 
 from celeriac.brokers.sqlite import queues as tables
-from celeriac.brokers.sqlite import upkeep
+from celeriac.brokers.sqlite import stages, upkeep
 from celeriac.brokers.sqlite.address import Address
 from celeriac.brokers.sqlite.blocking import Pool
+from celeriac.exceptions import OperationalError
 from celeriac.model.message import Message
 from celeriac.ports import AdapterOptions, Depth
 
@@ -29,6 +30,20 @@ class SQLitePublisher:
         with self._pool.desk() as desk:
             desk.write(lambda sqlite: tables.add(sqlite, rows, time.time()), timeout)
             desk.bells.ring_queues({row[0] for row in rows})
+
+    def stage(self, messages: Sequence[Message], *, stage: str, timeout: float) -> None:
+        """See ``Publisher.stage``."""
+        rows = tables.prepare(messages)
+        with self._pool.desk() as desk:
+            desk.write(lambda sqlite: stages.stage(sqlite, stage, rows, time.time()), timeout)
+
+    def launch(self, stage: str, *, count: int, timeout: float) -> None:
+        """See ``Publisher.launch``."""
+        with self._pool.desk() as desk:
+            queues = desk.write(lambda sqlite: stages.launch(sqlite, stage, count, time.time()), timeout)
+            if queues is None:
+                raise OperationalError("what was put aside for one send is gone from the SQLite file: send it again")
+            desk.bells.ring_queues(set(queues))
 
     def purge(self, queue: str, *, timeout: float) -> int:
         """Drop all ready and scheduled messages of a queue; returns how many."""

@@ -1,7 +1,7 @@
--- The tables of one Celeriac file, version 2 (PRAGMA user_version). Times are seconds since the epoch but for
+-- The tables of one Celeriac file, version 3 (PRAGMA user_version). Times are seconds since the epoch but for
 -- lease.until, chord.until and chord.look. Envelopes are kombu's JSON text, the same bytes as on Redis.
 --
--- A file of an older version gets the tables that it lacks when it is opened; 1 had no chords.
+-- A file of an older version gets the tables that it lacks when it is opened; 1 had no chords, 2 no stages.
 
 -- :auto_vacuum  (only counts before the first table)
 PRAGMA auto_vacuum = INCREMENTAL;
@@ -38,6 +38,14 @@ CREATE TABLE IF NOT EXISTS lease (
     until REAL NOT NULL,            -- on the clock of this boot: it does not jump, and ends with every process
     boot  INTEGER NOT NULL,
     PRIMARY KEY (claim, id)
+) WITHOUT ROWID;
+
+-- :staged  Messages of a send that is not complete yet: in the table of messages, but in no other.
+CREATE TABLE IF NOT EXISTS staged (
+    stage TEXT NOT NULL, id INTEGER NOT NULL,
+    queue TEXT NOT NULL, step INTEGER NOT NULL,
+    due REAL,                       -- NULL: at once
+    PRIMARY KEY (stage, id)
 ) WITHOUT ROWID;
 
 -- :dead  Dead letters, oldest first.

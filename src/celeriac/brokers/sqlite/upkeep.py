@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from datetime import tzinfo
 
 from celeriac.brokers.sqlite.queues import SQL, drop, move_due, numbers, push_front, token
+from celeriac.brokers.sqlite.stages import drop_old
 from celeriac.brokers.sqlite.statements import statements
 from celeriac.codec import envelope
 from celeriac.model.leases import after_lost_lease
-from celeriac.ports import AdapterOptions, DeadRecord, Depth
+from celeriac.ports import STAGE_EXPIRES, AdapterOptions, DeadRecord, Depth
 
 __all__ = [
     "PURGE_CHUNK",
@@ -68,9 +69,10 @@ def next_times(sqlite: sqlite3.Connection) -> tuple[float | None, float | None]:
 
 
 def bury(sqlite: sqlite3.Connection, options: AdapterOptions, now: float) -> None:
-    """Drop dead letters that are too old or too many, and what the bus no longer needs."""
+    """Drop dead letters that are too old or too many, sends that were never completed, what the bus no longer needs."""
     sqlite.execute(SQL["drop_old_dead"], (now - options.dead_letter_expires, PURGE_CHUNK))
     sqlite.execute(SQL["drop_surplus_dead"], (options.dead_letter_limit,))
+    drop_old(sqlite, now - STAGE_EXPIRES)
     sqlite.execute(_BUS["drop_old"], (now, BUS_LIMIT))
 
 

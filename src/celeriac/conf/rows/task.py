@@ -5,6 +5,8 @@ Data only. Read by ``table.py``.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from celeriac.conf.setting import ANY, BOOL, DICT, INT, SECONDS, STR, Setting, no_effect, refused
 
 __all__ = ["ROWS"]
@@ -275,7 +277,44 @@ ROWS: tuple[Setting, ...] = (
         "max_message_bytes",
         INT,
         32 * 1024 * 1024,
-        "Largest message, decoded and decompressed; a larger one is refused with the name of its task.",
+        "Largest message, decoded and decompressed, and largest result; a larger one is refused with the name of its "
+        "task.",
+        own=True,
+    ),
+    Setting(
+        "task_message_warn_bytes",
+        INT,
+        64 * 1024,
+        "Warn, once for each task, when the body of its message is larger; 0: never.",
+        own=True,
+    ),
+    Setting(
+        "task_compression_min_bytes",
+        INT,
+        0,
+        "Compress only bodies of at least so many bytes; smaller ones go as they are.",
+        own=True,
+    ),
+    Setting(
+        "payload_store",
+        STR,
+        None,
+        "Where large bodies and results are kept beside the broker: the absolute path of a shared directory, or a URL "
+        "of fsspec's, s3://bucket/prefix. Workers of Celery cannot read them.",
+        own=True,
+    ),
+    Setting(
+        "payload_store_min_bytes",
+        INT,
+        64 * 1024,
+        "Bodies and results of more bytes go to the payload_store; those below 1 KiB never do.",
+        own=True,
+    ),
+    Setting(
+        "payload_store_expires",
+        SECONDS,
+        timedelta(days=30),
+        "How long after it was due a body is kept when no worker drops it: longer than a task may wait.",
         own=True,
     ),
 )

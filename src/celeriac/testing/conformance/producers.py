@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from celeriac.exceptions import OperationalError
+from celeriac.model.message import Message
+from celeriac.model.settle import Release
 from celeriac.testing.conformance.harness import Harness
 from celeriac.testing.conformance.tools import Background, asynchronous, child, ended, ids, message, messages, take
 
@@ -29,6 +32,74 @@ class Producers:
         publisher.publish(messages(*names), timeout=10.0)
         publisher.close()
         assert ids(await take(broker, limit=5000)) == names, "publish: any number in one call, in order"
+
+    @asynchronous
+    async def test_a_stage_is_published_in_one_step(self, harness: Harness) -> None:
+        broker, publisher = await harness.open_broker(), harness.publisher()
+        publisher.publish(messages("before", "next"), timeout=5.0)
+        publisher.stage([message("a"), message("low", priority=9), message("x", "other")], stage="s", timeout=5.0)
+        publisher.stage(messages("b", "c"), stage="s", timeout=5.0)
+        publisher.stage(messages("never"), stage="t", timeout=5.0)
+        assert ids(await take(broker, limit=1)) == ["before"], "stage: nobody can claim them"
+        depth = publisher.depth(["q", "other"], timeout=5.0)
+        assert [depth[name].ready for name in ("q", "other")] == [1, 0], "stage: nobody can claim them"
+        assert publisher.purge("other", timeout=5.0) == 0, "stage: nobody can purge them"
+        publisher.publish(messages("between"), timeout=5.0)
+        publisher.launch("s", count=5, timeout=5.0)
+        got = ids(await take(broker, "q", limit=10))
+        assert got[0] == "next", "launch: behind what was ready before the stage"
+        assert [name for name in got if name in {"a", "b", "c"}] == ["a", "b", "c"], "launch: in order"
+        assert got[-1] == "low", "launch: priorities as in publish"
+        assert sorted(got) == ["a", "b", "between", "c", "low", "next"], "launch: all of it, and no other stage"
+        assert ids(await take(broker, "other")) == ["x"], "launch: into the queues of the messages"
+        publisher.close()
+
+    @asynchronous
+    async def test_a_launch_wakes_who_waits(self, harness: Harness) -> None:
+        broker, publisher = await harness.open_broker(), harness.publisher()
+        waiting = asyncio.ensure_future(broker.claim(["q"], limit=5, wait=20.0))
+        publisher.stage(messages("a", "b"), stage="s", timeout=5.0)
+        await asyncio.sleep(0.05)
+        assert not waiting.done(), "stage: nobody can claim them"
+        await asyncio.to_thread(publisher.launch, "s", count=2, timeout=5.0)
+        assert ids(await waiting) == ["a", "b"], "launch: publishes"
+        publisher.close()
+
+    @asynchronous
+    async def test_a_stage_that_is_not_whole_is_not_launched(self, harness: Harness) -> None:
+        broker, publisher = await harness.open_broker(), harness.publisher()
+        publisher.stage(messages("a", "b"), stage="s", timeout=5.0)
+        for name, count in (("s", 3), ("s", 1), ("unknown", 2)):
+            try:
+                publisher.launch(name, count=count, timeout=5.0)
+            except OperationalError:
+                continue
+            raise AssertionError("launch: OperationalError when there are not so many")
+        assert ids(await take(broker)) == [], "launch: nothing is published then"
+        publisher.launch("s", count=2, timeout=5.0)
+        try:
+            publisher.launch("s", count=2, timeout=5.0)
+        except OperationalError:
+            pass
+        else:
+            raise AssertionError("launch: a stage is launched once")
+        assert ids(await take(broker)) == ["a", "b"], "launch: once"
+        publisher.close()
+
+    @asynchronous
+    async def test_a_staged_message_is_not_early(self, harness: Harness) -> None:
+        broker, publisher = await harness.open_broker(), harness.publisher()
+        due = harness.now() + 0.4
+        publisher.stage([message("later", due=due), message("now")], stage="s", timeout=5.0)
+        publisher.launch("s", count=2, timeout=5.0)
+        first = await take(broker)
+        early = [each for each in first if isinstance(each.message, Message) and each.message.due is not None]
+        assert ids([each for each in first if each not in early]) == ["now"], "launch: as publish"
+        await broker.settle([Release(each, due=due) for each in early])
+        assert ids(await take(broker)) == [], "launch: never early"
+        await harness.elapse(0.45)
+        assert ids(await take(broker)) == ["later"], "launch: schedules what is to come"
+        publisher.close()
 
     def test_depth_and_purge(self, harness: Harness) -> None:
         publisher = harness.publisher()
