@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 from celeriac.client.current import request_var
-from celeriac.codec.escape import block
+from celeriac.codec.escape import block, one_line
 
 __all__ = ["LineFormatter", "LineHandler", "Printed", "TaskFormatter", "name_process", "process_index"]
 
@@ -179,7 +179,7 @@ class TaskFormatter(LineFormatter):
         """The text of a record."""
         request = request_var.get()
         if request is not None:
-            record.task_id, record.task_name = request.id, request._task.name
+            record.task_id, record.task_name = one_line(request.id), one_line(request._task.name)
         else:
             record.__dict__.setdefault("task_id", "???")
             record.__dict__.setdefault("task_name", "???")

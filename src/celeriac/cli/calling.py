@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from celeriac.cli.context import Context, importing, pass_context
+from celeriac.codec.escape import lines
 from celeriac.exceptions import CeleryCommandException, TimeoutError  # noqa: A004 - Celery's name
 
 __all__ = ["Json", "call", "report", "result"]
@@ -91,7 +92,7 @@ def result(context: Context, task_id: str, task: str | None, timeout: float | No
             app.loader.import_default_modules()
     found = app.tasks[task].AsyncResult(task_id) if task else app.AsyncResult(task_id)
     if traceback:
-        context.echo(found.traceback or "")
+        context.echo(lines(str(found.traceback or "")))
         return
     try:
         value = found.get(timeout=timeout, propagate=False)
@@ -101,7 +102,7 @@ def result(context: Context, task_id: str, task: str | None, timeout: float | No
         ) from error
     if isinstance(value, BaseException) and not found.successful():
         raise CeleryCommandException(f"task {task_id} is {found.state}: {value!r}; --traceback shows more", 1)
-    context.echo(value)
+    context.echo(lines(value) if isinstance(value, str) else value)
 
 
 @click.command()

@@ -13,6 +13,7 @@ import click
 
 from celeriac.cli.context import Context, pass_context
 from celeriac.client import resolver
+from celeriac.codec.escape import one_line
 from celeriac.exceptions import CeleryCommandException, OperationalError
 from celeriac.ports import Bus
 
@@ -69,9 +70,12 @@ def _json_line(event: dict[str, Any]) -> str:
 def _line(event: dict[str, Any]) -> str:
     """``[time] node kind name[id] field=value …``"""
     at = event.get("timestamp")
-    time = datetime.fromtimestamp(at).isoformat(" ", "milliseconds") if isinstance(at, (int, float)) else "?"  # noqa: DTZ006
+    try:
+        time = datetime.fromtimestamp(at).isoformat(" ", "milliseconds")  # type: ignore[arg-type]  # noqa: DTZ006
+    except (TypeError, ValueError, OverflowError, OSError):  # anybody can send events
+        time = "?"
     task = f" {event.get('name') or ''}[{event['uuid']}]" if event.get("uuid") else ""
     fields = " ".join(
         f"{key}={value}" for key, value in event.items() if key not in _COMMON and value not in (None, "")
     )
-    return f"[{time}] {event.get('hostname')} {event.get('type')}{task} {fields}".rstrip().replace("\n", "\\n")
+    return one_line(f"[{time}] {event.get('hostname')} {event.get('type')}{task} {fields}".rstrip())

@@ -10,6 +10,7 @@ import click
 from celeriac.cli.context import CommaList, Context, importing, nobody, pass_context
 from celeriac.cli.methods import CONTROL, INSPECT, Method, parse
 from celeriac.cli.replies import merge, pretty, to_json
+from celeriac.codec.escape import one_line
 
 __all__ = ["control", "inspect", "status"]
 
@@ -190,14 +191,14 @@ def _answer(context: Context, replies: Mapping[str, Any], as_json: bool) -> int:
 def _show(context: Context, replies: Mapping[str, Any], *, body: bool = True) -> bool:
     """Print the answers, one node after the other; says whether none of them is an error."""
     good = True
-    for node, answer in replies.items():
-        state, text = pretty(answer)
+    for name, answer in replies.items():
+        node, (state, text) = one_line(name), pretty(answer)
         good = good and state == "OK"
         arrow = context.style("->", fg="blue", bold=True)
         color = "green" if state == "OK" else "red"
         if body or state != "OK":
             context.echo(f"{arrow}  {node}: {context.style(state, fg=color, bold=True)}")
-            context.echo("\n".join(f"    {line}" for line in text.splitlines()))
+            context.echo("\n".join(f"    {one_line(line)}" for line in text.splitlines()))
         else:
             context.echo(f"{node}: {context.style(state, fg=color, bold=True)}")
     return good

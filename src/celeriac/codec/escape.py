@@ -7,19 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["block", "one_line"]
+__all__ = ["block", "lines", "one_line"]
 
-#: Controls, the line ends of Unicode, what turns the direction of text, and the byte order mark.
+#: Controls, the line ends of Unicode, what turns the direction of text, halves of pairs, and the byte order mark.
 _CONTROLS = [
-    *range(32),
-    *range(127, 160),
-    0x061C,
-    0x200E,
-    0x200F,
-    *range(0x2028, 0x202F),
-    *range(0x2066, 0x206A),
-    0xFEFF,
-]
+    *range(32), *range(127, 160), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A),
+    *range(0xD800, 0xE000), 0xFEFF,
+]  # fmt: skip
 _CONTROL = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _CONTROLS}
 
 
@@ -32,6 +26,11 @@ def one_line(text: Any, limit: int | None = None) -> str:
     if limit is not None and len(shown) > limit:
         shown = f"{shown[:limit]}..."
     return shown if shown.isascii() and shown.isprintable() else shown.translate(_CONTROL)
+
+
+def lines(text: str) -> str:
+    """Text of several lines for a terminal: the line breaks stay."""
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 def block(text: str) -> str:

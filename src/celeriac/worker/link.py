@@ -11,7 +11,9 @@ import asyncio
 import itertools
 import json
 import logging
+import math
 import socket
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +28,8 @@ __all__ = ["Link", "LinkServer", "LocalLink", "attend"]
 logger = logging.getLogger("celery.worker")
 
 _RECONNECT = 0.2
+#: Seconds between two lines about strangers.
+_SILENCE = 60.0
 _LINE_LIMIT = 64 * 1024 * 1024
 #: A connection that ended, or lines that no agent or child writes.
 _BROKEN = (OSError, ValueError, LookupError, TypeError, RecursionError)
@@ -60,6 +64,7 @@ class LinkServer:
         self._waiting: dict[int, tuple[asyncio.Future[None], list[Any], int]] = {}
         self._numbers = itertools.count(1)
         self._orders: dict[str, Mapping[str, Any]] = {}
+        self._told = -math.inf
 
     async def serve(self) -> None:
         """Listen until cancelled."""
@@ -73,8 +78,11 @@ class LinkServer:
         if is_of_this_node(writer.get_extra_info("socket")):
             await self._meet(reader, writer)
             return
-        logger.warning("Somebody who is no child of this node has connected to its agent: turned away")
         writer.close()
+        now = time.monotonic()
+        if now - self._told > _SILENCE:
+            self._told = now
+            logger.warning("Somebody who is no child of this node has connected to its agent: turned away")
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

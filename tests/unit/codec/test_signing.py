@@ -220,6 +220,30 @@ def test_a_command_with_anything_in_it() -> None:
     assert not SIGNER.is_command({"method": loop, SIGNATURE: "1:" + "0" * 64})
 
 
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.just(10**4000)
+    | st.floats()
+    | st.text(st.characters())
+    | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters()) | st.integers(), inner),
+    max_leaves=6,
+)
+_deep: Any = None
+for _ in range(5000):
+    _deep = [_deep]
+
+
+@given(st.dictionaries(st.text(max_size=5) | st.just(SIGNATURE), ANYTHING | st.just(_deep), max_size=4))
+def test_whatever_comes_in_is_refused_and_raises_nothing(fields: dict[str, Any]) -> None:
+    message = make()
+    received = replace(message, headers={**message.headers, **fields})
+    assert SIGNER.refusal(received) in {"signature missing", "signature invalid"}
+    assert not SIGNER.is_command(fields)
+
+
 # ---------------------------------------------------------------- settings
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from celeriac.conf.check import check, in_seconds
 from celeriac.conf.setting import ANY, BOOL, DICT, FLOAT, INT, LIST, SECONDS, SILENT, STR, Kind, Setting, refused
+from celeriac.conf.table import SETTINGS
 from celeriac.exceptions import ImproperlyConfigured
 
 
@@ -129,3 +130,18 @@ def test_a_value_is_read_or_refused_and_reading_is_stable(kind, value):
     except ImproperlyConfigured:
         return
     assert check(setting, read) == read or read != read
+
+
+def test_yes_no_or_a_word() -> None:
+    setting = SETTINGS["worker_enable_remote_control"]
+    assert [check(setting, value) for value in ("inspect", True, "no", 1)] == ["inspect", True, False, True]
+    for value in ("Inspect", "write", 2):
+        with pytest.raises(ImproperlyConfigured):
+            check(setting, value)
+
+
+def test_celerys_certificates_are_refused_with_the_way_out() -> None:
+    for name in ("security_key", "security_certificate", "security_cert_store"):
+        with pytest.raises(ImproperlyConfigured, match="signing_key"):
+            check(SETTINGS[name], "/some/file")
+        assert check(SETTINGS[name], None) is None
