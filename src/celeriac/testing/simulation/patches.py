@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any
 
+from celeriac.client import current
 from celeriac.codec import envelope
 
-__all__ = ["seeded", "virtual_time"]
+__all__ = ["current_app", "seeded", "virtual_time"]
 
 
 @contextmanager
@@ -36,6 +37,18 @@ def virtual_time(
         yield
     finally:
         time.time, time.monotonic, time.sleep = real
+
+
+@contextmanager
+def current_app(app: Any) -> Iterator[None]:
+    """``app`` is the current and the default one: shared tasks are its own."""
+    before = (current._thread.app, current._default, current._latest)
+    app.set_current()
+    app.set_default()
+    try:
+        yield
+    finally:
+        current._thread.app, current._default, current._latest = before
 
 
 @contextmanager

@@ -40,9 +40,9 @@ def seconds(time: float | str | timedelta) -> float:
 class Simulation(World):
     """``app`` with everything around it in this thread: brokers and results in memory, workers, and the time.
 
-    Within the ``with`` block ``delay()``, ``apply_async()``, ``get()`` and ``control`` of the app lead here, whatever
-    its settings say, and ``time.time``, ``time.monotonic`` and ``time.sleep`` are virtual. What happens depends on
-    ``seed`` alone: every seed is another order of the same events.
+    Within the ``with`` block it is the current app; ``delay()``, ``apply_async()``, ``get()``, ``control`` lead here,
+    whatever its settings say, and ``time.time``, ``time.monotonic`` and ``time.sleep`` are virtual. What happens
+    depends on ``seed`` alone: every seed is another order of the same events.
     """
 
     def __init__(self, app: Celery, seed: int | str = 0) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from celeriac.client import resolver
 from celeriac.exceptions import TimeoutError  # noqa: A004 - Celery's name
 from celeriac.testing.simulation.node import Node
-from celeriac.testing.simulation.patches import seeded, virtual_time
+from celeriac.testing.simulation.patches import current_app, seeded, virtual_time
 from celeriac.testing.simulation.process import ProcessClock
 from celeriac.testing.simulation.producer import SimulatedPublisher, SimulatedReader
 from celeriac.testing.simulation.surroundings import Surroundings
@@ -66,6 +66,7 @@ class World(Surroundings):
         with ExitStack() as stack:
             stack.enter_context(virtual_time(self.now, self.monotonic, self.sleep))
             stack.enter_context(seeded(self.seed))
+            stack.enter_context(current_app(self.app))
             self._connect(stack)
             stack.callback(self._end)
             self._left = stack.pop_all()
