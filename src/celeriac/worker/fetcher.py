@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import msgspec
-
-from celeriac import states
 from celeriac.clock import SYSTEM
-from celeriac.codec.signing import unseal
-from celeriac.exceptions import DecodeError, OperationalError, SecurityError
+from celeriac.exceptions import OperationalError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
 from celeriac.model.ledger import LOCK
@@ -26,9 +21,10 @@ from celeriac.model.plan import exhausted
 from celeriac.model.settle import Accept, Completion, Release, Settlement
 from celeriac.ports import Broker, Clock, ResultStore, Rules
 from celeriac.worker.backoff import Backoff
-from celeriac.worker.limits import Limits, Permitted
+from celeriac.worker.limits import Limits
 from celeriac.worker.locks import begin_locked
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.refusals import Refusals
 from celeriac.worker.rule_reader import read_rules
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
@@ -49,24 +45,11 @@ PAUSED_LOOK = 0.5
 REST = 0.002
 #: A task that runs longer than this blocks what is claimed behind it: that is given back. Seconds.
 STALL = 0.05
-#: A message that comes back so soon after it was put off, in seconds, is due by its broker's clock.
-_AGAIN = 5.0
-#: Messages that were put off and are remembered.
-_PUT_OFF = 10_000
 #: Seconds to wait after the second claim in a row of which all went back; doubles up to the last.
 _FRUITLESS = 0.01
 _FRUITLESS_MAX = 0.5
 #: Most deliveries in a claim that looks for something that may run: what is limited is put aside by so many.
 SIFT = 64
-
-
-class _Record(msgspec.Struct):
-    status: str = ""
-    retries: int | None = None
-    result: Any = None
-
-
-_decode_record = msgspec.json.Decoder(_Record).decode
 
 
 class Fetcher:
@@ -101,9 +84,8 @@ class Fetcher:
         #: The last claim brought as much as was asked for: there is more.
         self.backlog = False
         self._broker = broker
-        self._store = store
+        self._refusals = Refusals(store, runner.signer, rules, clock)
         self._runner = runner
-        self._signer = runner.signer
         self._options = options
         self._sync = sync
         self._coroutines = coroutines
@@ -123,8 +105,6 @@ class Fetcher:
         self._changed = asyncio.Event()
         self._stopping = False
         self._alone = False
-        #: Id and due time of messages that were not due → when they were put off (monotonic).
-        self._put_off: dict[tuple[str, float], float] = {}
         #: Claims in a row of which everything went back.
         self._fruitless = 0
         self._average = 0.0
@@ -345,16 +325,15 @@ class Fetcher:
         if self._stopping:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in deliveries])
             return
-        now, entry = self._clock.now(), self._runner.entry
-        rules = self._rules if self._rules.refuses else None
+        now, entry, refusal = self._clock.now(), self._runner.entry, self._refusals.of
         sync: list[Delivery] = []
         coroutines: list[Delivery] = []
         limited: list[Delivery] = []
         concluded: list[Completion] = []
-        done = await self._already_done([d for d in deliveries if d.redelivered])
+        done = await self._refusals.repeated([d for d in deliveries if d.redelivered])
         for delivery in deliveries:
             message = delivery.message
-            outcome = self._refusal(delivery, now, done, rules)
+            outcome = refusal(delivery, now, done)
             if outcome is not None:
                 concluded.append(
                     outcome if isinstance(outcome, Completion) else self._runner.conclude(delivery, outcome)
@@ -390,7 +369,7 @@ class Fetcher:
     async def _permitted_of(self, limited: Sequence[Delivery]) -> tuple[tuple[list[Delivery], list[Delivery]], int]:
         """Those limited tasks that may run now, synchronous ones and coroutines, and how many of them have a seat; the
         others wait in the broker."""
-        permitted = await self._permitted(limited)
+        permitted = await self._limits.permitted(limited, self._backoff, lambda: self._stopping, self._clock)
         if permitted is None:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in limited])
             return ([], []), 0
@@ -402,19 +381,6 @@ class Fetcher:
         coroutines = [d for d in permitted.go if (found := entry(d.message.task)) and found.tracer.is_async]
         tokens = {delivery.token for delivery in coroutines}
         return ([d for d in permitted.go if d.token not in tokens], coroutines), permitted.seated
-
-    async def _permitted(self, limited: Sequence[Delivery]) -> Permitted | None:
-        """What the broker says; None when the child stops before it has answered."""
-        while not self._stopping:
-            try:
-                return await self._limits.permit(limited)
-            except OperationalError as error:
-                delay = self._backoff.next()
-                if self._backoff.loud:
-                    count = len(limited)
-                    logger.error("Cannot ask for the limits of %d tasks, next try in %.1f s: %s", count, delay, error)
-                await self._clock.sleep(delay)
-        return None
 
     async def _hand_over(self, sync: list[Delivery], coroutines: list[Delivery]) -> None:
         """Feed the executors what is to run, but for unique tasks that others have replaced."""
@@ -432,38 +398,6 @@ class Fetcher:
                 self._async = self._coroutines()
             self._async.feed(coroutines)
 
-    def _refusal(
-        self, delivery: Delivery, now: float, done: Mapping[str, o.Repeated], rules: RuleBook | None
-    ) -> o.Outcome | Completion | None:
-        """Why a delivery is not to run, or None. Ordinary messages pass through three comparisons."""
-        message = delivery.message
-        if isinstance(message, Malformed):
-            return o.Discarded(DecodeError(message.reason), message.reason)
-        if self._signer is not None and (reason := self._signer.refusal(message)) is not None:
-            return o.Unsigned(reason)
-        if delivery.token in done:
-            return done[delivery.token]
-        # Before its time is looked at: it would be revoked only then.
-        if rules is not None and (revoked := rules.refusal(message, now)) is not None:
-            return revoked
-        if message.due is not None and message.due > now and self._is_early(message.id, message.due):
-            return Completion(settlement=Release(delivery, due=message.due))
-        if message.expires is not None and message.expires <= now:
-            return o.Revoked("expired")
-        return None
-
-    def _is_early(self, task_id: str, due: float) -> bool:
-        """Not due by our clock: put it off. Unless that was just done and it is here again: the broker's clock counts,
-        and ours is slow."""
-        put_off, now = self._put_off, self._clock.monotonic()
-        before = put_off.get((task_id, due))
-        if before is not None and now - before < _AGAIN:
-            return False
-        if len(put_off) >= _PUT_OFF:
-            put_off.clear()
-        put_off[task_id, due] = now
-        return True
-
     def _one_suspect(self, deliveries: Sequence[Delivery], alone: bool) -> Sequence[Delivery]:
         """A message that may have killed a node runs alone, so that the next crash has one culprit.
 
@@ -476,31 +410,6 @@ class Fetcher:
         # Written as everything else is, for as long as it takes: a lease that runs out would count against them.
         self._conclude([Completion(settlement=Release(delivery)) for delivery in suspects])
         return [delivery for delivery in deliveries if not delivery.marks.suspect]
-
-    async def _already_done(self, redelivered: Sequence[Delivery]) -> Mapping[str, o.Repeated]:
-        """Those redelivered messages, by token, whose record shows a terminal state, or a later attempt."""
-        if not redelivered or self._store is None:
-            return {}
-        try:
-            records = await self._store.get([delivery.message.id for delivery in redelivered])
-        except OperationalError as error:
-            logger.warning("Cannot read the results of %d redelivered tasks: %s", len(redelivered), error)
-            return {}
-        found = zip(redelivered, records, strict=True)
-        return {d.token: o.Repeated(r.status, r.result) for d, raw in found if raw and (r := self._done_record(d, raw))}
-
-    def _done_record(self, delivery: Delivery, raw: bytes) -> _Record | None:
-        """The record if it shows that this attempt is over. One that cannot be trusted shows nothing."""
-        try:
-            record = _decode_record(unseal(self._signer, "result", delivery.message.id, raw))
-        except (msgspec.MsgspecError, SecurityError, ValueError, RecursionError):
-            return None
-        if record.status in states.READY_STATES:
-            return record
-        message = delivery.message
-        own = message.retries if not isinstance(message, Malformed) else 0
-        is_later = record.status == states.RETRY and record.retries is not None and record.retries >= own
-        return record if is_later else None
 
     async def _acknowledge_early(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Tasks with ``acks_late=False`` are settled before they start: at most once. Returns what is to run."""

@@ -30,7 +30,8 @@ from celeriac.model.limits import Ask, Permission, Rate, Seats
 from celeriac.model.message import Delivery, Malformed
 from celeriac.model.options import TaskOptions
 from celeriac.model.settle import Completion, Release
-from celeriac.ports import Broker, Limiter
+from celeriac.ports import Broker, Clock, Limiter
+from celeriac.worker.backoff import Backoff
 from celeriac.worker.runner import STORE_AWAY, Runner
 
 __all__ = ["Limits", "Permitted"]
@@ -93,6 +94,21 @@ class Limits:
             else:
                 permitted.gone.append(delivery)
         return permitted
+
+    async def permitted(
+        self, deliveries: Sequence[Delivery], backoff: Backoff, stopping: Callable[[], bool], clock: Clock
+    ) -> Permitted | None:
+        """``permit``, however long the broker is away; None when ``stopping()`` is true before it has answered."""
+        while not stopping():
+            try:
+                return await self.permit(deliveries)
+            except OperationalError as error:
+                delay = backoff.next()
+                if backoff.loud:
+                    count = len(deliveries)
+                    logger.error("Cannot ask for the limits of %d tasks, next try in %.1f s: %s", count, delay, error)
+                await clock.sleep(delay)
+        return None
 
     def _ask(self, delivery: Delivery) -> Ask | Completion | None:
         """What to ask for a delivery; None: nothing, it runs as it is; a completion when its key cannot be told."""

@@ -353,7 +353,7 @@ def test_recall_takes_from_both_executors() -> None:
 
 def signed_bench() -> tuple[FetcherBench, Signer]:
     bench, signer = FetcherBench(), Signer(b"a key of sixteen bytes")
-    bench.fetcher._signer = signer
+    bench.fetcher._refusals._signer = signer
     return bench, signer
 
 

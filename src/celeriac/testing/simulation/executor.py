@@ -28,9 +28,10 @@ class Soft:
         self.left: float | None = None
         self._limit = 0.0
 
-    def arm(self, limit: float, started: float) -> None:
-        """The body may work for ``limit`` seconds."""
-        self.left = self._limit = limit
+    def arm(self, limit: float | None, started: float, hard: float | None = None) -> None:
+        """The body may work for ``limit`` seconds; hard limits end the process, which is not this one's to do."""
+        self.left = limit
+        self._limit = limit or 0.0
 
     def disarm(self) -> None:
         """The body is over."""

@@ -1,0 +1,39 @@
+"""The protocols that adapters implement. Every sentence here is a test in ``celeriac.testing.conformance``.
+
+Asynchronous ports are used from one event loop, by workers: batch-first. Blocking ports are used by producers:
+safe in threads, after forks and in greenlets. All raise ``OperationalError`` when the server cannot be reached or
+refuses, never a driver's error; none hangs: blocking calls take a timeout in seconds.
+"""
+
+from __future__ import annotations
+
+from celeriac.model.dead import DeadRecord
+from celeriac.ports.broker import Broker, Bus, Ledger, Limiter, Rules, Unified
+from celeriac.ports.facts import AdapterOptions, Clock, Depth, Traits
+from celeriac.ports.producers import STAGE_EXPIRES, BlockingLedger, Caller, DeadLetters, Publisher, RulesDesk
+from celeriac.ports.results import CHORD_DONE, CHORD_LOOK, PayloadStore, Reader, ResultStore
+
+__all__ = [
+    "CHORD_DONE",
+    "CHORD_LOOK",
+    "STAGE_EXPIRES",
+    "AdapterOptions",
+    "BlockingLedger",
+    "Broker",
+    "Bus",
+    "Caller",
+    "Clock",
+    "DeadLetters",
+    "DeadRecord",
+    "Depth",
+    "Ledger",
+    "Limiter",
+    "PayloadStore",
+    "Publisher",
+    "Reader",
+    "ResultStore",
+    "Rules",
+    "RulesDesk",
+    "Traits",
+    "Unified",
+]

@@ -1,0 +1,81 @@
+"""What adapters are told, and what they tell of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+__all__ = ["AdapterOptions", "Clock", "Depth", "Traits"]
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never jumps."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Suspend the current coroutine."""
+        ...
+
+
+class AdapterOptions(Struct, frozen=True, kw_only=True):
+    """What an adapter is told besides its URL; all times in seconds."""
+
+    #: Identifies the child that claims, part of every token: no other process ever uses it.
+    owner: str = ""
+    #: A delivery that was not extended for so long may go to another child.
+    lease: float = 30.0
+    #: Redis: age at which deliveries held by Celery workers are restored.
+    visibility_timeout: float = 3600.0
+    #: Redis: in front of every key and channel.
+    key_prefix: str = ""
+    dead_letter_expires: float = 14 * 86400.0
+    dead_letter_limit: int = 10_000
+    #: Of messages and tracebacks as they are stored, in all queues together.
+    dead_letter_max_bytes: int = 256 * 1024 * 1024
+    connect_timeout: float = 4.0
+    #: Most connections a blocking adapter keeps.
+    pool_limit: int = 10
+    max_message_bytes: int = 32 * 1024 * 1024
+    #: How long the one who completes a chord has to send its body before another may.
+    chord_token: float = 10.0
+    #: How long a freed seat is kept for the delivery that was woken for it. Longer, and what was revoked or purged
+    #: meanwhile leaves the seat empty; shorter, and a fleet that is busy wakes others in vain.
+    seat_promise: float = 5.0
+    #: ``broker_transport_options`` or ``result_backend_transport_options`` as given.
+    transport: Mapping[str, Any] = {}
+    #: Time zone name for naive times in messages.
+    zone: str = "UTC"
+    #: ``broker_use_ssl`` or ``redis_backend_use_ssl`` as given.
+    ssl: Mapping[str, Any] | bool | None = None
+
+
+class Traits(Struct, frozen=True, kw_only=True):
+    """What a broker can do, for those who must know."""
+
+    #: Survives a restart of its process.
+    durable: bool
+    #: Keeps messages with a due time itself.
+    native_delay: bool
+    #: ``(server kind, address)``: equal for broker and store when they can finish plans in one step.
+    server: tuple[str, str]
+
+
+class Depth(Struct, frozen=True, kw_only=True):
+    """How full a queue is."""
+
+    ready: int = 0
+    #: What waits for its time, or for a seat (``Limiter``).
+    scheduled: int = 0
+    leased: int = 0
+    dead: int = 0
+    #: Age in seconds of the oldest ready message where the server knows it, else None.
+    oldest: float | None = None
