@@ -46,6 +46,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _SWITCH = 0.0005
 #: Exit code of a process whose parent was gone before it could bind its life to it.
 EX_LOST_PARENT = 75
+#: Exit code of a child whose I/O loop failed while a task ran.
+EX_FAILED = 71
 #: Exit code of a child that found no way to start.
 EX_START_FAILED = 70
 
@@ -113,7 +115,7 @@ def run_child(app: Celery, options: NodeOptions, slot: Slot, owner: str, link: s
         extras=[lambda child: attend(child, link), lambda child: _stop_on_signal(child, wake_read)],
         connecting=lambda: slot.live(os.getpid(), CONNECTING),
         ready=lambda: slot.live(os.getpid(), READY),
-        abandon=lambda: _leave(0),
+        abandon=lambda: _leave(EX_FAILED if child.failed else 0),
     )
 
     # Signals reach the I/O loop through this pipe even while the main thread is in C code and runs no handler.

@@ -138,6 +138,11 @@ class Child:
 
     # -- any thread --------------------------------------------------------------------------------------------
 
+    @property
+    def failed(self) -> bool:
+        """The I/O loop ended by an error of ours, which is logged."""
+        return self._failed is not None
+
     def serve(self) -> None:
         """Run until stopped; synchronous tasks run on the calling thread. Raises what made the I/O loop fail."""
         thread = threading.Thread(target=self._io_thread, name="io", daemon=True)
@@ -226,6 +231,7 @@ class Child:
             run(self._main())
         except BaseException as error:  # noqa: BLE001 - handed to the serving thread, which raises it
             self._failed = error
+            logger.critical("The I/O loop of this child failed, it is replaced: %s", cause_of(error), exc_info=error)
         finally:
             # Looked at before the executor is told: what tells its threads is in its inbox.
             busy = self._busy()
@@ -437,6 +443,13 @@ class Child:
         from celeriac.worker.events import send
 
         await send(self.broker, self.options.hostname, "task.multi", events)
+
+
+def cause_of(error: BaseException) -> str:
+    """The first of a group, on one line."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _resident_kib() -> int:

@@ -1,0 +1,197 @@
+"""A Redis that is there and does not work: a replica after a failover, still loading, stalled, full under load."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from celeriac.exceptions import OperationalError
+from tests.faults.fleet import Fleet
+from tests.faults.load import Load
+from tests.faults.place import Place
+from tests.faults.scenario import scenario
+from tests.proxy import Proxy
+from tests.servers import HOST, RedisServer, wait_until
+
+
+def _first_sent_after(fleet: Fleet, load: Load, moment: float) -> float:
+    """Seconds from then until the end of the first task that was sent later."""
+
+    def ended() -> list[float]:
+        late = {each for each, at in dict(load.sent).items() if at > moment}
+        return [run.at for run in fleet.journal.read().runs if run.kind == "end" and run.id in late]
+
+    return float(wait_until(ended, 10.0, fleet.logs)[0]) - moment
+
+
+@scenario(
+    "broker",
+    fault="a failover: the address leads to the replica, the old master refuses writes (READONLY)",
+    promise="workers and senders follow within a second, callers are told meanwhile",
+)
+def test_a_failover(make_redis: Callable[..., RedisServer], tmp_path: Path, rng: random.Random) -> None:
+    with make_redis() as master, make_redis() as replica, Proxy(HOST, master.port) as proxy:
+        replica.command("REPLICAOF", HOST, master.port)
+        wait_until(lambda: replica.info("replication")["master_link_status"] == "up", 10.0)
+        url = master.url(port=proxy.port)
+        place = Place(url, tmp_path)
+        with place.fleet() as fleet:
+            node = fleet.start("-c", "2")
+            below = sorted(node.below())
+            with Load(place, rng) as load:
+                load.until(50)
+                # As an operator's failover does: no more writes, the replica catches up, the address moves.
+                master.command("CONFIG", "SET", "min-replicas-to-write", 2)
+                wait_until(lambda: _offset(replica, "slave_repl_offset") >= _offset(master, "master_repl_offset"), 10.0)
+                replica.command("REPLICAOF", "NO", "ONE")
+                proxy.upstream_port = replica.port
+                master.command("CONFIG", "SET", "min-replicas-to-write", 0)
+                master.command("REPLICAOF", HOST, replica.port)
+                moved = time.time()
+                recovery = _first_sent_after(fleet, load, moved)
+                load.until(50)
+            place.wait_all(fleet, list(load.numbers), 15.0)
+            place.judge(fleet, load.numbers, allowed=8, refused=load.refused, recovery=recovery)
+            assert recovery < 3.0
+            assert sorted(node.below()) == below, node.log()
+            assert node.stop() == 0
+
+
+def _offset(server: RedisServer, name: str) -> int:
+    return int(server.info("replication")[name])
+
+
+@scenario(
+    "broker",
+    fault="Redis is restarted and still loads its data (LOADING)",
+    promise="callers are told, the first task is done within a second of its end",
+)
+def test_loading(make_redis: Callable[..., RedisServer], tmp_path: Path) -> None:
+    config = {"key-load-delay": "250", "loading-process-events-interval-bytes": "1024"}
+    with make_redis(appendonly=True, config={**config, "aof-use-rdb-preamble": "no"}) as server:
+        place = Place(server.url(), tmp_path, server)
+        with place.fleet() as fleet:
+            node = fleet.start("-c", "2")
+            below = sorted(node.below())
+            ids = place.send_many("work", [(number, 5) for number in range(400)])
+            ballast = place.send("work", 0, 1, headers={"ballast": "x" * 3_000_000}, countdown=3600)
+            wait_until(lambda: fleet.journal.ended(ids) >= 50, 10.0, fleet.logs)
+            server.kill()
+            server._launch()
+            refused = _refused(place, "LOADING")
+            wait_until(server._ready, 20.0, server.log)
+            ready = time.time()
+            place.wait_state(place.send("work", 1, 1), "SUCCESS")
+            recovery = time.time() - ready
+            wait_until(lambda: fleet.journal.ended(ids) == 400, 15.0, fleet.logs)
+            place.judge(fleet, {each: number for number, each in enumerate(ids)}, allowed=4, recovery=recovery)
+            assert refused
+            assert not fleet.journal.started(ballast), "it is due in an hour"
+            assert recovery < 2.0
+            assert sorted(node.below()) == below, node.log()
+            assert node.stop() == 0
+
+
+def _refused(place: Place, word: str) -> bool:
+    """Whether a sender meets this error while the server loads; it waits for the end of that itself."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        try:
+            place.through(broker_publish_timeout=0.2).send("work", 2, 1)
+        except OperationalError as error:
+            if word in str(error):
+                return True
+        else:
+            return False
+    return False
+
+
+@scenario(
+    "broker",
+    fault="Redis does nothing for 3 s (a slow command, a stalled machine)",
+    promise="work goes on as soon as it answers, nothing runs twice",
+)
+def test_a_stalled_server(make_redis: Callable[..., RedisServer], tmp_path: Path, rng: random.Random) -> None:
+    with make_redis() as server:
+        place = Place(server.url(), tmp_path, server, worker_lease=30)
+        with place.fleet() as fleet:
+            node = fleet.start("-c", "2")
+            with Load(place, rng) as load:
+                load.until(50)
+                server.command("DEBUG", "SLEEP", 3, timeout=10.0)
+                recovery = _first_sent_after(fleet, load, time.time())
+                load.until(50)
+            place.wait_all(fleet, list(load.numbers), 15.0)
+            place.judge(
+                fleet, load.numbers, allowed=0, refused=load.refused, slowest=load.slowest, recovery=recovery
+            )
+            assert load.slowest < 6.0
+            assert recovery < 2.0
+            assert node.stop() == 0
+
+
+@scenario(
+    "broker",
+    fault="Redis fills up while workers and senders are at it (maxmemory, noeviction)",
+    promise="senders are told, workers drain it, and sending works again by itself",
+)
+def test_full_under_load(make_redis: Callable[..., RedisServer], tmp_path: Path, fault_scale: float) -> None:
+    with make_redis(maxmemory="12mb") as server:
+        place = Place(server.url(), tmp_path, server, result_expires=1)
+        numbers: dict[str, int] = {}
+        refusals = 0
+        with place.fleet() as fleet:
+            node = fleet.start("-c", "2")
+            below = sorted(node.below())
+            for _ in range(round(2 * fault_scale)):
+                error = place.fill(numbers, 20_000, milliseconds=5)
+                assert "memory" in str(error)
+                assert not error.uncertain
+                refusals += 1
+                before = fleet.journal.ended(list(numbers))
+                wait_until(lambda: fleet.journal.ended(list(numbers)) > before + 50, 10.0, fleet.logs)  # noqa: B023
+            place.wait_all(fleet, list(numbers), 20.0)
+            again = place.send("work", 1, 1)
+            place.wait_state(again, "SUCCESS")
+            place.judge(fleet, {again: 1}, refusals=refusals)
+            lost = [each for each in numbers if not fleet.journal.ends[each]]
+            repeated = fleet.journal.again(list(numbers))
+            from tests.faults.journal import report
+
+            report(sent=len(numbers), lost=len(lost), again=repeated, doubled=repeated)
+            assert not lost
+            assert repeated == 0
+            assert sorted(node.below()) == below, node.log()
+            assert node.stop() == 0
+
+
+@scenario(
+    "broker",
+    fault="Redis evicts keys when it is full (`maxmemory-policy` is not `noeviction`)",
+    promise="the worker warns at its start, for evicted tasks are lost",
+)
+def test_eviction_is_warned_of(make_redis: Callable[..., RedisServer], tmp_path: Path) -> None:
+    with make_redis(config={"maxmemory": "50mb", "maxmemory-policy": "allkeys-lru"}) as server:
+        place = Place(server.url(), tmp_path, server)
+        with place.fleet() as fleet:
+            node = fleet.start("-c", "1")
+            assert "allkeys-lru" in node.logged("noeviction")
+            task = place.send("work", 1, 1)
+            place.wait_all(fleet, [task], 10.0)
+            place.judge(fleet, {task: 1}, allowed=0)
+            assert node.stop() == 0
+
+
+@pytest.mark.parametrize("policy", ["noeviction"])
+def test_without_eviction_nothing_is_said(make_redis: Callable[..., RedisServer], tmp_path: Path, policy: str) -> None:
+    with make_redis(config={"maxmemory": "50mb", "maxmemory-policy": policy}) as server:
+        place = Place(server.url(), tmp_path, server)
+        with place.fleet() as fleet:
+            node = fleet.start("-c", "1")
+            place.wait_state(place.send("work", 1, 1), "SUCCESS")
+            assert not node.has_logged("noeviction")
+            assert node.stop() == 0
