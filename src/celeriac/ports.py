@@ -174,7 +174,7 @@ class Broker(Protocol):
     async def maintain(self) -> float:
         """Due → ready; expired leases → ready with their marks advanced; dead letters past their time or number
         dropped. Any number of maintainers at once do no harm. Returns the seconds until it is useful again (0 or more,
-        finite).
+        finite): not long after the end of a lease that nobody has renewed for a while.
 
         A delivery whose lease ran out goes to the front, redelivered: ``expired_leases`` + 1 and ``suspect``, without a
         crash. Only one that was suspect before, and the only delivery its owner held, gets ``crashes`` + 1. What is
