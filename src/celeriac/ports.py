@@ -29,6 +29,7 @@ __all__ = [
     "Publisher",
     "Reader",
     "ResultStore",
+    "Timekeeper",
     "Traits",
     "Unified",
 ]
@@ -191,6 +192,16 @@ class Broker(Protocol):
 
     async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:
         """The newest dead letters, the newest first. ``raw`` holds the bytes as they were stored."""
+        ...
+
+
+@runtime_checkable
+class Timekeeper(Protocol):
+    """A server with a clock of its own, which counts where due times are compared. Without one it is the machine's."""
+
+    def now(self) -> float:
+        """The server's time as of the last claim, carried on by the monotonic clock: seconds since the epoch, never
+        ahead of the server. Before the first claim: the machine's time. Asks nobody."""
         ...
 
 

@@ -30,7 +30,7 @@ from celeriac.executors.threads import ThreadsExecutor
 from celeriac.model.message import Delivery
 from celeriac.model.outcome import TimedOut
 from celeriac.model.settle import Completion, Release, StoredResult
-from celeriac.ports import Broker, ResultStore
+from celeriac.ports import Broker, ResultStore, Timekeeper
 from celeriac.worker.completer import Completer
 from celeriac.worker.connect import connected
 from celeriac.worker.fetcher import Fetcher
@@ -247,6 +247,9 @@ class Child:
             self._stop_requested.set()
         self.broker = self._open_broker()
         self.store = self._open_store()
+        if isinstance(self.broker, Timekeeper):
+            # Also for what tasks send with a countdown, and for retries.
+            self.runner.now = self.runner.app.sender.now = self.broker.now
         rand = random.random
         self.completer = Completer(
             self.broker,

@@ -243,7 +243,7 @@ class Fetcher:
         if self._stopping:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in deliveries])
             return
-        now, entry, revoked = time.time(), self._runner.entry, self._revoked
+        now, entry, revoked = self._runner.now(), self._runner.entry, self._revoked
         sync: list[Delivery] = []
         coroutines: list[Delivery] = []
         concluded: list[Completion] = []

@@ -22,6 +22,7 @@ from celeriac.brokers.redis.doorbell import Doorbell
 from celeriac.brokers.redis.layout import Layout, envelope_of
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.scripts import CLAIM, RECLAIM
+from celeriac.brokers.redis.servertime import ServerTime
 from celeriac.brokers.redis.sockets import Word, pack
 from celeriac.brokers.redis.wire import LostWire, Wire
 from celeriac.codec import envelope
@@ -78,6 +79,8 @@ class Claims:
         self._tokens = layout.token_form(owner)
         self._bell = bell
         self._read = read
+        #: The server's clock, by its answers to claims.
+        self.time = ServerTime()
         self._next = 1
         self._plans: dict[tuple[str, ...], _Plan] = {}
         #: Answers that came after their claim was cancelled.
@@ -182,13 +185,14 @@ class Claims:
                     words = ("EVAL", text, *words[2:])
                     continue
                 raise self._link.translated(wire, error) from error
+            self.time.heard(float(reply[1]))
             return self._deliveries(reply, plan, first), float(reply[0]) if reply[0] else None
 
     def _deliveries(self, reply: Sequence[Any], plan: _Plan, first: int) -> list[Delivery]:
         read, tokens, queues = self._read, self._tokens, plan.queues
         found: list[Delivery] = []
         number = first
-        for place, envelopes in reply[1:]:
+        for place, envelopes in reply[2:]:
             queue = queues[place % len(queues)]
             for raw in envelopes:
                 found.append(read(raw, tokens % number, queue))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Sequence
 
 import pytest
 
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Release
+from celeriac.ports import Timekeeper
 from celeriac.testing.conformance.harness import Harness
 from celeriac.testing.conformance.tools import asynchronous, ids, message, only, take, well_formed
 
@@ -181,3 +183,19 @@ async def _arrival(harness: Harness, claim: Awaitable[Sequence[Delivery]], *, se
     await harness.elapse(seconds + 0.001)  # dues are whole microseconds
     async with asyncio.timeout(harness.late * 5):
         return await waiting
+
+    @asynchronous
+    async def test_now_is_the_servers_time(self, harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+        broker = await harness.open_broker()
+        if not isinstance(broker, Timekeeper):
+            return
+        assert broker.now() == pytest.approx(time.time(), abs=5), "now: before the first claim the machine's time"
+        await broker.publish([message("a")])
+        await take(broker)
+        before = broker.now()
+        assert before == pytest.approx(time.time(), abs=5), "now: the server's time"
+        monkeypatch.setattr(time, "time", lambda: before + 3600)
+        assert broker.now() - before < 60, "now: carried on by the monotonic clock"
+        await broker.publish([message("b", due=before + 60)])
+        assert await take(broker) == [], "publish: what the server's time calls the future goes to the schedule"
+        assert broker.now() - before < 60, "now: as of the last claim"
