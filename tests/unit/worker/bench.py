@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ class FakeRunner:
         self.runtimes: dict[str, float] = {}
         self.count = 0
         self.valid_until = float("inf")
+        self.now = time.time
         self.outcomes: list[tuple[str, o.Outcome]] = []
 
     def entry(self, name: str) -> Any:
