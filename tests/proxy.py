@@ -110,7 +110,6 @@ class _Link:
                 if not self.orphaned:
                     raise
 
-
     async def _narrow(self, size: int, now: Callable[[], float]) -> None:
         """Wait until the bytes before these have gone through a line that all connections share."""
         proxy = self.proxy

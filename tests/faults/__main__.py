@@ -1,9 +1,9 @@
 """``./dev faults``: the scenarios in rounds, each with its seed, for some minutes; then what they counted, as a table.
 
-    ./dev faults                       one round, five times as long as in `./dev test`
-    ./dev faults --minutes 60          rounds of new seeds until an hour is over
-    ./dev faults --seed 7 -k frozen    one seed again; what is not known here goes to pytest
-    ./dev faults --write               one round, and its counts into docs/reference/guarantees.md
+./dev faults                       one round, five times as long as in `./dev test`
+./dev faults --minutes 60          rounds of new seeds until an hour is over
+./dev faults --seed 7 -k frozen    one seed again; what is not known here goes to pytest
+./dev faults --write               one round, and its counts into docs/reference/guarantees.md
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def _arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31), help="of the first round")
     parser.add_argument("--minutes", type=float, help="go on with the next seeds for so long; default: one round")
     parser.add_argument("--scale", type=float, default=5.0, help="how much longer than in ./dev test; default 5")
-    parser.add_argument("--write", action="store_true", help=f"write the counts into {guarantees.PAGE.relative_to(ROOT)}")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write the counts into {guarantees.PAGE.relative_to(ROOT)}"
+    )
     return parser.parse_known_args(words)
 
 

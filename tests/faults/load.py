@@ -1,8 +1,8 @@
 """A producer that sends small tasks at a steady rate from a thread of its own, and remembers what it was told.
 
-    with Load(place, rng, rate=100) as load:
-        ...                       # the fault
-    place.wait_all(fleet, list(load.numbers), 20.0)
+with Load(place, rng, rate=100) as load:
+    ...                       # the fault
+place.wait_all(fleet, list(load.numbers), 20.0)
 """
 
 from __future__ import annotations

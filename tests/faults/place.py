@@ -160,9 +160,7 @@ class Place:
 
     # -- judging
 
-    def judge(
-        self, fleet: Fleet, numbers: Mapping[str, int], *, allowed: int | None = None, **further: float
-    ) -> None:
+    def judge(self, fleet: Fleet, numbers: Mapping[str, int], *, allowed: int | None = None, **further: float) -> None:
         """Print the counts, and fail when a task was lost or a result cannot be read. ``numbers``: id → its result.
 
         ``allowed`` is the number of starts beyond the first that the fault accounts for: more are doubled, and fail.

@@ -129,9 +129,7 @@ def test_a_stalled_server(make_redis: Callable[..., RedisServer], tmp_path: Path
                 recovery = _first_sent_after(fleet, load, time.time())
                 load.until(50)
             place.wait_all(fleet, list(load.numbers), 15.0)
-            place.judge(
-                fleet, load.numbers, allowed=0, refused=load.refused, slowest=load.slowest, recovery=recovery
-            )
+            place.judge(fleet, load.numbers, allowed=0, refused=load.refused, slowest=load.slowest, recovery=recovery)
             assert load.slowest < 6.0
             assert recovery < 2.0
             assert node.stop() == 0

@@ -51,9 +51,7 @@ def test_kills_every_second_lose_nothing(place: Place, rng: random.Random, fault
         last = time.monotonic()
         place.wait_all(fleet, list(numbers), 40.0)
         recovery = time.monotonic() - last
-        place.judge(
-            fleet, numbers, allowed=_held(kills), **kills, recovery=recovery, seconds=time.monotonic() - began
-        )
+        place.judge(fleet, numbers, allowed=_held(kills), **kills, recovery=recovery, seconds=time.monotonic() - began)
 
 
 @pytest.mark.slow
@@ -82,20 +80,25 @@ def test_retries_chains_and_coroutines_under_kills(place: Place, rng: random.Ran
         place.judge(fleet, numbers, allowed=100 * sum(kills.values()), **kills)
 
 
+@pytest.mark.parametrize("what", ["group", "chord"])
 @scenario(
     "producers",
-    fault="a producer is killed while it sends groups",
-    promise="all members of a group or none",
+    fault="a producer is killed while it sends groups and chords of 1,000",
+    promise="all members or none",
 )
-def test_a_producer_killed_in_the_middle_sends_all_or_nothing(place: Place, rng: random.Random) -> None:
-    size = 500
+def test_a_producer_killed_in_the_middle_sends_all_or_nothing(place: Place, rng: random.Random, what: str) -> None:
+    size = 1000
+    send = {
+        "group": "group(task.s(1, 1) for _ in range(size)).apply_async()",
+        "chord": "chord(task.s(1, 1) for _ in range(size))(app.tasks['faults.collect'].s())",
+    }[what]
     script = (
-        "import os, sys; from tests.faults.project import app; task = app.tasks['faults.work']\n"
-        "while True: app.send_many((task.s(1, 1) for _ in range(int(sys.argv[1]))), chunk=int(sys.argv[1]))"
+        "import sys; from celeriac import chord, group; from tests.faults.project import app\n"
+        f"task, size = app.tasks['faults.work'], int(sys.argv[1])\nwhile True: {send}"
     )
     environment = {CONF: json.dumps(place.conf), "PYTHONPATH": str(ROOT / "src")}
     batches = []
-    for _ in range(4):
+    for _ in range(3):
         before = place.depth().ready
         command = [sys.executable, "-c", script, str(size)]
         producer = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment})

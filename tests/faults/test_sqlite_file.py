@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import time
@@ -14,6 +16,7 @@ import pytest
 
 from celeriac.exceptions import OperationalError
 from tests.faults.journal import report
+from tests.faults.load import Load
 from tests.faults.place import Place
 from tests.faults.scenario import scenario
 from tests.servers import wait_until
@@ -150,3 +153,28 @@ def test_a_read_only_file(small_disk: Path, tmp_path: Path) -> None:
         report(place=place.kind, sent=1, lost=0, again=fleet.journal.again([first]))
         assert node.stop() == 0
     assert _sound(place.path)
+
+
+@scenario(
+    "file",
+    fault="everybody who has the file open is killed in the middle of writing, again and again",
+    promise="the file stays sound, nothing that was accepted is lost",
+)
+def test_killed_while_writing(sqlite_place: Place, rng: random.Random, fault_scale: float) -> None:
+    place = sqlite_place
+    rounds = round(4 * fault_scale)
+    with place.fleet() as fleet:
+        with Load(place, rng, rate=150, milliseconds=(0, 3)) as load:
+            for _ in range(rounds):
+                node = fleet.start("-c", "2")
+                ended = fleet.journal.read().ends.total()
+                wait_until(lambda was=ended: fleet.journal.read().ends.total() > was + 50, 10.0)  # type: ignore[misc]
+                node.signal_tree(signal.SIGKILL)
+                assert _sound(place.path)
+        last = fleet.start("-c", "2")
+        ids = list(load.numbers)
+        place.wait_all(fleet, ids, 20.0)
+        place.judge(fleet, load.numbers, allowed=16 * rounds, refused=load.refused)
+        assert load.refused == 0, load.errors
+        assert _sound(place.path)
+        assert last.stop() == 0

@@ -52,9 +52,7 @@ def _stop_under_load(place: Place, rng: random.Random, pool: str) -> None:
         fleet.start("-c", "4")
         place.wait_all(fleet, ids, 20.0)
         # Every task is shorter than the grace: none may start twice.
-        place.judge(
-            fleet, {each: number for number, each in enumerate(ids)}, allowed=0, took=took, back=depth.ready
-        )
+        place.judge(fleet, {each: number for number, each in enumerate(ids)}, allowed=0, took=took, back=depth.ready)
         assert took < 2.0
 
 
