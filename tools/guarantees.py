@@ -107,12 +107,12 @@ def _markdown(found: Sequence[Summary]) -> Iterator[str]:
         if each.fault == last:
             cells = ("", "", *cells[2:])
         last = each.fault
-        yield "| " + " | ".join(cells) + " |"
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def console(rows: Iterable[Row]) -> Iterator[str]:
     """The same for a terminal, with what failed."""
-    lines = [(*_HEAD[:1], *_HEAD[2:], "failed")]
+    lines: list[tuple[str, ...]] = [(*_HEAD[:1], *_HEAD[2:], "failed")]
     for each in summaries(rows):
         cells = each.cells()
         lines.append((cells[0][:70], *cells[2:], str(each.failed or "")))

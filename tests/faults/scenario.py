@@ -1,7 +1,7 @@
-"""What a fault test is about and what it counted: a row for the table of ``./dev faults`` and for the guarantees page.
+"""What a fault test is about and what it counted: a row for the table of ``./dev faults`` and the guarantees page.
 
-A test becomes a scenario by ``@scenario("section", fault="…", promise="…")``; what it hands to ``report`` (``journal.py``)
-is its row. conftest.py appends rows to the file that ``--fault-rows`` names; a run may hold several rounds.
+A test becomes a scenario by ``@scenario("section", fault="…", promise="…")``; what it hands to ``journal.report`` is its
+row. conftest.py appends rows to the file that ``--fault-rows`` names; a run may hold several rounds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["SECTIONS", "Row", "about", "read", "row", "scenario", "write"]
+__all__ = ["SECTIONS", "Row", "about", "read", "row", "scenario", "scenarios_of", "write"]
 
 #: Order and titles of the sections of the page.
 SECTIONS = {
@@ -97,7 +97,7 @@ def read(path: Path) -> list[Row]:
     return [Row(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
 
 
-def tests_of(modules: Iterable[Any]) -> list[tuple[str, Mapping[str, str]]]:
+def scenarios_of(modules: Iterable[Any]) -> list[tuple[str, Mapping[str, str]]]:
     """Names and words of the scenarios in these modules."""
     found = []
     for module in modules:

@@ -15,7 +15,7 @@ from tests.faults.journal import report
 from tests.faults.place import Place
 from tests.faults.scenario import scenario
 
-CHORDS, MEMBERS = 50, 20
+CHORDS, MEMBERS = 30, 20
 
 
 def send_chord(place: Place, number: int, rng: random.Random) -> tuple[list[int], Any]:

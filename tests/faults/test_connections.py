@@ -52,16 +52,16 @@ def _until_ended(fleet: Fleet, count: int, seconds: float = 10.0) -> float:
 
 @scenario(
     "network",
-    fault="every connection is reset, a hundred times, also in the middle of an answer",
+    fault="every connection is reset, dozens of times, also in the middle of an answer",
     promise="no process ends, callers are told, the next task runs within a second",
 )
-def test_a_hundred_cut_connections(durable_place: Place, rng: random.Random, fault_scale: float) -> None:
+def test_connections_are_cut_again_and_again(durable_place: Place, rng: random.Random, fault_scale: float) -> None:
     """Workers and producers lose their connections, sometimes in the middle of an answer."""
     assert durable_place.server is not None
     numbers: dict[str, int] = {}
     gaps: list[float] = []
     errors = unknown = 0
-    cuts = round(100 * fault_scale)
+    cuts = round(60 * fault_scale)
     with Proxy(HOST, durable_place.server.port) as proxy:
         url = durable_place.server.url(port=proxy.port)
         sender = Place(url, durable_place.folder)
@@ -102,7 +102,7 @@ def test_redis_is_killed_and_restarted(durable_place: Place, rng: random.Random,
     with durable_place.fleet() as fleet:
         node = fleet.start("-c", "2")
         below = sorted(node.below())
-        for turn in range(round(4 * fault_scale)):
+        for turn in range(round(3 * fault_scale)):
             part = [(turn * 120 + index, rng.uniform(1, 20)) for index in range(120)]
             numbers.update(zip(durable_place.send_many("work", part), (each for each, _ in part), strict=True))
             countdown = rng.uniform(0.5, 2.0)

@@ -15,11 +15,11 @@ from tests.faults.fleet import ROOT
 from tests.faults.hurting import hurt, pace
 from tests.faults.journal import report
 from tests.faults.place import Place, in_steps
-from tests.faults.scenario import scenario
 from tests.faults.project import CONF
+from tests.faults.scenario import scenario
 from tests.servers import wait_until
 
-TASKS = 2000
+TASKS = 1200
 
 
 def _held(kills: dict[str, int]) -> int:
@@ -41,7 +41,7 @@ def test_kills_every_second_lose_nothing(place: Place, rng: random.Random, fault
     with place.fleet() as fleet:
         for _ in range(2):
             fleet.start("-c", "4", wait=False)
-        for part in in_steps(arguments, round(8 * fault_scale)):
+        for part in in_steps(arguments, round(5 * fault_scale)):
             sent = place.send_many("work", part)
             numbers.update(zip(sent, (number for number, _ in part), strict=True))
             pace(fleet, list(numbers), rng.uniform(0.7, 1.0))
@@ -66,7 +66,7 @@ def test_retries_chains_and_coroutines_under_kills(place: Place, rng: random.Ran
     with place.fleet() as fleet:
         for _ in range(2):
             fleet.start("-c", "2")
-        for number in range(round(100 * fault_scale)):
+        for number in range(round(60 * fault_scale)):
             numbers[place.send("again", number)] = number
             numbers[place.send("waits", number, rng.uniform(5, 300))] = number
             first = place.app.tasks["faults.step"]

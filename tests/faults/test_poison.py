@@ -8,8 +8,8 @@ import time
 from celeriac.ports import DeadRecord
 from tests.faults.journal import report
 from tests.faults.place import Place
-from tests.faults.scenario import scenario
 from tests.faults.poison import Poison, envelope, poisons
+from tests.faults.scenario import scenario
 from tests.servers import wait_until
 
 

@@ -162,7 +162,7 @@ def test_a_read_only_file(small_disk: Path, tmp_path: Path) -> None:
 )
 def test_killed_while_writing(sqlite_place: Place, rng: random.Random, fault_scale: float) -> None:
     place = sqlite_place
-    rounds = round(4 * fault_scale)
+    rounds = round(3 * fault_scale)
     with place.fleet() as fleet:
         with Load(place, rng, rate=150, milliseconds=(0, 3)) as load:
             for _ in range(rounds):

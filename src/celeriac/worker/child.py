@@ -229,7 +229,7 @@ class Child:
         block_in_this_thread()
         try:
             run(self._main())
-        except BaseException as error:  # noqa: BLE001 - handed to the serving thread, which raises it
+        except BaseException as error:
             self._failed = error
             logger.critical("The I/O loop of this child failed, it is replaced: %s", cause_of(error), exc_info=error)
         finally:

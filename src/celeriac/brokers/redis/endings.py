@@ -136,7 +136,10 @@ class Endings:
 def postings(
     layout: Layout, messages: Sequence[Message], *, schedule: bool, now: float = 0.0
 ) -> tuple[list[str], list[Word]]:
-    """Keys and arguments of the publish script; with ``schedule`` what is due later than ``now`` waits there. Raises ``TypeError`` or ``ValueError`` when one cannot be encoded."""
+    """Keys and arguments of the publish script; with ``schedule`` what is due later than ``now`` waits there.
+
+    Raises ``TypeError`` or ``ValueError`` when one cannot be encoded.
+    """
     ready: dict[str, list[Word]] = {}
     later: dict[str, list[Word]] = {}
     for message in messages:

@@ -12,7 +12,7 @@ __all__ = ["ServerTime"]
 
 
 class ServerTime:
-    """``heard`` by the one who claims; asked by whoever compares times. Before the first answer: the machine's clock."""
+    """``heard`` by the one who claims, asked by whoever compares times. Before the first answer: this machine's."""
 
     __slots__ = ("_ahead",)
 

@@ -176,14 +176,6 @@ class Schedule:
         await harness.elapse(0.25)
         assert ids(await take(broker)) == ["a"], "claim: takes messages whose time has come"
 
-
-async def _arrival(harness: Harness, claim: Awaitable[Sequence[Delivery]], *, seconds: float) -> Sequence[Delivery]:
-    """What a claim returns while ``seconds`` pass."""
-    waiting = asyncio.ensure_future(claim)
-    await harness.elapse(seconds + 0.001)  # dues are whole microseconds
-    async with asyncio.timeout(harness.late * 5):
-        return await waiting
-
     @asynchronous
     async def test_now_is_the_servers_time(self, harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
         broker = await harness.open_broker()
@@ -199,3 +191,11 @@ async def _arrival(harness: Harness, claim: Awaitable[Sequence[Delivery]], *, se
         await broker.publish([message("b", due=before + 60)])
         assert await take(broker) == [], "publish: what the server's time calls the future goes to the schedule"
         assert broker.now() - before < 60, "now: as of the last claim"
+
+
+async def _arrival(harness: Harness, claim: Awaitable[Sequence[Delivery]], *, seconds: float) -> Sequence[Delivery]:
+    """What a claim returns while ``seconds`` pass."""
+    waiting = asyncio.ensure_future(claim)
+    await harness.elapse(seconds + 0.001)  # dues are whole microseconds
+    async with asyncio.timeout(harness.late * 5):
+        return await waiting
