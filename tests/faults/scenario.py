@@ -1,7 +1,7 @@
 """What a fault test is about and what it counted: a row for the table of ``./dev faults`` and the guarantees page.
 
-A test becomes a scenario by ``@scenario("section", fault="…", promise="…")``; what it hands to ``journal.report`` is its
-row. conftest.py appends rows to the file that ``--fault-rows`` names; a run may hold several rounds.
+A test becomes a scenario by ``@scenario("section", fault="…", promise="…")``; what it hands to ``journal.report`` is
+its row. conftest.py appends rows to the file that ``--fault-rows`` names; a run may hold several rounds.
 """
 
 from __future__ import annotations
