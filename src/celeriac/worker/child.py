@@ -295,6 +295,7 @@ class Child:
                     for task in running:
                         task.cancel()
         finally:
+            self.runner.app.sender.now = time.time
             await self.broker.close()
             if self.store is not None:
                 await self.store.close()
