@@ -70,7 +70,7 @@ def row(said: Mapping[str, str], counted: Mapping[str, Any], *, test: str, seed:
     recovery = counted.get("recovery", counted.get("gap_max"))
     return Row(
         **said,
-        server=str(counted.get("place", "redis")),
+        server=str(counted.get("place", "sqlite" if "sqlite" in test else "redis")),
         test=test,
         seed=seed,
         passed=passed,

@@ -33,7 +33,7 @@ def test_a_clock_jumps(redis_place: Place, hours: int) -> None:
         dues |= _scheduled(place, 20, 40)
         plain = place.send_many("work", [(number, 1) for number in range(40, 60)])
         retried = place.send("again_at", 60, 1.0)
-        wait_until(lambda: time.monotonic() - jumped > LEASE * 1.5, 10.0)
+        wait_until(lambda: time.monotonic() - jumped > LEASE * 1.25, 10.0)
         Path(place.folder, "all").touch()
         place.wait_all(fleet, [*dues, *plain, retried, held], 10.0)
         late = fleet.journal.waited(dues)

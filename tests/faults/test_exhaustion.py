@@ -63,7 +63,7 @@ def test_no_more_files(place: Place) -> None:
 @scenario(
     "processes",
     fault="a task starts threads or processes until there are no more",
-    promise="the same, and a child that dies then is replaced as soon as there is room",
+    promise="it sees the error, other tasks go on, a child that dies then is replaced when there is room",
 )
 def test_no_more_processes(redis_place: Place, what: str) -> None:
     place = redis_place

@@ -73,7 +73,7 @@ def test_a_frozen_node_cannot_write(place: Place, zombie_first: bool) -> None:
 
 @scenario(
     "processes",
-    fault="the same, with tasks claimed ahead",
+    fault="a whole worker is stopped beyond its lease, with tasks claimed ahead",
     promise="only what was running may start twice",
 )
 def test_what_a_frozen_node_had_claimed_ahead_does_not_start_there(place: Place) -> None:

@@ -57,7 +57,7 @@ def test_kills_every_second_lose_nothing(place: Place, rng: random.Random, fault
 @pytest.mark.slow
 @scenario(
     "processes",
-    fault="the same, under retries, chains and coroutines",
+    fault="such kills, under retries, chains and coroutines",
     promise="every step runs, in order",
 )
 def test_retries_chains_and_coroutines_under_kills(place: Place, rng: random.Random, fault_scale: float) -> None:
@@ -123,7 +123,7 @@ def test_early_acknowledged_tasks_never_start_twice(place: Place, rng: random.Ra
     with place.fleet() as fleet:
         for _ in range(2):
             fleet.start("-c", "2")
-        ids = place.send_many("once", [(number, rng.uniform(5, 50)) for number in range(round(300 * fault_scale))])
+        ids = place.send_many("once", [(number, rng.uniform(5, 50)) for number in range(round(200 * fault_scale))])
         kills = {"child": 0, "node": 0}
         while not pace(fleet, ids, 0.5) and sum(kills.values()) < 5 * fault_scale:
             kills[hurt(fleet, rng)] += 1
@@ -148,7 +148,7 @@ def test_scheduled_tasks_survive_kills_and_are_never_early(
         for _ in range(2):
             fleet.start("-c", "2")
         for number in range(round(200 * fault_scale)):
-            countdown = rng.uniform(0.2, 4.0 * fault_scale)
+            countdown = rng.uniform(0.2, 3.0 * fault_scale)
             sent = time.time()
             dues[place.send("work", number, 1, countdown=countdown)] = sent + countdown
         kills = {"child": 0, "node": 0}

@@ -50,7 +50,7 @@ def test_bad_messages_cost_only_themselves(place: Place, rng: random.Random) -> 
         place.judge(fleet, numbers, allowed=0, bad=len(bad), delay_max=max(delays))
         assert not alive, f"not in the dead letters: {alive}"
         assert not canary.exists(), "decoding a message ran code"
-        assert max(delays) < 1.0
+        assert max(delays) < 3.0
         assert sorted(node.below()) == below, f"a process died\n{node.log()}"
         _check_lines(node.text(), letters)
         assert node.stop() == 0
@@ -105,12 +105,12 @@ def test_copies_of_a_finished_task_do_not_run_again(place: Place) -> None:
 
 @scenario(
     "producers",
-    fault="messages of 50 MB lie in the queue",
+    fault="messages of 34 MB lie in the queue",
     promise="refused, others wait less than 3 s",
 )
 def test_huge_messages_are_refused(place: Place) -> None:
     shapes = [
-        envelope("huge-body", body=b'[["' + b"x" * 50_000_000 + b'", 1], {}, {}]'),
+        envelope("huge-body", body=b'[["' + b"x" * 34_000_000 + b'", 1], {}, {}]'),
         envelope("huge-number", body=b"[[" + b"7" * 1_000_000 + b", 1], {}, {}]"),
     ]
     good: dict[str, tuple[int, float]] = {}

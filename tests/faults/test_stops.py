@@ -31,7 +31,7 @@ def test_sigterm_under_load(place: Place, rng: random.Random) -> None:
 @scenario(
     "deploys",
     fault="SIGTERM under load, in the other pools",
-    promise="the same",
+    promise="as with prefork",
 )
 def test_sigterm_under_load_in_other_pools(redis_place: Place, rng: random.Random, pool: str) -> None:
     _stop_under_load(redis_place, rng, pool)
