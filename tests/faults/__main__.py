@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -63,7 +64,7 @@ def main(words: Sequence[str]) -> int:
                 break
         rows = scenario.read(path)
     print("\n".join(guarantees.console(rows)))
-    again = " ".join(further)
+    again = shlex.join(further)
     for number in failed:
         print(f"failed; to repeat: ./dev faults --seed {number} --scale {options.scale:g} {again}".rstrip())
     if options.write and rows and all(row.passed for row in rows):
