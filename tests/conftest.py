@@ -29,6 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seed", type=int, default=None, help="seed of the `rng` fixture; printed at the start of a run")
     group.addoption("--fault-scale", type=float, default=1.0, help="how much longer fault tests go on (./dev faults)")
     group.addoption("--seeds", type=int, default=3000, help="simulated seeds in tests/simulation")
+    group.addoption("--fault-rows", type=Path, default=None, help="append what each fault test counted to this file")
+    group.addoption("--fault-until", type=float, default=None, help="start no fault test after this time (epoch)")
     group.addoption("--workflows", type=int, default=2000, help="random workflows in tests/workflows")
 
 

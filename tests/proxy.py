@@ -101,12 +101,20 @@ class _Link:
                 if writer.can_write_eof():
                     writer.write_eof()
                 return
+            if self.proxy.pace:
+                await self._narrow(len(data), now)
             writer.write(data)
             try:
                 await writer.drain()
             except OSError:
                 if not self.orphaned:
                     raise
+
+    async def _narrow(self, size: int, now: Callable[[], float]) -> None:
+        """Wait until the bytes before these have gone through a line that all connections share."""
+        proxy = self.proxy
+        proxy.free_at = max(proxy.free_at, now()) + size / proxy.pace
+        await asyncio.sleep(proxy.free_at - now())
 
 
 class Proxy:
@@ -118,6 +126,8 @@ class Proxy:
         self.port = 0
         self.accepted = 0
         self.delay = 0.0
+        self.pace = 0.0
+        self.free_at = 0.0
         self.swallow_reply = False
         self.flowing = asyncio.Event()
         self.flowing.set()
@@ -195,6 +205,10 @@ class Proxy:
     def latency(self, milliseconds: float) -> None:
         """Delay each direction by this much; bandwidth stays."""
         self._run(lambda: setattr(self, "delay", milliseconds / 1000))
+
+    def bandwidth(self, bytes_a_second: float) -> None:
+        """Let so many bytes a second through, of all connections and both directions together; 0: no limit."""
+        self._run(lambda: setattr(self, "pace", bytes_a_second))
 
     def refuse(self, on: bool = True) -> None:
         """Refuse new connections as a dead server does (ECONNREFUSED); the open ones stay."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.faults import scenario
+from tests.faults.journal import REPORTED
 from tests.faults.place import Place
 from tests.servers import RedisServer
 
@@ -29,3 +34,22 @@ def redis_place(redis_server: RedisServer, redis_url: str, tmp_path: Path) -> Pl
 def sqlite_place(sqlite_url: str, tmp_path: Path) -> Place:
     """A SQLite file of this test's own."""
     return Place(sqlite_url, tmp_path)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    REPORTED.clear()
+    until = item.config.option.fault_until
+    if until is not None and time.time() > until and item.path.parent == Path(__file__).parent:
+        pytest.skip("the minutes are over")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    """After a scenario's test: its row."""
+    outcome = yield
+    mark = item.get_closest_marker("fault")
+    rows = item.config.option.fault_rows
+    if call.when == "call" and mark is not None and rows is not None and not outcome.skipped:
+        seed = item.config.option.seed
+        scenario.write(rows, scenario.row(mark.kwargs, REPORTED, test=item.name, seed=seed, passed=outcome.passed))
+    return outcome

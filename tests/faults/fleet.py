@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -76,11 +76,13 @@ def send_signal(pids: Iterable[int], number: int) -> None:
 class Node:
     """One ``celeriac worker`` and everything it forked."""
 
-    def __init__(self, name: str, arguments: Iterable[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, arguments: Iterable[str], environment: Mapping[str, str], log: Path, guard: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.log_path = log
-        guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-        command = [*guard, sys.executable, "-m", "celeriac", "-A", "tests.faults.project", "worker"]
+        life = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        command = [*life, *guard, sys.executable, "-m", "celeriac", "-A", "tests.faults.project", "worker"]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [*command, "-n", name, *arguments],
@@ -192,16 +194,25 @@ class Fleet:
         self.nodes: list[Node] = []
         self._count = 0
 
-    def start(self, *arguments: str, name: str | None = None, level: str = "info", wait: bool = True) -> Node:
-        """Start a node; its settings are the fleet's of now."""
+    def start(
+        self,
+        *arguments: str,
+        name: str | None = None,
+        level: str = "info",
+        wait: bool = True,
+        environment: Mapping[str, str] | None = None,
+        guard: Sequence[str] = (),
+    ) -> Node:
+        """Start a node; its settings are the fleet's of now. ``guard`` is a command that runs the worker's."""
         self._count += 1
-        environment = {
+        everything = {
+            **(environment or {}),
             CONF: json.dumps(self.conf),
             JOURNAL: str(self.journal.path),
             "PYTHONPATH": str(ROOT / "src"),
         }
         log = self.folder / f"worker-{self._count}.log"
-        node = Node(name or f"w{self._count}@faults", ["-l", level, *arguments], environment, log)
+        node = Node(name or f"w{self._count}@faults", ["-l", level, *arguments], everything, log, guard)
         self.nodes.append(node)
         return node.ready() if wait else node
 

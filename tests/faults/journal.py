@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Journal", "Run", "report"]
+__all__ = ["REPORTED", "Journal", "Run", "report"]
+
+#: What the tests reported since conftest.py emptied it: one test's counts at a time.
+REPORTED: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +69,19 @@ class Journal:
         self.read()
         return [run for run in self.runs if run.id == name and run.kind == "end"]
 
-    def doubled(self, ids: Collection[str]) -> int:
+    def again(self, ids: Collection[str]) -> int:
         """Starts beyond the first of each attempt."""
         wanted = set(ids)
         starts = [(run.id, run.retries) for run in self.read().runs if run.kind == "start" and run.id in wanted]
         return len(starts) - len(set(starts))
+
+    def waited(self, sent: Mapping[str, float]) -> list[float]:
+        """Seconds between the sending, as given, and the first start of each that has started; sorted."""
+        firsts: dict[str, float] = {}
+        for run in self.read().runs:
+            if run.kind == "start" and run.id in sent:
+                firsts.setdefault(run.id, run.at)
+        return sorted(at - sent[each] for each, at in firsts.items())
 
     def last(self) -> float:
         """The moment of the newest line."""
@@ -77,7 +89,18 @@ class Journal:
         return self.runs[-1].at if self.runs else 0.0
 
 
-def report(**counts: float | str) -> None:
-    """The line that each fault test prints."""
+_ADDED = {"sent", "lost", "again", "doubled", "stuck", "early"}
+
+
+def report(**counts: Any) -> None:
+    """The line that each fault test prints; in a scenario also its row. Counts of several reports add up.
+
+    ``sent``, ``lost``, ``again`` (starts beyond the first of an attempt), ``doubled`` (more of them than the fault
+    accounts for), ``stuck``, ``early``, ``recovery`` in seconds, ``place``; anything else is for the reader only.
+    """
+    for name, value in counts.items():
+        if name in _ADDED and name in REPORTED:
+            value += REPORTED[name]
+        REPORTED[name] = value
     shown = (f"{name}={value:.2f}" if isinstance(value, float) else f"{name}={value}" for name, value in counts.items())
     print("counts:", *shown)

@@ -76,13 +76,13 @@ class Place:
         task = self.app.tasks[f"faults.{name}"]
         return [str(result.id) for result in self.app.send_many(task.s(*args) for args in arguments)]
 
-    def fill(self, numbers: dict[str, int], ballast: int) -> OperationalError:
+    def fill(self, numbers: dict[str, int], ballast: int, milliseconds: float = 0) -> OperationalError:
         """Send tasks that carry so many bytes until the server has no room; every other one ignores its result."""
         task: Any = self.app.tasks["faults.work"]
         for number in range(100_000):
             try:
                 result = task.apply_async(
-                    (number, 0), headers={"ballast": "x" * ballast}, ignore_result=number % 2 == 0
+                    (number, milliseconds), headers={"ballast": "x" * ballast}, ignore_result=number % 2 == 0
                 )
             except OperationalError as error:
                 return error
@@ -160,24 +160,35 @@ class Place:
 
     # -- judging
 
-    def judge(self, fleet: Fleet, numbers: Mapping[str, int], **further: float) -> None:
-        """Print the counts, and fail when a task was lost or a result cannot be read. ``numbers``: id → its result."""
+    def judge(self, fleet: Fleet, numbers: Mapping[str, int], *, allowed: int | None = None, **further: float) -> None:
+        """Print the counts, and fail when a task was lost or a result cannot be read. ``numbers``: id → its result.
+
+        ``allowed`` is the number of starts beyond the first that the fault accounts for: more are doubled, and fail.
+        """
         ids = list(numbers)
         records = self.records(ids)
         dead = {letter.id for letter in self.dead(limit=5000)}
-        lost = [each for each in ids if not fleet.journal.read().ends[each] and each not in dead]
+        open_ = [each for each in ids if not fleet.journal.read().ends[each] and each not in dead]
+        stuck = 0
+        if open_:
+            depth = self.depth()
+            stuck = min(len(open_), depth.ready + depth.scheduled + depth.leased)
         unreadable = [each for each, record in zip(ids, records, strict=True) if record is None]
         wrong = [
             (each, record)
             for each, record in zip(ids, records, strict=True)
             if record is not None and (record["status"], record["result"]) != ("SUCCESS", numbers[each])
         ]
-        doubled = fleet.journal.doubled(ids)
-        counts: dict[str, Any] = {"lost": len(lost), "doubled": doubled, "dead": len(dead.intersection(ids))}
+        again = fleet.journal.again(ids)
+        counts: dict[str, Any] = {"lost": len(open_) - stuck, "stuck": stuck, "again": again}
+        if allowed is not None:
+            counts["doubled"] = max(0, again - allowed)
+        counts["dead"] = len(dead.intersection(ids))
         report(place=self.kind, sent=len(ids), **counts, unreadable=len(unreadable), wrong=len(wrong), **further)
-        assert not lost, f"lost {lost[:5]}\n{fleet.logs()}"
+        assert not open_, f"lost or stuck {open_[:5]}\n{fleet.logs()}"
         assert not unreadable, f"no result of {unreadable[:5]}\n{fleet.logs()}"
         assert not wrong, f"wrong results {wrong[:5]}\n{fleet.logs()}"
+        assert not counts.get("doubled"), f"started again {again} times, {allowed} allowed\n{fleet.logs()}"
 
     def wait_all(self, fleet: Fleet, ids: Sequence[str], seconds: float) -> None:
         """Wait until all of these have ended at least once, and their results are stored."""

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +19,17 @@ from typing import Any
 from celeriac import Celery
 from tests.faults import limited
 
-__all__ = ["CONF", "JOURNAL", "make_app"]
+__all__ = ["CLOCK", "CONF", "FUTURE", "JOURNAL", "make_app"]
 
 #: Names of the environment variables that a worker reads: settings as JSON, and the journal's path.
 CONF = "FAULTS_CONF"
 JOURNAL = "FAULTS_JOURNAL"
+#: Where set: the worker knows the task ``faults.future``.
+FUTURE = "FAULTS_FUTURE"
+#: Where set: a file with the seconds by which the wall clock of this process is off, looked at all the time.
+CLOCK = "FAULTS_CLOCK"
+
+_true_time = time.time
 
 _PAUSE = 0.005
 _journal = -1
@@ -35,7 +42,7 @@ def note(kind: str, request: Any, name: str = "") -> None:
         _journal = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     redelivered = bool((request.delivery_info or {}).get("redelivered"))
     name = (name or request.id).encode("unicode_escape").decode()  # one with a line break must not make a line
-    line = f"{kind}\t{name}\t{os.getpid()}\t{time.time():.6f}\t{request.retries}\t{redelivered:d}\n"
+    line = f"{kind}\t{name}\t{os.getpid()}\t{_true_time():.6f}\t{request.retries}\t{redelivered:d}\n"
     os.write(_journal, line.encode())
 
 
@@ -142,10 +149,68 @@ def steps(self: Any, number: int, count: int, milliseconds: float) -> list[int]:
     return values
 
 
+def hungry(self: Any, megabytes: int, group: str) -> int:
+    """Enter a memory cgroup and take memory until the kernel objects; without a group, do what the kernel would do."""
+    note("start", self.request)
+    if group:
+        Path(group).write_text(str(os.getpid()), "ascii")
+    taken = [b"x" * 1_048_576 for _ in range(megabytes)]
+    if not group:
+        os.kill(os.getpid(), signal.SIGKILL)
+    note("end", self.request)
+    return len(taken)
+
+
+def exhaust(self: Any, what: str) -> str:
+    """Take file descriptors, threads or processes until there are no more; give them back at the end."""
+    note("start", self.request)
+    over = threading.Event()
+    files: list[int] = []
+    threads: list[threading.Thread] = []
+    processes: list[int] = []
+    error = "there is no end of them"
+    try:
+        for _ in range(5000):
+            if what == "files":
+                files.append(os.open(os.devnull, os.O_RDONLY))
+            elif what == "threads":
+                thread = threading.Thread(target=over.wait, args=(30,), daemon=True)
+                thread.start()
+                threads.append(thread)
+            else:
+                pid = os.fork()
+                if not pid:
+                    time.sleep(30)
+                    os._exit(0)
+                processes.append(pid)
+    except (OSError, RuntimeError) as failure:
+        error = type(failure).__name__
+        time.sleep(0.5)
+    over.set()
+    for descriptor in files:
+        os.close(descriptor)
+    for pid in processes:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    for thread in threads:
+        thread.join(5)
+    note("end", self.request)
+    return error
+
+
+def again_at(self: Any, number: int, seconds: float) -> int:
+    """Fail once, retry after so many seconds, then return the number."""
+    note("start", self.request)
+    if self.request.retries == 0:
+        raise self.retry(countdown=seconds, exc=ValueError("once"))
+    note("end", self.request)
+    return number
+
+
 def make_app(conf: Mapping[str, Any]) -> Celery:
     """The app with these settings."""
     app = Celery("faults", set_as_current=False, **conf)
-    for body in (work, gated, die, hold, again, later, step, collect, waits, steps):
+    for body in (work, gated, die, hold, again, later, step, collect, waits, steps, again_at, hungry, exhaust):
         app.task(bind=True, name=f"faults.{body.__name__}")(body)
     app.task(bind=True, name="faults.once", acks_late=False)(work)
     app.task(bind=True, name="faults.paced", rate_limit="30/s")(work)
@@ -159,5 +224,28 @@ def make_app(conf: Mapping[str, Any]) -> Celery:
     return app
 
 
+class _WrongClock:
+    """``time.time`` of a machine whose clock is off by what the file says, from the moment it says so."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.seen = 0
+        self.off = 0.0
+
+    def __call__(self) -> float:
+        try:
+            changed = os.stat(self.path).st_mtime_ns
+            if changed != self.seen:
+                self.off, self.seen = float(Path(self.path).read_text("ascii") or 0), changed
+        except OSError:
+            pass
+        return _true_time() + self.off
+
+
+if CLOCK in os.environ:
+    time.time = _WrongClock(os.environ[CLOCK])
+
 if CONF in os.environ:
     app = make_app(json.loads(os.environ[CONF]))
+    if FUTURE in os.environ:
+        app.task(bind=True, name="faults.future")(lambda self, number: work(self, number, 1))

@@ -13,8 +13,9 @@ from tests.faults.fleet import Fleet
 from tests.faults.hurting import hurt, pace
 from tests.faults.journal import report
 from tests.faults.place import Place
+from tests.faults.scenario import scenario
 
-CHORDS, MEMBERS = 50, 20
+CHORDS, MEMBERS = 30, 20
 
 
 def send_chord(place: Place, number: int, rng: random.Random) -> tuple[list[int], Any]:
@@ -40,6 +41,11 @@ def sent_twice(fleet: Fleet, bodies: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
+@scenario(
+    "processes",
+    fault="children and workers are killed while chords run",
+    promise="each body is sent once, with all results",
+)
 def test_chords_under_kills(place: Place, rng: random.Random, fault_scale: float) -> None:
     expected: dict[str, list[int]] = {}
     kills = {"child": 0, "node": 0}
@@ -65,9 +71,9 @@ def test_chords_under_kills(place: Place, rng: random.Random, fault_scale: float
         ]
         report(
             place=place.kind,
-            chords=len(bodies),
-            wrong=len(wrong),
-            sent_twice=len(sent_twice(fleet, bodies)),
+            sent=len(bodies),
+            lost=len(wrong),
+            doubled=len(sent_twice(fleet, bodies)),
             **kills,
             recovery=time.monotonic() - last,
             seconds=time.monotonic() - began,

@@ -14,6 +14,7 @@ from celeriac.exceptions import OperationalError
 from tests.faults.fleet import Fleet
 from tests.faults.journal import report
 from tests.faults.place import Place
+from tests.faults.scenario import scenario
 from tests.proxy import Proxy
 from tests.servers import HOST, RedisServer, free_port, wait_until
 
@@ -34,6 +35,11 @@ def _fails(place: Place, *words: str) -> float:
     return took
 
 
+@scenario(
+    "broker",
+    fault="`delay()` finds no broker: refused, silent, half-open, wrong password",
+    promise="`OperationalError` within 5 s",
+)
 def test_delay_fails_in_time(redis_server: RedisServer, tmp_path: Path) -> None:
     port = free_port()
 
@@ -71,10 +77,15 @@ def test_delay_fails_in_time(redis_server: RedisServer, tmp_path: Path) -> None:
         }
         waiting = {name: pool.submit(_fails, there, *words) for name, (there, words) in cases.items()}
         times = {name: each.result(30) for name, each in waiting.items()}
-    report(**times)
+    report(sent=0, lost=0, **times)
     assert all(took < 5.2 for took in times.values()), times
 
 
+@scenario(
+    "broker",
+    fault="the broker is not there when a worker starts",
+    promise="the worker waits and says so, the first task is done within a second",
+)
 def test_a_worker_waits_for_its_broker(tmp_path: Path) -> None:
     port = free_port()
     server = RedisServer(password=SECRET)
@@ -93,7 +104,7 @@ def test_a_worker_waits_for_its_broker(tmp_path: Path) -> None:
             task = place.send("work", 5, 1)
             place.wait_state(task, "SUCCESS")
             took = time.monotonic() - began
-            report(lost=0, recovery=took)
+            report(sent=1, lost=0, again=0, recovery=took)
             assert took < 3.0
             node.logged(" ready.")
             assert SECRET not in node.text()
@@ -133,6 +144,11 @@ def test_without_retries_at_the_start_it_exits_with_3(tmp_path: Path, pool: str)
         assert "Traceback" not in node.text()
 
 
+@scenario(
+    "broker",
+    fault="the broker is restarted while the worker is idle",
+    promise="the first task is done within a second",
+)
 def test_the_broker_goes_away_while_the_worker_is_idle(make_redis: Any, tmp_path: Path) -> None:
     with make_redis() as server:
         place = Place(server.url(), tmp_path, server)
@@ -148,7 +164,7 @@ def test_the_broker_goes_away_while_the_worker_is_idle(make_redis: Any, tmp_path
             began = time.monotonic()
             place.wait_state(place.send("work", 2, 1), "SUCCESS")
             took = time.monotonic() - began
-            report(lost=0, recovery=took)
+            report(sent=1, lost=0, again=0, recovery=took)
             assert took < 2.0
             node.logged("is back")
             assert sorted(node.below()) == below

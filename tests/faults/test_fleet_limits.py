@@ -60,7 +60,7 @@ def test_a_rate_holds_in_the_whole_fleet(place: Place, node: tuple[str, ...]) ->
         least = (len(starts) - 1) / RATE - 2 * SLACK
         assert least <= took <= least + 1.5
         assert others_took < took / 2, "what is not limited does not wait"
-        assert fleet.journal.doubled(numbers) == 0
+        assert fleet.journal.again(numbers) == 0
 
 
 def test_a_rate_set_by_remote_control_holds_for_children_of_later_too(place: Place) -> None:
@@ -95,7 +95,7 @@ def test_seats_hold_in_the_whole_fleet(place: Place, task: str) -> None:
         place.judge(fleet, {**numbers, **others}, most=at_once(fleet, numbers), took=took, others_took=others_took)
         assert at_once(fleet, numbers) == 2
         assert others_took < took / 2, "what is not limited does not wait"
-        assert fleet.journal.doubled(numbers) == 0
+        assert fleet.journal.again(numbers) == 0
 
 
 def test_what_is_not_limited_passes_thousands_that_wait(place: Place) -> None:

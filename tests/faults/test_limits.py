@@ -111,9 +111,9 @@ def test_a_coroutine_that_does_not_end_costs_its_process(place: Place, pool: str
         after = place.wait_state(send(place, "apid"), "SUCCESS")["result"]
         assert after != before
         assert [letter.id for letter in place.dead()] == [task]
-        report(place=place.kind, pool=pool, lost=0, doubled=workers.journal.doubled(others), took=took)
+        report(place=place.kind, pool=pool, lost=0, doubled=workers.journal.again(others), took=took)
         if name == "adeaf":
-            assert workers.journal.doubled(others) == 0
+            assert workers.journal.again(others) == 0
         assert node.stop() == 0
 
 
@@ -180,7 +180,7 @@ def test_children_are_replaced_after_so_many_tasks(place: Place, pool: str, task
         ids = place.send_many(task, [(number, 5) for number in range(200)])
         place.wait_all(workers, ids, 40.0)
         place.judge(workers, {each: number for number, each in enumerate(ids)})
-        assert workers.journal.doubled(ids) == 0
+        assert workers.journal.again(ids) == 0
         per_child: dict[int, int] = {}
         for run in workers.journal.runs:
             if run.kind == "start":
@@ -224,7 +224,7 @@ def test_what_is_long_is_finished_by_the_one_that_leaves(redis_place: Place) -> 
         for _ in range(6):
             redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")
         redis_place.wait_state(long, "SUCCESS")
-        assert workers.journal.doubled([long]) == 0
+        assert workers.journal.again([long]) == 0
         assert node.stop() == 0
 
 
@@ -247,5 +247,5 @@ def test_who_leaves_waits_for_a_result_store_that_is_away(
             for number, each in enumerate(ids):
                 assert place.wait_state(each, "SUCCESS", 20.0)["result"] == number
             place.wait_empty()
-            assert workers.journal.doubled(ids) == 0
+            assert workers.journal.again(ids) == 0
             assert not node.lines("Cannot write the last outcomes")

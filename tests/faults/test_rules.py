@@ -247,7 +247,7 @@ def test_pause_under_load_restart_and_resume(place: Place) -> None:
         took = time.monotonic() - began
         place.wait_all(fleet, ids, 20.0)
         place.judge(fleet, {each: number for number, each in enumerate(ids)}, resumed=took)
-        assert fleet.journal.doubled(ids) == 0
+        assert fleet.journal.again(ids) == 0
         assert took < 1.0
         assert control.paused_queues() == {}
 

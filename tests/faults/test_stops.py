@@ -14,14 +14,25 @@ import pytest
 from tests.faults.fleet import Node
 from tests.faults.journal import report
 from tests.faults.place import QUEUE, Place
+from tests.faults.scenario import scenario
 from tests.servers import wait_until
 
 
+@scenario(
+    "deploys",
+    fault="SIGTERM under load",
+    promise="what runs ends, what has not started goes back, nothing runs twice",
+)
 def test_sigterm_under_load(place: Place, rng: random.Random) -> None:
     _stop_under_load(place, rng, "prefork")
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
+@scenario(
+    "deploys",
+    fault="SIGTERM under load, in the other pools",
+    promise="as with prefork",
+)
 def test_sigterm_under_load_in_other_pools(redis_place: Place, rng: random.Random, pool: str) -> None:
     _stop_under_load(redis_place, rng, pool)
 
@@ -40,12 +51,17 @@ def _stop_under_load(place: Place, rng: random.Random, pool: str) -> None:
         assert depth.ready == len(ids) - ended, "unfinished work must be back in the queue"
         fleet.start("-c", "4")
         place.wait_all(fleet, ids, 20.0)
-        place.judge(fleet, {each: number for number, each in enumerate(ids)}, took=took, back=depth.ready)
-        assert fleet.journal.doubled(ids) == 0, "started twice, though every task is shorter than the grace"
+        # Every task is shorter than the grace: none may start twice.
+        place.judge(fleet, {each: number for number, each in enumerate(ids)}, allowed=0, took=took, back=depth.ready)
         assert took < 2.0
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@scenario(
+    "deploys",
+    fault="SIGTERM, and a task is longer than the grace",
+    promise="it goes back at the end of the grace and runs elsewhere",
+)
 def test_tasks_longer_than_the_grace_go_back(place: Place, pool: str) -> None:
     with place.fleet(worker_grace=1.0, worker_lease=30) as fleet:
         first = fleet.start("-c", "1", "-P", pool)
@@ -61,10 +77,11 @@ def test_tasks_longer_than_the_grace_go_back(place: Place, pool: str) -> None:
         wait_until(lambda: len(fleet.journal.started(long)) == 2, 5.0, fleet.logs)
         (place.folder / "all").touch()
         place.wait_all(fleet, [long], 10.0)
-        report(place=place.kind, pool=pool, lost=0, doubled=fleet.journal.doubled([long, *others]), took=took)
+        again = fleet.journal.again([long, *others])
+        report(place=place.kind, pool=pool, sent=21, lost=0, again=again, doubled=again - 1, took=took)
         assert code == 0, first.log()
         assert took < 1.0 + 2.0
-        assert fleet.journal.doubled(others) == 0
+        assert fleet.journal.again(others) == 0
         assert not place.dead()
         assert second.stop() == 0
 
@@ -86,6 +103,11 @@ def _marks(place: Place) -> dict[str, object]:
 
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
 @pytest.mark.parametrize("signals", [(signal.SIGQUIT,), (signal.SIGTERM, signal.SIGTERM)])
+@scenario(
+    "deploys",
+    fault="SIGQUIT, or SIGTERM twice",
+    promise="what runs goes back at once, without blame",
+)
 def test_a_cold_stop_gives_back_without_blame(place: Place, pool: str, signals: tuple[signal.Signals, ...]) -> None:
     with place.fleet(worker_lease=30) as fleet:
         node = fleet.start("-c", "1", "-P", pool)
@@ -98,7 +120,7 @@ def test_a_cold_stop_gives_back_without_blame(place: Place, pool: str, signals: 
         code = node.exit_code(10.0)
         took = time.monotonic() - began
         depth = place.depth()
-        report(place=place.kind, pool=pool, lost=1 - depth.ready, took=took)
+        report(place=place.kind, pool=pool, sent=1, lost=1 - depth.ready, took=took)
         assert code == 1
         assert (depth.ready, depth.leased) == (1, 0), node.log()
         assert took < 3.0

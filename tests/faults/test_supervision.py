@@ -144,7 +144,7 @@ def test_the_pool_follows_the_load(place: Place, task: str) -> None:
         place.wait_all(fleet, ids, 40.0)
         wait_until(lambda: _children(node) == 1, 20.0, node.log)
         place.judge(fleet, {each: number for number, each in enumerate(ids)})
-        assert fleet.journal.doubled(ids) == 0, "a busy child was ended"
+        assert fleet.journal.again(ids) == 0, "a busy child was ended"
         assert not node.lines("died by")
         assert node.stop() == 0
 

@@ -73,6 +73,8 @@ class Sender:
         self.default_url = default_url
         #: Where replies would go: Celery's rpc backend reads it, ours do not.
         self.oid = new_id()
+        #: What countdowns count from, seconds since the epoch: this machine's clock; in a worker the broker's.
+        self.now: Callable[[], float] = time.time
         self._pid = 0
         self._hidden = hides()
         self._origin = ""
@@ -184,7 +186,7 @@ class Sender:
         headers["kwargsrepr"] = saferepr(kwargs, _REPR_LENGTH, levels, hidden) if shown_kwargs is None else shown_kwargs
         due = expires = embed = None
         if not _TIMES.isdisjoint(call):
-            now, zone = time.time(), self.zone
+            now, zone = self.now(), self.zone
             headers["eta"], due = earliest(get("countdown"), get("eta"), now=now, zone=zone)
             headers["expires"], expires = latest(get("expires"), now=now, zone=zone)
         if not _FOLLOWED.isdisjoint(call):

@@ -8,7 +8,7 @@ refuses, never a driver's error; none hangs: blocking calls take a timeout in se
 from __future__ import annotations
 
 from celeriac.model.dead import DeadRecord
-from celeriac.ports.broker import Broker, Bus, Ledger, Limiter, Rules, Unified
+from celeriac.ports.broker import Broker, Bus, Ledger, Limiter, Rules, Timekeeper, Unified
 from celeriac.ports.facts import AdapterOptions, Clock, Depth, Traits
 from celeriac.ports.producers import STAGE_EXPIRES, BlockingLedger, Caller, DeadLetters, Publisher, RulesDesk
 from celeriac.ports.results import CHORD_DONE, CHORD_LOOK, PayloadStore, Reader, ResultStore
@@ -34,6 +34,7 @@ __all__ = [
     "ResultStore",
     "Rules",
     "RulesDesk",
+    "Timekeeper",
     "Traits",
     "Unified",
 ]

@@ -13,7 +13,7 @@ from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.model.settle import Completion, Settlement, Verdict
 from celeriac.ports.facts import Depth, Traits
 
-__all__ = ["Broker", "Bus", "Ledger", "Limiter", "Rules", "Unified"]
+__all__ = ["Broker", "Bus", "Ledger", "Limiter", "Rules", "Timekeeper", "Unified"]
 
 
 class Broker(Protocol):
@@ -75,7 +75,7 @@ class Broker(Protocol):
     async def maintain(self) -> float:
         """Due → ready; expired leases → ready with their marks advanced; dead letters past their time, number or total
         size dropped, the oldest first. Any number of maintainers at once do no harm. Returns the seconds until it is
-        useful again (0 or more, finite).
+        useful again (0 or more, finite): not long after the end of a lease that nobody has renewed for a while.
 
         A delivery whose lease ran out goes to the front, redelivered: ``expired_leases`` + 1 and ``suspect``, without a
         crash. Only one that was suspect before, and the only delivery its owner held, gets ``crashes`` + 1. What is
@@ -183,6 +183,16 @@ class Ledger(Protocol):
     async def change_ledger(self, changes: Sequence[Change]) -> Sequence[bool]:
         """Make changes in order, each in one atomic step and only when the key holds what is expected; for each whether
         it was made. A change that is made replaces the life time too."""
+        ...
+
+
+@runtime_checkable
+class Timekeeper(Protocol):
+    """A server with a clock of its own, which counts where due times are compared. Without one it is the machine's."""
+
+    def now(self) -> float:
+        """The server's time as of the last claim, carried on by the monotonic clock: seconds since the epoch, never
+        ahead of the server. Before the first claim: the machine's time. Asks nobody."""
         ...
 
 

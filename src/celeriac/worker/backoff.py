@@ -8,9 +8,12 @@ __all__ = ["Backoff"]
 
 
 class Backoff:
-    """Delays in seconds from ``first`` doubling to ``maximum``; each is spread over its upper half by ``rand()``."""
+    """Delays in seconds from ``first`` doubling to ``maximum``; each is spread over its upper half by ``rand()``.
 
-    def __init__(self, *, rand: Callable[[], float], first: float = 0.05, maximum: float = 1.0) -> None:
+    The default maximum is what a server that is back may wait for its workers; a try costs them a millisecond.
+    """
+
+    def __init__(self, *, rand: Callable[[], float], first: float = 0.05, maximum: float = 0.5) -> None:
         self._rand = rand
         self._first = first
         self._maximum = maximum

@@ -26,7 +26,7 @@ from celeriac.executors.threads import ThreadsExecutor
 from celeriac.model.message import Delivery
 from celeriac.model.outcome import TimedOut
 from celeriac.model.settle import Completion, StoredResult
-from celeriac.ports import Broker, ResultStore
+from celeriac.ports import Broker, ResultStore, Timekeeper
 from celeriac.worker.completer import Completer
 from celeriac.worker.connect import connected
 from celeriac.worker.departure import Departure
@@ -228,7 +228,7 @@ class Child:
             run(self._main())
         except BaseException as error:
             self.failed = error
-            logger.critical("The child's I/O loop has failed: its tasks go back to their queues", exc_info=True)
+            logger.critical("The I/O loop of this child failed, it is replaced: %s", cause_of(error), exc_info=error)
         finally:
             # Looked at before the executor is told: what tells its threads is in its inbox.
             busy = self._busy()
@@ -244,6 +244,9 @@ class Child:
             self._stop_requested.set()
         self.broker = self._open_broker()
         self.store = self._open_store()
+        if isinstance(self.broker, Timekeeper):
+            # Also for what tasks send with a countdown, and for retries.
+            self.runner.now = self.runner.app.sender.now = self.broker.now
         self.services = services = Services(
             self.broker,
             self.store,
@@ -273,6 +276,7 @@ class Child:
                     for task in running:
                         task.cancel()
         finally:
+            self.runner.app.sender.now = time.time
             await self.broker.close()
             if self.store is not None:
                 await self.store.close()
@@ -376,3 +380,10 @@ class Child:
         from celeriac.worker.events import send
 
         await send(self.broker, self.options.hostname, "task.multi", events)
+
+
+def cause_of(error: BaseException) -> str:
+    """The first of a group, on one line."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return " ".join(f"{type(error).__name__}: {error}".split())

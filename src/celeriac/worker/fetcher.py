@@ -325,7 +325,7 @@ class Fetcher:
         if self._stopping:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in deliveries])
             return
-        now, entry, refusal = self._clock.now(), self._runner.entry, self._refusals.of
+        now, entry, refusal = self._runner.now(), self._runner.entry, self._refusals.of
         sync: list[Delivery] = []
         coroutines: list[Delivery] = []
         limited: list[Delivery] = []

@@ -98,6 +98,8 @@ class Runner:
         self.count = 0
         #: Monotonic time until which the leases of what is claimed are certain; set by Leases.
         self.valid_until = float("inf")
+        #: The time by which due times count, seconds since the epoch: the broker's where it has a clock.
+        self.now: Callable[[], float] = clock.now
         #: Takes a STARTED record, for tasks that track it; set by the child.
         self.started: Callable[[StoredResult], None] | None = None
         #: Called when a task raises WorkerShutdown or WorkerTerminate.
@@ -111,7 +113,7 @@ class Runner:
         #: token → outcome, of coroutines that are cancelled on request.
         self.terminated: dict[str, o.Revoked] = {}
         self._slot = slot
-        self._now, self._monotonic, self._rand = clock.now, clock.monotonic, rand
+        self._monotonic, self._rand = clock.monotonic, rand
         self._results = results
         self._entries: dict[str, Entry] = {}
         conf = app.conf
@@ -314,7 +316,7 @@ class Runner:
         options = entry.options if entry is not None else self._foreign(message.task)
         if embed is None and type(outcome) in _NEEDS_EMBED and not isinstance(message, Malformed):
             embed = self._embed(message)
-        now = self._now()
+        now = self.now()
         decided = plan(delivery, outcome, options, now, self._rand(), embed, self._hostname, self.options.park)
         try:
             completion = self._written(delivery, outcome, decided, options, request, now)

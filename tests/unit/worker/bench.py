@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ class FakeRunner:
         self.count = 0
         self.signer: Any = None
         self.valid_until = float("inf")
+        self.now = time.time
         self.outcomes: list[tuple[str, o.Outcome]] = []
         self.app = SimpleNamespace(tasks={}, conf=SimpleNamespace(accept_content=["json"], max_message_bytes=10_000))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -255,6 +256,29 @@ class FakeLoop:
 
     def is_closed(self) -> bool:
         return False
+
+
+def test_a_loop_that_fails_under_a_task_says_why_and_is_abandoned(
+    app: Celery, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = Node(app)
+
+    def broken(now: float) -> None:
+        raise OSError("no more\nfiles")
+
+    def serve() -> None:
+        with contextlib.suppress(BaseExceptionGroup):
+            node.child.serve()
+
+    node.thread = threading.Thread(target=serve, daemon=True)
+    node.start()
+    node.child.fetcher.relieve = broken  # type: ignore[method-assign]
+    send(app, "gate")
+    assert node.abandoned.wait(LONG)
+    assert node.child.failed
+    assert "The I/O loop of this child failed, it is replaced: OSError: no more files" in caplog.messages
+    gate.open.set()
+    node.join()
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_success(runner: Runner, add: Any) -> None:
 def test_the_instant_it_was_done(runner: Runner, add: Any) -> None:
     instants = []
     for now in (1_800_000_000.0, 1_800_000_000.25, 1_800_000_000.999999, 1_800_000_059.5, 1_800_000_000.5):
-        runner._now = lambda now=now: now  # type: ignore[misc]
+        runner.now = lambda now=now: now  # type: ignore[misc]
         instants.append(record(ran(runner, delivery("add", 1, 1)))["date_done"])
     assert instants == [
         "2027-01-15T08:00:00.000000+00:00",

@@ -22,6 +22,7 @@ from celeriac.brokers.redis.doorbell import Doorbell
 from celeriac.brokers.redis.layout import Layout, envelope_of
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.scripts import CLAIM, RECLAIM
+from celeriac.brokers.redis.servertime import ServerTime
 from celeriac.brokers.redis.sockets import Word, pack
 from celeriac.brokers.redis.wire import LostWire, Wire
 from celeriac.codec import envelope
@@ -83,6 +84,8 @@ class Claims:
         self._tokens = layout.token_form(owner)
         self._bell = bell
         self._read = read
+        #: The server's clock, by its answers to claims.
+        self.time = ServerTime()
         self._next = 1
         #: That of the rules at the last claim.
         self.epoch = 0
@@ -196,6 +199,7 @@ class Claims:
                     words = ("EVAL", text, *words[2:])
                     continue
                 raise self._link.translated(wire, error) from error
+            self.time.heard(float(reply[1]))
             due = reply[0][0]
             return self._deliveries(reply, plan, first), float(due) if due else None
 
@@ -204,7 +208,7 @@ class Claims:
         self.epoch = int(reply[0][1] or 0)
         found: list[Delivery] = []
         number = first
-        for place, envelopes in reply[1:]:
+        for place, envelopes in reply[2:]:
             queue = queues[place % len(queues)]
             for raw in envelopes:
                 found.append(read(raw, tokens % number, queue))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,11 +27,11 @@ class Endings:
     ``settle`` refuses as a whole (``strict``); ``finish`` leaves out what cannot be done.
     """
 
-    def __init__(self, layout: Layout, *, strict: bool, chord_token: float = 0.0) -> None:
+    def __init__(self, layout: Layout, *, strict: bool, now: float, chord_token: float = 0.0) -> None:
         self._layout = layout
         self._strict = strict
         self._chord_token = chord_token
-        self._now = time.time()
+        self._now = now
         #: Keys of results and of locks.
         self._results: list[str] = []
         self._lists: dict[str, int] = {}
@@ -144,9 +143,13 @@ class Endings:
         return keys, [*head, *args]
 
 
-def postings(layout: Layout, messages: Sequence[Message], *, schedule: bool) -> tuple[list[str], list[Word]]:
-    """Keys and arguments of the publish script. Raises ``TypeError`` or ``ValueError`` when one cannot be encoded."""
-    now = time.time()
+def postings(
+    layout: Layout, messages: Sequence[Message], *, schedule: bool, now: float = 0.0
+) -> tuple[list[str], list[Word]]:
+    """Keys and arguments of the publish script; with ``schedule`` what is due later than ``now`` waits there.
+
+    Raises ``TypeError`` or ``ValueError`` when one cannot be encoded.
+    """
     ready: dict[str, list[Word]] = {}
     later: dict[str, list[Word]] = {}
     for message in messages:

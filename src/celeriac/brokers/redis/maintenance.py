@@ -32,6 +32,8 @@ _DUE, _PAGE, _BATCH = 1000, 2000, 200
 _QUEUES_AT_ONCE = 50
 #: Seconds until the next round: shortest, with something leased or scheduled, with nothing at all.
 _SOONEST, _BUSY, _IDLE = 0.5, 5.0, 10.0
+#: A look for a lease that ends comes so much later, in seconds: one that comes too early is for nothing.
+_LATE = 0.02
 
 _Expired = list[tuple[bytes, bytes]]
 
@@ -48,18 +50,38 @@ class Maintenance:
         self._dropping = False
         #: Damaged entries that were told of.
         self._told: set[bytes] = set()
+        self._asked = False
 
     async def round(self, queues: Iterable[str]) -> float:
         """See ``Broker.maintain``; ``queues`` are those this broker has met."""
+        await self._warn_of_eviction()
         next_due = await self._move_due(queues)
-        leased = await self._restore_lost()
+        leased, ending = await self._restore_lost()
         await self._trim()
         # What is claimed in this moment runs out after a whole lease: looking much later would add to it.
         lease = min(self._options.lease, self._options.visibility_timeout)
         if next_due is None and not leased:
             return max(_SOONEST, min(_IDLE, lease))
         busy = min(_BUSY, lease / 2)
+        if ending is not None and ending < busy:
+            # Nobody renews it, or it would end much later: its owner is probably dead.
+            return ending + _LATE if next_due is None else min(ending + _LATE, max(_SOONEST, next_due))
         return max(_SOONEST, busy if next_due is None else min(busy, next_due))
+
+    async def _warn_of_eviction(self) -> None:
+        """Once: a server that drops keys when it is full loses tasks, and nobody is told."""
+        if self._asked:
+            return
+        facts = await self._link.call("INFO", "memory")
+        self._asked = True
+        policy, limit = _fact(facts, b"maxmemory_policy"), _fact(facts, b"maxmemory")
+        if policy not in ("", "noeviction") and limit not in ("", "0"):
+            logger.warning(
+                "Redis at %s evicts keys when its memory is full (maxmemory-policy %s), and tasks with them: "
+                "set it to noeviction",
+                self._link.address.masked,
+                policy,
+            )
 
     # -- due
 
@@ -81,9 +103,9 @@ class Maintenance:
 
     # -- lost deliveries
 
-    async def _restore_lost(self) -> bool:
-        """Restore what was not renewed; says whether anything is leased at all."""
-        total, ours, foreign = await self._expired()
+    async def _restore_lost(self) -> tuple[bool, float | None]:
+        """Restore what was not renewed; says whether anything is leased at all, and when the next lease ends."""
+        total, ours, foreign, ending = await self._expired()
         if ours:
             alone = await self._owners_with_one(ours)
             ours.reverse()  # the last that is put in front is the first to be taken
@@ -92,18 +114,18 @@ class Maintenance:
         if foreign:
             foreign.reverse()
             await self._restore_foreign(foreign)
-        return total > 0
+        return total > 0, ending
 
-    async def _expired(self) -> tuple[int, _Expired, _Expired]:
-        options, offset, total = self._options, 0, 0
+    async def _expired(self) -> tuple[int, _Expired, _Expired, float | None]:
+        options, offset, total, ending = self._options, 0, 0, b""
         ours: _Expired = []
         foreign: _Expired = []
         while offset >= 0:
             args: list[Word] = [self._layout.usual_lease, options.visibility_timeout, TOKEN, offset, _PAGE]
-            total, offset, own, others = await self._link.script(EXPIRED, [self._layout.index], args)
+            total, offset, own, others, ending = await self._link.script(EXPIRED, [self._layout.index], args)
             ours += zip(own[::2], own[1::2], strict=True)
             foreign += zip(others[::2], others[1::2], strict=True)
-        return total, ours, foreign
+        return total, ours, foreign, float(ending) if ending else None
 
     async def _owners_with_one(self, expired: _Expired) -> frozenset[bytes]:
         """Owners that hold one delivery and no other: their loss names the culprit."""
@@ -221,6 +243,12 @@ async def scan_index(link: Link, layout: Layout, owner: bytes) -> list[bytes]:
         tokens.update(page[::2])
         if int(cursor) == 0:
             return sorted(tokens, key=_number)
+
+
+def _fact(info: Any, name: bytes) -> str:
+    """A line of INFO; empty when it is not there, as with some proxies."""
+    found = re.search(rb"^" + name + rb":([^\r\n]*)", info, re.MULTILINE) if isinstance(info, bytes) else None
+    return found[1].decode("utf-8", "replace") if found else ""
 
 
 def _number(token: bytes) -> int:

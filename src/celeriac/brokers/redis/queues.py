@@ -1,5 +1,5 @@
-"""The broker of a worker on Redis: ``Broker``, ``Unified``, ``Limiter``, ``Rules``, ``Ledger`` and ``Bus``, over one
-connection.
+"""The broker of a worker on Redis: ``Broker``, ``Unified``, ``Limiter``, ``Rules``, ``Ledger``,
+``Timekeeper`` and ``Bus``, over one connection.
 
 A façade: taking messages is ``claims.py``, ending them ``endings.py`` and ``lua/finish.lua``, the timer
 ``maintenance.py``, limits ``limits.py``, remote control ``bus.py``. The names of the keys are in ``layout.py``.
@@ -104,7 +104,7 @@ class RedisBroker:
     async def publish(self, messages: Sequence[Message]) -> None:
         """See ``Broker.publish``."""
         if messages:
-            keys, args = postings(self._layout, messages, schedule=True)
+            keys, args = postings(self._layout, messages, schedule=True, now=self.now())
             await self._link.script(PUBLISH, keys, args)
 
     async def claim(self, queues: Sequence[str], *, limit: int, wait: float) -> Sequence[Delivery]:
@@ -112,11 +112,15 @@ class RedisBroker:
         self._queues.update(queues)
         return await self._claims.claim(queues, limit, wait)
 
+    def now(self) -> float:
+        """See ``Timekeeper.now``."""
+        return self._claims.time.now()
+
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
         """See ``Broker.settle``."""
         refused: list[int] = []
         for at in _pages(settlements):
-            endings = Endings(self._layout, strict=True)
+            endings = Endings(self._layout, strict=True, now=self.now())
             for settlement in settlements[at : at + _BATCH]:
                 endings.add(Completion(settlement=settlement))
             answer = await self._link.script(FINISH, *endings.keys_and_args())
@@ -171,7 +175,7 @@ class RedisBroker:
         """See ``Unified.finish``. STEPWISE where a key that it needs has a wrong type."""
         verdicts = [Verdict.DONE] * len(completions)
         for at in _pages([completion.settlement for completion in completions]):
-            endings = Endings(self._layout, strict=False, chord_token=self._options.chord_token)
+            endings = Endings(self._layout, strict=False, now=self.now(), chord_token=self._options.chord_token)
             added: list[int] = []
             for index in range(at, min(at + _BATCH, len(completions))):
                 try:

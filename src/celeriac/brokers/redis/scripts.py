@@ -1,9 +1,11 @@
-"""The Lua scripts, read once from ``lua/*.lua``; what each does stands on top of its file."""
+"""The Lua scripts, read from ``lua/*.lua``; what each does stands on top of its file.
+
+All are read when this module is imported: later there may be no file descriptor left, or the files of another version.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
 from importlib.resources import files
 
 __all__ = [
@@ -12,6 +14,8 @@ __all__ = [
     "LEDGER_CHANGE", "LIMITS", "PUBLISH", "PUBLISH_IF", "PURGE", "PURGED", "PURGE_PARK", "RECLAIM", "RESTORE",
     "RULES_READ", "RULES_SET", "STORE", "TRIM", "UNLOCK", "WITHDRAW", "Script", "read_all",
 ]  # fmt: skip
+
+_FOLDER = files(__package__) / "lua"
 
 
 _all: list[Script] = []
@@ -33,24 +37,18 @@ class Script:
 
     def __init__(self, name: str, *, after: str = "", drains: bool = False) -> None:
         self.name = name
-        self._names = (after, name) if after else (name,)
-        self._drains = drains
-        _all.append(self)
-
-    @cached_property
-    def _plain(self) -> tuple[str, bytes]:
-        folder = files(__package__) / "lua"
-        text = b"".join((folder / f"{name}.lua").read_bytes() for name in self._names)
-        return hashlib.sha1(text, usedforsecurity=False).hexdigest(), text
-
-    @cached_property
-    def _flagged(self) -> tuple[str, bytes]:
-        text = b"#!lua flags=allow-oom\n" + self._plain[1]
-        return hashlib.sha1(text, usedforsecurity=False).hexdigest(), text
+        text = b"".join((_FOLDER / f"{part}.lua").read_bytes() for part in (after, name) if part)
+        self._plain = _digest(text), text
+        flagged = b"#!lua flags=allow-oom\n" + text if drains else text
+        self._flagged = _digest(flagged), flagged
 
     def source(self, version: tuple[int, int]) -> tuple[str, bytes]:
         """``(sha1, text)`` for a server of this version."""
-        return self._flagged if self._drains and version >= (7, 0) else self._plain
+        return self._flagged if version >= (7, 0) else self._plain
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha1(text, usedforsecurity=False).hexdigest()
 
 
 CLAIM = Script("claim", drains=True)

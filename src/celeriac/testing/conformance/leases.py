@@ -51,6 +51,18 @@ class Leases:
         assert ids(await take(broker)) == ["c"], "extend: of a lost one changes nothing"
 
     @asynchronous
+    async def test_maintain_is_useful_again_when_a_lease_ends(self, harness: Harness) -> None:
+        holder, other = await harness.open_broker(lease=harness.lease), await harness.open_broker(lease=harness.lease)
+        await holder.publish([message("a")])
+        await take(holder)
+        await harness.elapse(harness.lease * 0.8)
+        pause = await other.maintain()
+        assert pause <= harness.lease * 0.3, "maintain: useful again when a lease that nobody renews has ended"
+        await harness.elapse(harness.lease * 0.3)
+        await other.maintain()
+        assert (await other.depth(["q"]))["q"].ready == 1, "maintain: expired leases → ready"
+
+    @asynchronous
     async def test_until_restored_an_expired_lease_is_held(self, harness: Harness) -> None:
         broker = await harness.open_broker(lease=harness.lease)
         await broker.publish(messages("a", "b"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Sequence
 
 import pytest
 
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Release
+from celeriac.ports import Timekeeper
 from celeriac.testing.conformance.harness import Harness
 from celeriac.testing.conformance.tools import asynchronous, ids, message, only, take, well_formed
 
@@ -173,6 +175,22 @@ class Schedule:
             assert await take(broker) == [], "release: with a due time to the schedule"
         await harness.elapse(0.25)
         assert ids(await take(broker)) == ["a"], "claim: takes messages whose time has come"
+
+    @asynchronous
+    async def test_now_is_the_servers_time(self, harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+        broker = await harness.open_broker()
+        if not isinstance(broker, Timekeeper):
+            return
+        assert broker.now() == pytest.approx(time.time(), abs=5), "now: before the first claim the machine's time"
+        await broker.publish([message("a")])
+        await take(broker)
+        before = broker.now()
+        assert before == pytest.approx(time.time(), abs=5), "now: the server's time"
+        monkeypatch.setattr(time, "time", lambda: before + 3600)
+        assert broker.now() - before < 60, "now: carried on by the monotonic clock"
+        await broker.publish([message("b", due=before + 60)])
+        assert await take(broker) == [], "publish: what the server's time calls the future goes to the schedule"
+        assert broker.now() - before < 60, "now: as of the last claim"
 
 
 async def _arrival(harness: Harness, claim: Awaitable[Sequence[Delivery]], *, seconds: float) -> Sequence[Delivery]:

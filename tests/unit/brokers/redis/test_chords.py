@@ -43,7 +43,7 @@ def test_what_a_chord_has_in_common_is_told_once() -> None:
 
 
 def test_what_has_nothing_to_do_with_chords_is_told_as_ever() -> None:
-    endings = Endings(LAYOUT, strict=False, chord_token=10.0)
+    endings = Endings(LAYOUT, strict=False, now=0.0, chord_token=10.0)
     record = StoredResult("o", b"{}", True)
     endings.add(Completion(settlement=Accept(delivery()), others=[record]))
     keys, args = endings.keys_and_args()
@@ -52,7 +52,7 @@ def test_what_has_nothing_to_do_with_chords_is_told_as_ever() -> None:
 
 
 def test_a_hold_needs_no_delivery() -> None:
-    endings = Endings(LAYOUT, strict=False, chord_token=10.0)
+    endings = Endings(LAYOUT, strict=False, now=0.0, chord_token=10.0)
     endings.add(Completion(settlement=Hold(), parts=[part(3)]))
     keys, args = endings.keys_and_args()
     assert keys == [*LAYOUT.fixed, LAYOUT.chords, *LAYOUT.chord("c")]

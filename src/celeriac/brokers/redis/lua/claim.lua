@@ -8,8 +8,8 @@
 --       to move a schedule, 5 seconds by which the lease is longer than the usual one, 6 "1" = the caller listens: it wants
 --       to hear of changes when there is nothing now, 7 q, 8 .. 7+q the ends of the unacked entries ',"","<queue>"]',
 --       then the steps, one for each rank
--- Returns { { seconds until the next message is due as text ("" none), epoch of the rules (false: none) },
---       { rank-major number of the list, { envelope, ... } }, ... }: tokens are numbered in this order.
+-- Returns { { seconds until the next message is due as text ("" none), epoch of the rules (false: none) }, the server's time
+--       as text, { rank-major number of the list, { envelope, ... } }, ... }: tokens are numbered in this order.
 
 local call, pcall = redis.call, redis.pcall
 local unacked, index = KEYS[1], KEYS[2]
@@ -64,12 +64,13 @@ if nearest then
 end
 -- Read before anything is popped: the rules as of this claim. Whoever listens hears of the next change.
 local epoch = call('GET', KEYS[#KEYS])
-local answer = { { nearest and string.format('%.6f', math.max(nearest - now, 0)) or '', epoch } }
+local clock = time[1] .. '.' .. string.sub('00000' .. time[2], -6)
+local answer = { { nearest and string.format('%.6f', math.max(nearest - now, 0)) or '', epoch }, clock }
 
 -- 2. Pop.
 local n = 0
 local function put_back()
-  for a = #answer, 2, -1 do
+  for a = #answer, 3, -1 do
     local key, popped = KEYS[answer[a][1] + lists_from + 1], answer[a][2]
     for m = #popped, 1, -1 do call('RPUSH', key, popped[m]) end
   end
@@ -98,13 +99,13 @@ end
 -- 3. Record.
 local shift, score = tonumber(ARGV[5])
 if shift == 0 then
-  score = time[1] .. '.' .. string.sub('00000' .. time[2], -6)
+  score = clock
 else
   score = string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1000000 + shift)
 end
 local entries, scores, at = {}, {}, 0
 local form, token_of, first = ARGV[1], string.format, tonumber(ARGV[2])
-for a = 2, #answer do
+for a = 3, #answer do
   local tail, popped = ARGV[8 + answer[a][1] % q], answer[a][2]
   for m = 1, #popped do
     local token = token_of(form, first + at)
