@@ -30,6 +30,8 @@ class Journal:
         self._world = world
         self.lines: list[tuple[Any, ...]] = []
         self.published: Counter[Key] = Counter()
+        #: Ids of tasks that are to run at most once.
+        self.once: set[str] = set()
         #: By workers alone.
         self.followed: Counter[Key] = Counter()
         self.ended: Counter[Key] = Counter()
@@ -86,6 +88,8 @@ class Journal:
     def _published(self, process: str, message: Message, *, worker: bool) -> None:
         key = key_of(message)
         self.published[key] += 1
+        if message.task == "sim.once":
+            self.once.add(message.id)
         if worker:
             self.followed[key] += 1
         self.note(process, "publishes", key, "" if message.due is None else round(message.due, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,9 +17,9 @@ from celeriac.model.settle import Accept, Completion
 from celeriac.worker.completer import Completer
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.leases import Leases
-from celeriac.worker.services import Services
+from celeriac.worker.runner import Runner
 
-__all__ = ["MUTANTS", "Mutant"]
+__all__ = ["FAULTS", "MUTANTS", "Mutant"]
 
 Mutant = Callable[[], Any]
 
@@ -103,7 +104,8 @@ def _retries_are_lost() -> Iterator[None]:
 
 @contextmanager
 def _runs_without_a_lease() -> Iterator[None]:
-    with mock.patch.object(Services, "_valid", _nothing):
+    always = property(lambda self: math.inf, _nothing)
+    with mock.patch.object(Runner, "valid_until", always, create=True):
         yield
 
 
@@ -144,4 +146,12 @@ MUTANTS: Mapping[str, Mutant] = {
     "the broker checks no tokens": _no_token_check,
     "expired leases are never restored": _patched(Queues, "restore", _nothing),
     "closed chords stay open": _patched(Chords, "close", lambda self, closing, tick: True),
+}
+
+#: The faults that bring it to light, where chance would take long.
+FAULTS: Mapping[str, frozenset[str]] = {
+    "what was fenced is written all the same": frozenset({"step pauses", "pauses"}),
+    "at most once is acknowledged after the run": frozenset({"step kills", "child kills"}),
+    "tasks start without a certain lease": frozenset({"step pauses", "pauses"}),
+    "lost leases are not listened to": frozenset({"step pauses", "pauses"}),
 }

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.simulation.many import simulate_many
-from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutants import FAULTS, MUTANTS
 from tests.simulation.simulate import run
 
 #: Seeds within which each deliberate bug must be found.
@@ -27,7 +27,7 @@ def test_random_work_under_random_faults(request: pytest.FixtureRequest) -> None
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_deliberate_bug_is_found(name: str) -> None:
     with MUTANTS[name]():
-        assert any(run(seed).problems for seed in range(ENOUGH)), f"nobody notices that {name}"
+        assert any(run(seed, FAULTS.get(name)).problems for seed in range(ENOUGH)), f"nobody notices that {name}"
 
 
 def test_a_seed_always_takes_the_same_course() -> None:

@@ -46,11 +46,14 @@ class Sent:
 class Workload:
     """Sends one thing at a time (`send`); `sent` is what was accepted."""
 
-    def __init__(self, app: Any, random: Random, *, poison: bool, kinds: frozenset[str]) -> None:
+    def __init__(
+        self, app: Any, random: Random, *, poison: bool, kinds: frozenset[str], deaths: Callable[[], int]
+    ) -> None:
         self._app = app
         self._random = random
         self.has_poison = self._poison = poison
         self._calm = not kinds
+        self._deaths = deaths
         #: Nobody knows what has expired.
         self._is_skewed = "skew" in kinds
         self.sent: list[Sent] = []
@@ -132,8 +135,14 @@ class Workload:
         return self._call("sim.retrying", number, {states.FAILURE if number % 4 == 3 else states.SUCCESS})
 
     def _once(self) -> Sent:
-        lost = set() if self._calm else {states.PENDING}
-        return self._call("sim.once", self._number(), {states.SUCCESS, *lost})
+        sent = self._call("sim.once", self._number(), {states.SUCCESS, states.PENDING})
+
+        def check(result: Any) -> str:
+            # It may be lost with its child, and only with it: a hard limit in a pool of threads ends a child, too.
+            lost = result.state == states.PENDING and self._calm and not self._deaths()
+            return "was lost, and nothing had happened" if lost else sent.problem()
+
+        return Sent(sent.what, sent.result, check)
 
     def _silent(self) -> Sent:
         return self._call("sim.silent", self._number(), {states.PENDING})

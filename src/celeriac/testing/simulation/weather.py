@@ -25,8 +25,8 @@ _STORE_CALLS = (
     "put", "get", "forget", "sweep", "open_chords", "join", "gather", "close_chord", "grow_chord", "overdue",
 )  # fmt: skip
 _BUS_CALLS = ("emit", "reply")
-#: Calls that are not repeated by the network: they wait, or nobody would hear their answer.
-_NO_GHOSTS = frozenset({"claim", "get", "gather", "orphans", "overdue", "join"})
+#: Calls that do not arrive late: nobody would hear their answer, or (``put``) no server could tell the order.
+_NO_GHOSTS = frozenset({"claim", "get", "gather", "orphans", "overdue", "join", "put"})
 #: Seconds after which an adapter gives up a server that says nothing, and within which a late request arrives.
 _SILENCE = 5.0
 _LATE = 3.0
