@@ -16,6 +16,7 @@ from celeriac.executors import Executor
 from celeriac.testing.simulation.executor import CoroutineExecutor, StepExecutor
 from celeriac.testing.simulation.process import Process, ProcessClock, spawn
 from celeriac.testing.simulation.weather import Line
+from celeriac.codec.signing import control_signer_of
 from celeriac.worker.agent import Agent, Died
 from celeriac.worker.connect import connected
 from celeriac.worker.inside import answer
@@ -61,7 +62,7 @@ class Child:
         self.app = world.app
         self.options = node.options
         self.report = Report()
-        self.rules = RuleBook()
+        self.rules = RuleBook(control_signer_of(world.app.conf))
         servers = Servers(world, process)
         self.broker = servers.broker
         rand = world.timeline.random.random
