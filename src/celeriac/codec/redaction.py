@@ -1,16 +1,17 @@
 """Values under telling names (``password``, ``token`` …) are not shown: in ``argsrepr``, ``kwargsrepr``, events, logs.
 
-``hides`` is asked while a display text is made, ``redacted`` cleans texts that others have made. Rather hides too much.
-What is sent and stored is not touched.
+``hides`` is asked while a display text is made, ``masked`` cleans arguments that are shown as values, ``redacted`` texts that
+others have made. Rather hides too much. What is sent and stored is not touched.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
-__all__ = ["MASK", "NAMES", "hides", "redacted"]
+__all__ = ["MASK", "NAMES", "hides", "masked", "redacted"]
 
 MASK = "***"
 #: Parts of names, in any case; a hyphen or nothing may stand for the underscore. ``redact_names`` adds to them.
@@ -51,6 +52,22 @@ def hides(extra: tuple[str, ...] = ()) -> Callable[[str], bool]:
         return found
 
     return hidden
+
+
+def masked(value: Any, hidden: Callable[[str], bool], text: Callable[[str], str]) -> Any:
+    """Arguments without the values under ``hidden`` names, however deep in dicts and lists; ``text`` is asked for each text
+    in them, which may be a URL."""
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, Mapping):
+        return {
+            name: MASK if isinstance(name, str) and hidden(name) else masked(item, hidden, text)
+            for name, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        items = [masked(item, hidden, text) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    return value
 
 
 @lru_cache(maxsize=16)
