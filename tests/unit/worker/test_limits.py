@@ -8,10 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from celeriac import Celery
-from celeriac.codec.signing import Signer
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.limits import GO, LOST, PARKED, Ask, Permission, Permit, Rate, Seats
 from celeriac.model.message import Delivery, Marks
@@ -271,22 +269,3 @@ def test_nothing_is_remembered_of_a_delivery_that_ended() -> None:
         assert limits._seats == {}
 
     asyncio.run(main())
-
-
-def test_what_a_stranger_wrote_is_not_decoded_for_its_seat() -> None:
-    """The agent has settled what a dead child held, which may not have checked it."""
-    limiter, limits = limits_of(max_concurrency=1, max_concurrency_key=lambda tenant: tenant)
-    limits._runner.signer = signer = Signer(b"a key of sixteen bytes")
-    decoded, asked = limits._runner.decoded, []
-    limits._runner.decoded = lambda message: asked.append(message) or decoded(message)  # type: ignore[method-assign]
-    forged = delivery("t", "acme")
-    own = replace(forged, message=signer.sign(forged.message))  # type: ignore[arg-type]
-
-    async def bury(each: Delivery) -> None:
-        limits.buried([each])
-        await until(lambda: limits._waking is None)
-
-    asyncio.run(bury(forged))
-    assert (asked, limiter.freed_seats) == ([], [])
-    asyncio.run(bury(own))
-    assert limiter.freed_seats == [{Seats("t[acme]", 1)}]

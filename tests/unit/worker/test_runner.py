@@ -11,12 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from celeriac import Celery
 from celeriac.app import trace
 from celeriac.codec.body import decode_body
-from celeriac.codec.signing import Signer
 from celeriac.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Message
@@ -489,23 +487,3 @@ def test_limits_of_coroutines(runner: Runner, sleeper: Any) -> None:
     assert re.search("TimeLimitExceeded", record(hard)["result"]["exc_type"])
     assert isinstance(hard.settlement, DeadLetter)
     assert hard.settlement.reason is DeadReason.TIME_LIMIT
-
-
-@pytest.mark.parametrize("outcome", [o.Revoked("revoked"), o.Crashed("signal 9"), o.TimedOut(1.0), o.Unknown()])
-def test_what_a_stranger_wrote_is_not_decoded_whatever_its_end(
-    app: Celery, runner: Runner, monkeypatch: pytest.MonkeyPatch, outcome: o.Outcome
-) -> None:
-    """The agent concludes what it withdrew and what the dead left: no child has checked these."""
-    runner.signer = signer = Signer(b"a key of sixteen bytes")
-    asked: list[Message] = []
-    decoded = runner.decoded
-    monkeypatch.setattr(runner, "decoded", lambda message: asked.append(message) or decoded(message))
-    forged = delivery("add", 1, 2)
-    completion = runner.conclude(forged, outcome)
-    assert isinstance(completion.settlement, DeadLetter)
-    assert (completion.settlement.reason, completion.settlement.detail) == (DeadReason.REFUSED, "signature missing")
-    assert (completion.result, completion.publish, completion.parts, completion.others) == (None, (), (), ())
-    assert asked == []
-    own = replace(forged, message=signer.sign(forged.message))  # type: ignore[arg-type]
-    assert not isinstance(runner.conclude(own, o.Revoked("revoked")).settlement, DeadLetter)
-    assert asked == [own.message]

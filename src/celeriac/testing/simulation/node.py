@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from celeriac.client import resolver
+from celeriac.codec.signing import control_signer_of
 from celeriac.executors import Executor
 from celeriac.testing.simulation.executor import CoroutineExecutor, StepExecutor
 from celeriac.testing.simulation.process import Process, ProcessClock, spawn
 from celeriac.testing.simulation.weather import Line
-from celeriac.codec.signing import control_signer_of
 from celeriac.worker.agent import Agent, Died
 from celeriac.worker.connect import connected
 from celeriac.worker.inside import answer
