@@ -122,9 +122,7 @@ class Replays:
                 message = self._whole(message)
             hidden = hides(tuple(self._app.conf.redact_names))
             accept, max_bytes = self._accept, self._max_bytes
-            message = letters.replayed(
-                dead, message, edit, now=now, accept=accept, max_bytes=max_bytes, hidden=hidden
-            )
+            message = letters.replayed(dead, message, edit, now=now, accept=accept, max_bytes=max_bytes, hidden=hidden)
         except CeleryError as error:
             raise DeadLetterRefused(f"dead letter {dead.key} cannot get other arguments: {error}") from error
         return message if self._signer is None else self._signer.sign(message)

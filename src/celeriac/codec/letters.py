@@ -5,7 +5,7 @@ Reads what the broker has kept; knows no server and no app. Called by ``app/dead
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from celeriac.codec import serializers
 from celeriac.codec.body import decode_body, encode_body
 from celeriac.codec.envelope import delivery
-from celeriac.codec.redaction import hides
+from celeriac.codec.redaction import Hides, hides
 from celeriac.codec.saferepr import saferepr
 from celeriac.exceptions import CeleryError
 from celeriac.model.dead import REPLAY, DeadRecord
@@ -147,12 +147,13 @@ def replayed(
     now: float,
     accept: frozenset[str],
     max_bytes: int,
-    hidden: Callable[[str], bool] = _HIDDEN,
+    hidden: Hides = _HIDDEN,
 ) -> Message:
     """The message that takes a letter's place: the same task with the same id, as if it had never been tried.
 
-    New arguments are described without values under ``hidden`` names. A header (``REPLAY``) says where it comes from. Expiry and ETA of the first sending are over. Raises
-    ``EncodeError``, ``MessageTooLarge``; ``DecodeError`` for other arguments in a body that cannot be decoded here.
+    A header (``REPLAY``) says where it comes from. Expiry and ETA of the first sending are over. New arguments are
+    described without values under ``hidden`` names. Raises ``EncodeError``, ``MessageTooLarge``; ``DecodeError`` for
+    other arguments in a body that cannot be decoded here.
     """
     headers = {name: value for name, value in message.headers.items() if name not in _OVER}
     due = None if edit.countdown is None else now + edit.countdown
@@ -174,9 +175,7 @@ def replayed(
     return message
 
 
-def _rewritten(
-    message: Message, edit: Edit, accept: frozenset[str], max_bytes: int, hidden: Callable[[str], bool]
-) -> Message:
+def _rewritten(message: Message, edit: Edit, accept: frozenset[str], max_bytes: int, hidden: Hides) -> Message:
     """With other arguments, in the serializer and compression that it had."""
     args, kwargs, embed = decode_body(message, accept=accept, max_bytes=max_bytes)
     if edit.args is not None:

@@ -1,7 +1,7 @@
 """Rules of the fleet as their readers believe them: where there is a ``control_key``, only those that it has signed.
 
-Orders are commands that lie in the broker instead of being called out. Whoever can write there could revoke, end or pause
-what he likes; so a rule's value is signed with its key. Called by all who read rules: ``worker/rules.py``,
+Orders are commands that lie in the broker instead of being called out. Whoever can write there could revoke, end or
+pause anything; so a rule's value is signed, for its key. Called by all who read rules: ``worker/rules.py``,
 ``client/orders.py``.
 """
 
