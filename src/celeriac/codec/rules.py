@@ -29,17 +29,22 @@ def trusted(signer: Signer | None, rules: Sequence[Rule]) -> list[Rule]:
     """The rules with their values as they were before ``seal``; those that no key of ours has signed are left out, and
     told of in one line. That a rule was dropped is believed: who can delete from a broker can delete."""
     kept: list[Rule] = []
-    refused: list[SecurityError] = []
+    refused: list[str] = []
     for rule in rules:
         if rule.value is None:
             kept.append(rule)
             continue
         try:
             value = unseal(signer, RULE, rule.key, rule.value)
-        except SecurityError as error:
-            refused.append(error)
+        except SecurityError:
+            refused.append(rule.key)
             continue
         kept.append(rule if value is rule.value else replace(rule, value=value))
     if refused:
-        logger.warning("%d rules of the fleet are not obeyed: %s", len(refused), one_line(str(refused[0])))
+        logger.warning(
+            "%d rules of the fleet are not obeyed, first %s: they are not signed with our control_key (or signing_key); "
+            "if they are ours, give the orders again from an app that has the key",
+            len(refused),
+            one_line(refused[0], 200),
+        )
     return kept

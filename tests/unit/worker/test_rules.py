@@ -332,7 +332,7 @@ def test_only_signed_rules_count_where_there_is_a_key(caplog: pytest.LogCaptureF
     assert new == [own, pause], "as they were before they were signed: children are told these"
     assert (list(known.revoked), known.paused, known.others) == (["a"], {"q"}, {})
     assert known.epoch == 7, "they are not read again"
-    assert "4 rules of the fleet are not obeyed: rule of 'revoke:b': signature missing" in caplog.text
+    assert "4 rules of the fleet are not obeyed, first revoke:b: they are not signed" in caplog.text
     assert known.learn(RulesRead(8, [Rule("revoke:a", None, None, 8)]), NOW), "who can delete can delete"
     assert known.revoked == {}
 
