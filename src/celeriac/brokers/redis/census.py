@@ -13,7 +13,7 @@ from typing import Any
 from celeriac.brokers.redis.endings import dead_record
 from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.ledger_keys import change_args
-from celeriac.brokers.redis.limits import queue_of
+from celeriac.brokers.redis.parks import queue_of
 from celeriac.brokers.redis.scripts import DEPTH, LEASED, LEDGER_CHANGE, PURGE, PURGE_PARK, PURGED, Script
 from celeriac.codec import envelope
 from celeriac.model.ledger import lock_of

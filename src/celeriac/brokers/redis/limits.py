@@ -8,35 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-import msgspec
-
 from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.link import Link
+from celeriac.brokers.redis.parks import park_field, park_of
 from celeriac.brokers.redis.scripts import LIMITS
 from celeriac.brokers.redis.sockets import Word
 from celeriac.model.limits import GO, LOST, PARKED, SLACK, Ask, Permission, Permit, Rate, Seats
 from celeriac.model.message import Malformed
 
-__all__ = ["Limits", "park_field", "queue_of"]
+__all__ = ["Limits"]
 
 #: Most deliveries, and most parks, that one script judges.
 _BATCH = 256
 _PARKS = 64
-_json_text = msgspec.json.Encoder().encode
-_json_pair = msgspec.json.Decoder(tuple[str, str]).decode
-
-
-def park_field(queue: str, key: str) -> str:
-    """The field of a park in the hash of all."""
-    return _json_text((queue, key)).decode()
-
-
-def queue_of(field: bytes) -> str | None:
-    """The queue of a park by its field; None when somebody else wrote it."""
-    try:
-        return _json_pair(field)[0]
-    except msgspec.MsgspecError:
-        return None
 
 
 class _Call:
@@ -128,11 +112,8 @@ class Limits:
             found, page = await self._link.call("HSCAN", self._layout.parks, cursor, "COUNT", _PARKS)
             parks: list[tuple[str, Seats]] = []
             for field, most in zip(page[::2], page[1::2], strict=True):
-                try:
-                    queue, key = _json_pair(field)
-                    parks.append((queue, Seats(key, int(most))))
-                except (msgspec.MsgspecError, ValueError):
-                    continue  # not ours
+                if (park := park_of(field)) is not None and most.isdigit():  # else not ours
+                    parks.append((park[0], Seats(park[1], int(most))))
             waits = waits or bool(parks)
             await self._wake(parks)
             cursor = int(found)
