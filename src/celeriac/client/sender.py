@@ -413,7 +413,8 @@ class Sender:
     def outgoing(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The messages as they are published: one for each queue that an exchange leads to, for brokers know queues
         only; signed where there is a key, now that their queues are certain."""
-        if any(message.exchange for message in messages):
+        # One message is what most calls send: without a generator.
+        if messages[0].exchange if len(messages) == 1 else any(message.exchange for message in messages):
             bound_to = self.router.queues.bound_to
             copies = []
             for message in messages:

@@ -96,7 +96,7 @@ def plan(
 def _is_over(outcome: o.Outcome, decided: Plan) -> bool:
     """No attempt and no other task goes on under this id."""
     match outcome:
-        case o.RetryAsked() | o.Ignored(replaced=True):
+        case o.RetryAsked() | o.Ignored(replaced=True) | o.Unsigned():  # a stranger names somebody else's lock
             return False
         case o.Repeated(state=state):
             return state in states.READY_STATES

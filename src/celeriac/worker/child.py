@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from celeriac.app import trace
+from celeriac.codec.signing import control_signer_of
 from celeriac.executors import Executor
 from celeriac.executors.coroutines import CoroutinesExecutor
 from celeriac.executors.inline import InlineExecutor
@@ -83,7 +84,7 @@ class Child:
         self.app = app
         self.options = options
         self.slot = slot
-        self.rules = RuleBook()
+        self.rules = RuleBook(control_signer_of(app.conf))
         self.report = Report.of(options)
         self.report.events = options.events
         self.report.emit = self._emit

@@ -16,6 +16,8 @@ from typing import Any
 
 from celeriac.client.signal_names import signal_number
 from celeriac.clock import SYSTEM
+from celeriac.codec.rules import RULE
+from celeriac.codec.signing import control_signer_of, seal
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.message import Malformed
@@ -61,7 +63,8 @@ class Enforcer:
     ) -> None:
         """``queues()`` are those of the node, ``conclude`` takes what is to be written, ``tell`` repeats an order to
         children that start later, ``terminated(pid)`` tells the supervisor that a process is ended on request."""
-        self.book = RuleBook()
+        self._signer = control_signer_of(runner.app.conf)
+        self.book = RuleBook(self._signer)
         #: token → how it ends, of tasks ended on request.
         self.terminating: dict[str, o.Revoked] = {}
         self._rules: Rules | None = broker if isinstance(broker, Rules) else None
@@ -104,16 +107,16 @@ class Enforcer:
     async def revoke(self, keys: Iterable[str], order: Order) -> None:
         """A remote command revokes tasks: write the rules that are not there yet, and enforce them. Raises
         ``OperationalError`` when they cannot be written."""
-        value, life = encode_order(order), self._life
+        value = encode_order(order)
         if self._rules is None:
-            until = None if life is None else self._clock.now() + life
+            until = None if self._life is None else self._clock.now() + self._life
             await self._order([Rule(key, value, until) for key in keys])
             return
         await self._learn()
         known = {rule.key: rule for rule in self.book.in_force()}
         missing = [key for key in keys if key not in known or (order.terminate and not _terminates(known[key]))]
         if missing:
-            await self._rules.set_rules([RuleChange(key, value, life) for key in missing])
+            await self._rules.set_rules([self._change(key, value) for key in missing])
             await self._learn()
         self._hurry.set()
 
@@ -206,7 +209,10 @@ class Enforcer:
         if completions:
             self._conclude(completions)
         mark = str(epoch).encode()
-        await self._rules.set_rules([RuleChange(SEARCHED + queue, mark, self._life) for queue in queues])
+        await self._rules.set_rules([self._change(SEARCHED + queue, mark) for queue in queues])
+
+    def _change(self, key: str, value: bytes) -> RuleChange:
+        return RuleChange(key, seal(self._signer, RULE, key, value), self._life)
 
 
 def _terminates(rule: Rule) -> bool:

@@ -80,8 +80,8 @@ def _obey(child: Child, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     if arguments["rules"]:
         child.rules.hear(from_wire(arguments["rules"]))
         child.fetcher.ruled()
-    if not child.rules.refuses:
-        return []
+    if not child.rules.refuses or child.options.remote_control is not True:
+        return []  # what waits is refused when it is claimed; who takes no commands ends nothing that runs
     now, left = time.time(), []
     for delivery, _ in child.running():
         order = child.rules.order_for(delivery.message, now)

@@ -146,6 +146,9 @@ class Limits:
             self.free({seats for each in deliveries if (seats := self._seats_of(each)) is not None})
 
     def _seats_of(self, delivery: Delivery) -> Seats | None:
+        message, signer = delivery.message, self._runner.signer
+        if signer is not None and not isinstance(message, Malformed) and signer.refusal(message) is not None:
+            return None  # nobody has checked it before: a stranger's is not decoded, and never had a seat
         try:
             ask = self._limits_of(delivery)
         except Exception:  # noqa: BLE001 - the user's callable; such a delivery never had a seat

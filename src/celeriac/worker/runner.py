@@ -230,7 +230,7 @@ class Runner:
         """The end of a task whose soft limit was raised outside its body."""
         if self._slot is not None:
             self._slot.end()
-        message = delivery.message
+        message = delivery.message  # it was checked before it ran
         embed = self._embed(message) if isinstance(message, Message) else None
         return self.conclude(delivery, o.Failure(exc, format_traceback(exc)), embed=embed)
 
@@ -311,6 +311,8 @@ class Runner:
         ``request`` is None when the task did not run; ``runtime`` in seconds.
         """
         message = delivery.message
+        if self.signer is not None and request is None:
+            outcome = self._trusted(message, outcome)
         if entry is None:
             entry = self.entry(message.task)
         options = entry.options if entry is not None else self._foreign(message.task)
@@ -329,6 +331,14 @@ class Runner:
             self._count(message.task, runtime)
         self.report.concluded(delivery, outcome, decided, runtime)
         return completion
+
+    def _trusted(self, message: Message | Malformed, outcome: o.Outcome) -> o.Outcome:
+        """The outcome of what did not run; for what nobody has checked before, that it is unsigned. What a stranger has
+        written is not decoded, has no record and tells no chord."""
+        if self.signer is None or isinstance(message, Malformed) or type(outcome) is o.Unsigned:
+            return outcome
+        reason = self.signer.refusal(message)
+        return outcome if reason is None else o.Unsigned(reason)
 
     def _written(
         self, delivery: Delivery, outcome: o.Outcome, decided: Plan, options: TaskOptions, request: Any, now: float

@@ -50,6 +50,13 @@ def test_a_flood_of_unsigned_ones_writes_few_lines(bench: Bench, caplog: pytest.
     assert max(map(len, lines)) < 400
 
 
+def test_what_is_logged_of_a_command(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.agent.options = replace(bench.agent.options, redact_names=("iban",))
+    with caplog.at_level("INFO", "celery.worker.control"):
+        bench.ask("revoke", {"task_id": "i", "iban": "DE1", "cookie": "c", "more": [{"Authorization": "Bearer x"}]})
+    assert "'task_id': 'i', 'iban': '***', 'cookie': '***', 'more': [{'Authorization': '***'}]" in caplog.text
+
+
 def test_inspection_only(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.agent.options = replace(bench.agent.options, remote_control="inspect")
     assert bench.ask("ping") == PONG
