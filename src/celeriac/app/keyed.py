@@ -127,12 +127,11 @@ class _Conversation:
         self._publishing = publishing
 
     def hold(self, changes: list[Change]) -> Sent:
-        """Publish with these changes; the lock's is the last. What was put aside for a message that is not sent goes."""
+        """Publish with these changes; the lock's is the last. The stored payload of a message that is not sent goes."""
         try:
             sent = self._hold(changes)
-        except (TaskNotUnique, OperationalError) as error:
-            if isinstance(error, TaskNotUnique) or not error.uncertain:
-                self._drop_payload()
+        except TaskNotUnique:
+            self._drop_payload()
             raise
         if sent.id != self._message.id:
             self._drop_payload()
