@@ -1,7 +1,8 @@
 """The locks of unique tasks, as a worker meets them: what it notes when it takes such a task.
 
 A task that was taken is no longer replaced by an equal one; one that was replaced while it waited does not run. Runs on
-the I/O loop, one round trip for each claimed batch that has unique tasks. Freeing is the completion's (``plan``).
+the I/O loop, one round trip for each claimed batch that has unique tasks, and one for each written one that has retries
+of such. Freeing is the completion's (``plan``).
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from celeriac.exceptions import OperationalError
-from celeriac.model.ledger import Lock, lock_of, replaced_key
+from celeriac.model.ledger import LOCK, Change, Lock, lock_of, replaced_key
 from celeriac.model.message import Delivery
 from celeriac.model.outcome import Revoked, Unstarted
+from celeriac.model.settle import Completion
 from celeriac.ports import Broker, Clock, Ledger
 from celeriac.worker.backoff import Backoff
 
-__all__ = ["begin_locked"]
+__all__ = ["begin_locked", "renewals"]
 
 logger = logging.getLogger("celery.worker")
 
@@ -55,3 +57,16 @@ async def _begin(broker: Ledger, found: Sequence[tuple[Delivery, Lock]]) -> Mapp
         for delivery, successor in zip(unsure, graves, strict=True)
         if successor is not None
     }
+
+
+def renewals(completions: Sequence[Completion], now: float) -> list[Change]:
+    """What keeps the locks of tasks that will be tried again: it counts from the time at which they are due."""
+    changes = []
+    for completion in completions:
+        for message in completion.publish:
+            if LOCK in message.headers and message.id == completion.ending.delivery.message.id:
+                lock = lock_of(message)
+                if lock is not None:
+                    wait = 0.0 if message.due is None else max(0.0, message.due - now)
+                    changes.append(Change(lock.key, lock.started, lock.started, lock.life + wait))
+    return changes

@@ -19,14 +19,14 @@ from celeriac.worker.backoff import Backoff
 from celeriac.worker.locks import begin_locked
 from tests.unit.worker.bench import FetcherBench
 from tests.unit.worker.completing import Bench, on_bench
-from tests.unit.worker.fakes import FakeBroker, delivery, done, message
+from tests.unit.worker.fakes import FakeBroker, FakeStore, UnifiedBroker, delivery, done, message
 
 
 class LedgerBroker(FakeBroker):
     """One with a ledger."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.values: dict[str, bytes] = {}
 
     async def read_ledger(self, keys: Sequence[str]) -> Sequence[bytes | None]:
@@ -46,6 +46,10 @@ class LedgerBroker(FakeBroker):
                 self.values[change.key] = change.value
             made.append(allowed)
         return made
+
+
+class UnifiedLedgerBroker(UnifiedBroker, LedgerBroker):
+    """One that finishes in one step."""
 
 
 def locked(name: str, task: str = "t", **fields: Any) -> tuple[Delivery, Lock]:
@@ -168,3 +172,33 @@ def test_step_by_step_a_lock_is_freed_once_the_end_is_stored() -> None:
     assert broker.values == {other.key: b"somebody"}
     assert bench.names() == ["extend", "publish", "put", "extend", "change", "settle"]
     assert isinstance(completion.settlement, Accept)
+
+
+@pytest.mark.parametrize("make", [UnifiedLedgerBroker, LedgerBroker])
+def test_a_retry_renews_the_lock_first(make: type[LedgerBroker]) -> None:
+    mine, lock = locked("mine")
+    broker = make()
+    store = FakeStore(server=broker.traits.server)
+    broker.values = {lock.key: lock.started}
+    broker.faults.away("change")
+    due = SYSTEM.now() + 3600.0
+    again = message(id="mine", headers={LOCK: replace(lock, life=60.0).header()}, due=due)
+    other = message(id="other", headers={LOCK: Lock("lock-other", "other").header()})
+    renewed: list[Change] = []
+    change_ledger = broker.change_ledger
+
+    async def change(changes: Sequence[Change]) -> Sequence[bool]:
+        renewed[:] = changes
+        return await change_ledger(changes)
+
+    broker.change_ledger = change  # type: ignore[method-assign]
+
+    async def body(bench: Bench) -> None:
+        await bench.write([done(mine, publish=[other, again])])
+
+    bench = on_bench(body, lambda: Bench(broker, store))
+    (only,) = renewed
+    assert (only.key, only.value, only.expected) == (lock.key, lock.started, lock.started)
+    assert only.expires == pytest.approx(3660.0, abs=30.0)
+    assert bench.names()[0] == "change"
+    assert bench.names().count("change") == 1, "again after an outage, and then no more"
