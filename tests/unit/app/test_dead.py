@@ -298,7 +298,8 @@ def die(app: Celery, task: Any, *args: Any) -> str:
     async def work(broker: Any) -> None:
         held = await broker.claim(["celery"], limit=1000, wait=0.0)
         (mine,) = (each for each in held if each.message.id == sent.id)
-        done = Completion(settlement=DeadLetter(delivery=mine, reason=DeadReason.FAILED), frees=(lock_of(mine.message),))
+        letter = DeadLetter(delivery=mine, reason=DeadReason.FAILED)
+        done = Completion(settlement=letter, frees=(lock_of(mine.message),))
         await broker.finish([done, *(Completion(settlement=Release(each)) for each in held if each is not mine)])
 
     with_broker(app, work)

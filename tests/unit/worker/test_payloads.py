@@ -163,7 +163,8 @@ def test_what_goes_back_anyway_needs_no_payload(
     there = runner.conclude(waiting, outcome).settlement
     away()
     gone = runner.conclude(waiting, outcome).settlement
-    assert isinstance(there, Release) and isinstance(gone, Release)
+    assert isinstance(there, Release)
+    assert isinstance(gone, Release)
     assert replace(there, due=None, marks=None) == replace(gone, due=None, marks=None)
     assert (there.marks and there.marks.crashes) == (gone.marks and gone.marks.crashes)
     assert (there.due is None) == (gone.due is None)
