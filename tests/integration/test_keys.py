@@ -184,6 +184,22 @@ def test_a_retry_keeps_the_lock(app: Celery) -> None:
         freed(app, "lock:again:")
 
 
+def test_a_retry_renews_the_lock(app: Celery) -> None:
+    @app.task(shared=False, name="later", bind=True, unique=True, unique_for=1, max_retries=3)
+    def later(self: Any) -> int:
+        if self.request.retries == 0:
+            raise self.retry(countdown=2.5)
+        return 1
+
+    with working(app):
+        first = later.delay()
+        began = time.monotonic()
+        while time.monotonic() - began < 2.0:
+            assert later.delay().id == first.id, "longer than unique_for says"
+            time.sleep(0.1)
+        assert first.get(timeout=10) == 1
+
+
 def test_a_retry_that_is_not_raised_keeps_the_lock(app: Celery) -> None:
     second, go = threading.Event(), threading.Event()
 

@@ -331,7 +331,10 @@ def _unstarted(context: _Context, outcome: o.Unstarted) -> Plan:
 
 
 def _postponed(context: _Context, outcome: o.Postponed) -> Plan:
-    return Plan(settlement=Release(context.delivery, due=context.now + outcome.seconds))
+    delivery, marks = context.delivery, None
+    if outcome.crashed:
+        marks = replace(delivery.marks, crashes=delivery.marks.crashes + 1, suspect=True)
+    return Plan(settlement=Release(delivery, due=context.now + outcome.seconds, marks=marks))
 
 
 def _ignores(message: Any) -> bool:

@@ -385,10 +385,12 @@ class Fetcher:
     async def _hand_over(self, sync: list[Delivery], coroutines: list[Delivery]) -> None:
         """Feed the executors what is to run, but for unique tasks that others have replaced."""
         locked = [d for d in (*sync, *coroutines) if LOCK in d.message.headers]  # type: ignore[union-attr]
-        if locked and (replaced := await begin_locked(self._broker, locked)):
-            self._conclude([self._runner.conclude(d, replaced[d.token]) for d in locked if d.token in replaced])
-            sync = [delivery for delivery in sync if delivery.token not in replaced]
-            coroutines = [delivery for delivery in coroutines if delivery.token not in replaced]
+        if locked:
+            out = await begin_locked(self._broker, locked, self._backoff, lambda: self._stopping, self._clock)
+            self._conclude([self._runner.conclude(d, out[d.token]) for d in locked if d.token in out])
+            # It may have taken long: what is no longer held is another's.
+            sync = [d for d in sync if d.token not in out and d.token in self.held]
+            coroutines = [d for d in coroutines if d.token not in out and d.token in self.held]
         sync = await self._acknowledge_early(sync)
         coroutines = await self._acknowledge_early(coroutines)
         if sync:

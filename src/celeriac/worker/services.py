@@ -73,6 +73,7 @@ class Services:
             aside=aside,
             ended=PayloadDropper(runner.payloads, aside) if runner.payloads is not None else None,
             clock=clock,
+            now=runner.now,
         )
         self.fetcher = Fetcher(
             broker,

@@ -16,8 +16,9 @@ from celeriac.app.dead import DeadLetterNotFound, DeadLetterRefused, Retried
 from celeriac.brokers import memory
 from celeriac.client import resolver
 from celeriac.exceptions import QueueNotFound
+from celeriac.model.ledger import lock_of
 from celeriac.model.message import Delivery, Marks
-from celeriac.model.settle import DeadLetter, DeadReason, Release
+from celeriac.model.settle import Completion, DeadLetter, DeadReason, Release
 from celeriac.ports import Broker
 
 _numbers = itertools.count()
@@ -276,3 +277,66 @@ def test_without_a_result_backend() -> None:
     assert len(claim(app)) == 1
     app.close()
     memory.drop(url)
+
+
+# -- unique tasks
+
+
+@pytest.fixture
+def unique(app: Celery) -> Any:
+    """A unique task, and ``die(*args)``: one of it is sent and dies, and its lock is freed."""
+
+    @app.task(name="unique", shared=False, unique="args")
+    def unique(x: int, y: int = 0) -> None: ...
+
+    return app.tasks["unique"]
+
+
+def die(app: Celery, task: Any, *args: Any) -> str:
+    sent = task.delay(*args)
+
+    async def work(broker: Any) -> None:
+        held = await broker.claim(["celery"], limit=1000, wait=0.0)
+        (mine,) = (each for each in held if each.message.id == sent.id)
+        letter = DeadLetter(delivery=mine, reason=DeadReason.FAILED)
+        done = Completion(settlement=letter, frees=(lock_of(mine.message),))
+        await broker.finish([done, *(Completion(settlement=Release(each)) for each in held if each is not mine)])
+
+    with_broker(app, work)
+    app.backend.store_result(sent.id, ValueError("x"), "FAILURE")
+    return str(sent.id)
+
+
+def test_a_unique_task_is_not_sent_again_beside_an_equal_one(app: Celery, unique: Any) -> None:
+    dead = die(app, unique, 1)
+    equal = unique.delay(1)
+    with pytest.raises(DeadLetterRefused, match=f"not sent again: an equal one, {equal.id}, waits or runs"):
+        app.dead_letters.retry(dead)
+    (skipped,) = app.dead_letters.retry_all().skipped
+    assert (skipped.letter.id, skipped.why) == (dead, f"an equal one, {equal.id}, waits or runs")
+    assert app.AsyncResult(dead).state == "FAILURE", "its record says what it said before"
+    assert app.dead_letters.count() == 1
+    assert [each.message.id for each in claim(app)] == [equal.id]
+    app.backend.store_result(equal.id, None, "SUCCESS")
+    assert app.dead_letters.retry(dead).id == dead, "the lock of one that is over is taken over"
+    assert unique.delay(1).id == dead, "it holds the lock again"
+
+
+def test_of_equal_dead_letters_one_is_sent_again(app: Celery, unique: Any) -> None:
+    first, second, other = die(app, unique, 1), die(app, unique, 1), die(app, unique, 2)
+    done = app.dead_letters.retry_all()
+    assert (done.ids, [each.letter.id for each in done.skipped]) == ((other, second), [first])
+    assert [app.AsyncResult(each).state for each in (first, second, other)] == ["FAILURE", "RETRY", "RETRY"]
+
+
+def test_other_arguments_are_under_another_lock(app: Celery, unique: Any) -> None:
+    dead = die(app, unique, 1)
+    app.dead_letters.retry(dead, args=[7], countdown=50)
+    assert unique.delay(1).id != dead
+    assert unique.delay(x=7, y=0).id == dead
+
+
+def test_a_lock_that_nobody_has_freed_is_its_own(app: Celery, unique: Any) -> None:
+    dead = unique.delay(1)
+    bury(app)
+    assert app.dead_letters.retry(dead.id).id == dead.id == unique.delay(1).id
