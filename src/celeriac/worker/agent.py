@@ -25,12 +25,12 @@ from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.autoscale import Bounds
 from celeriac.model.message import Delivery
-from celeriac.model.settle import Completion
 from celeriac.ports import Broker, Bus, Clock, ResultStore
 from celeriac.worker.autoscale import Autoscale
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside
 from celeriac.worker.completer import Completer
+from celeriac.worker.concluding import Concluder
 from celeriac.worker.enforcer import Enforcer
 from celeriac.worker.events import send
 from celeriac.worker.limits import Limits
@@ -111,7 +111,7 @@ class Agent:
         self.events = options.events
         #: Tasks run by children that are gone.
         self.buried = 0
-        self.limits = Limits(broker, runner)
+        self.limits = Limits(broker, runner, aside)
         self._payloads = PayloadDropper(runner.payloads, aside) if runner.payloads is not None else None
         self.completer = Completer(
             broker,
@@ -130,11 +130,13 @@ class Agent:
             link,
             queues=lambda: self.queues,
             conclude=self.completer.put,
+            aside=aside,
             tell=self.tell,
             terminated=None if memory is None else memory.terminated,
             rand=rand,
             clock=clock,
         )
+        self._concluder = Concluder(runner, self.completer.put, aside)
         self._rand = rand
         self._backoff = Backoff(rand=rand)
         #: Since when the maintenance waits for an answer; 0: it does not.
@@ -244,9 +246,10 @@ class Agent:
                 self._backoff.reset()
                 # Of many, none is named; but a suspect that was alone is taken for the cause (``model/leases.py``).
                 alone = died.many and len(orphans) == 1 and orphans[0].marks.suspect
-                return self.completer.put([self._verdict(delivery, died, alone) for delivery in orphans])
+                self._concluder([(delivery, self._verdict(delivery, died, alone)) for delivery in orphans])
+                return
 
-    def _verdict(self, delivery: Delivery, died: Died, alone: bool) -> Completion:
+    def _verdict(self, delivery: Delivery, died: Died, alone: bool) -> o.Outcome:
         outcome: o.Outcome
         terminating = self.enforcer.terminating
         if delivery.token != died.token and not alone:
@@ -261,7 +264,7 @@ class Agent:
             outcome = o.Unstarted(orphaned=True)
         else:
             outcome = o.Crashed(died.how)
-        return self.runner.conclude(delivery, outcome)
+        return outcome
 
     def _emit(self, kind: str, fields: dict[str, Any]) -> None:
         event = {**fields, "type": kind, "timestamp": self.clock.now()}

@@ -25,6 +25,8 @@ from celeriac.model.rules import SEARCHED, Order, Rule, RuleChange, decode_order
 from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, Rules
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.closer import Aside
+from celeriac.worker.concluding import Concluder
 from celeriac.worker.link import Link
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.rules import RuleBook, to_wire
@@ -57,6 +59,7 @@ class Enforcer:
         queues: Callable[[], Sequence[str]],
         conclude: Callable[[Sequence[Completion]], None],
         tell: Callable[[str, Mapping[str, Any]], None],
+        aside: Aside = asyncio.to_thread,
         terminated: Callable[[int], None] | None = None,
         rand: Callable[[], float] = random.random,
         clock: Clock = SYSTEM,
@@ -69,10 +72,10 @@ class Enforcer:
         self.terminating: dict[str, o.Revoked] = {}
         self._rules: Rules | None = broker if isinstance(broker, Rules) else None
         self._life = options.revoke_expires
-        self._runner = runner
         self._link = link
         self._queues = queues
         self._conclude = conclude
+        self._concluder = Concluder(runner, conclude, aside)
         self._tell = tell
         self._terminated = terminated
         self._hurry = asyncio.Event()
@@ -197,17 +200,18 @@ class Enforcer:
             return
         epoch, now = book.epoch, self._clock.now()
         deliveries = await self._rules.withdraw(ids, queues)
-        completions = []
+        ended, back = [], []
         for delivery in deliveries:
             message, refusal = delivery.message, book.refusal(delivery.message, now)
             if refusal is not None and not delivery.redelivered:
-                completions.append(self._runner.conclude(delivery, refusal))
+                ended.append((delivery, refusal))
             else:
                 # An earlier delivery may have ended well: whoever claims it looks at its result first.
                 due = None if isinstance(message, Malformed) else message.due
-                completions.append(Completion(settlement=Release(delivery, due=due)))
-        if completions:
-            self._conclude(completions)
+                back.append(Completion(settlement=Release(delivery, due=due)))
+        self._concluder(ended)
+        if back:
+            self._conclude(back)
         mark = str(epoch).encode()
         await self._rules.set_rules([self._change(SEARCHED + queue, mark) for queue in queues])
 

@@ -16,11 +16,13 @@ from celeriac.exceptions import OperationalError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
 from celeriac.model.ledger import LOCK
-from celeriac.model.message import NO_MARKS, Delivery, Malformed
+from celeriac.model.message import NO_MARKS, Delivery
 from celeriac.model.plan import exhausted
 from celeriac.model.settle import Accept, Completion, Release, Settlement
 from celeriac.ports import Broker, Clock, ResultStore, Rules
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.closer import Aside
+from celeriac.worker.concluding import Concluder, sent_again
 from celeriac.worker.limits import Limits
 from celeriac.worker.locks import begin_locked
 from celeriac.worker.options import NodeOptions
@@ -71,6 +73,7 @@ class Fetcher:
         rand: Callable[[], float],
         finishing: Callable[[], int] = lambda: 0,
         clock: Clock = SYSTEM,
+        aside: Aside = asyncio.to_thread,
     ) -> None:
         """``finishing()`` says how many of ``held`` are run and being written."""
         self.held: dict[str, Delivery] = {}
@@ -91,6 +94,7 @@ class Fetcher:
         self._coroutines = coroutines
         self._async: Executor | None = None
         self._conclude = conclude
+        self._concluder = Concluder(runner, conclude, aside)
         self._early = early
         self._limits = limits
         self._rules = rules
@@ -299,8 +303,7 @@ class Fetcher:
             if executor is not None and (rules.refuses or rules.paused):
                 good, paused, refused = rules.sort(executor.recall(), now)
                 self.give_back(paused)
-                if refused:
-                    self._conclude([self._runner.conclude(*each) for each in refused])
+                self._concluder(refused)
                 if good:
                     executor.feed(good)
 
@@ -317,9 +320,10 @@ class Fetcher:
             await self._obey()
         paused = self._rules.paused
         if paused:  # a claim took them just before
-            back = [Completion(settlement=Release(d)) for d in deliveries if d.queue in paused]
+            back = [d for d in deliveries if d.queue in paused]
             if back:
-                self._conclude(back)
+                self._conclude([Completion(settlement=Release(d)) for d in back])
+                self._limits.forgo(back)
                 deliveries = [d for d in deliveries if d.queue not in paused]
         deliveries = self._one_suspect(deliveries, alone)
         if self._stopping:
@@ -330,30 +334,32 @@ class Fetcher:
         coroutines: list[Delivery] = []
         limited: list[Delivery] = []
         concluded: list[Completion] = []
+        ended: list[tuple[Delivery, o.Outcome]] = []
         done = await self._refusals.repeated([d for d in deliveries if d.redelivered])
         for delivery in deliveries:
             message = delivery.message
             outcome = refusal(delivery, now, done)
-            if outcome is not None:
-                concluded.append(
-                    outcome if isinstance(outcome, Completion) else self._runner.conclude(delivery, outcome)
-                )
-                continue
-            found = entry(message.task)
-            if found is None:
-                concluded.append(self._runner.conclude(delivery, o.Unknown()))
+            if isinstance(outcome, Completion):
+                concluded.append(outcome)
+            elif outcome is not None:
+                ended.append((delivery, outcome))
+            elif (found := entry(message.task)) is None:
+                ended.append((delivery, o.Unknown()))
             elif delivery.marks is not NO_MARKS and exhausted(delivery.marks, found.options):
-                concluded.append(self._runner.conclude(delivery, o.Lost()))
+                ended.append((delivery, o.Lost()))
             elif found.options.limited:
                 limited.append(delivery)
             elif found.tracer.is_async:
                 coroutines.append(delivery)
             else:
                 sync.append(delivery)
-        goes_on = sync or coroutines or limited or not all(isinstance(each.settlement, Release) for each in concluded)
-        self._fruitless = 0 if goes_on else self._fruitless + 1
         if concluded:
             self._conclude(concluded)
+        if ended:
+            concluded += self._concluder(ended)
+            self._limits.forgo([delivery for delivery, _ in ended])
+        goes_on = sync or coroutines or limited or not all(isinstance(each.settlement, Release) for each in concluded)
+        self._fruitless = 0 if goes_on else self._fruitless + 1
         await self._hand_over(sync, coroutines)
         seated = 0
         if limited:
@@ -387,7 +393,7 @@ class Fetcher:
         locked = [d for d in (*sync, *coroutines) if LOCK in d.message.headers]  # type: ignore[union-attr]
         if locked:
             out = await begin_locked(self._broker, locked, self._backoff, lambda: self._stopping, self._clock)
-            self._conclude([self._runner.conclude(d, out[d.token]) for d in locked if d.token in out])
+            self._concluder([(d, out[d.token]) for d in locked if d.token in out])
             # It may have taken long: what is no longer held is another's.
             sync = [d for d in sync if d.token not in out and d.token in self.held]
             coroutines = [d for d in coroutines if d.token not in out and d.token in self.held]
@@ -471,13 +477,7 @@ class Fetcher:
         if not deliveries:
             return
         early, conclude = self._early, self._runner.conclude
-        self._conclude([self._again(d) if d.token in early else conclude(d, o.Unstarted()) for d in deliveries])
-
-    @staticmethod
-    def _again(delivery: Delivery) -> Completion:
-        """Settled early but never started: it is published again."""
-        message = delivery.message
-        return Completion(settlement=Accept(delivery), publish=() if isinstance(message, Malformed) else (message,))
+        self._conclude([sent_again(d) if d.token in early else conclude(d, o.Unstarted()) for d in deliveries])
 
     def drop_unheld(self) -> None:
         """Take those that are no longer held away from the executors, before they start."""

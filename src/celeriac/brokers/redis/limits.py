@@ -15,6 +15,7 @@ from celeriac.brokers.redis.scripts import LIMITS
 from celeriac.brokers.redis.sockets import Word
 from celeriac.model.limits import GO, LOST, PARKED, SLACK, Ask, Permission, Permit, Rate, Seats
 from celeriac.model.message import Malformed
+from celeriac.model.rules import PAUSE
 
 __all__ = ["Limits"]
 
@@ -50,6 +51,12 @@ class _Call:
             len(layout.tail(delivery.queue)),
         )
 
+    def forgo(self, ask: Ask) -> None:
+        """Add a delivery that will not ask."""
+        if ask.seats is not None:
+            park = self.park(ask.delivery.queue, ask.seats)
+            self._asks += ("", ask.delivery.message.id, 0, "", park, 0, 0)
+
     def park(self, queue: str, seats: Seats) -> int:
         """The number of a park."""
         if seats.key not in self._seats:
@@ -59,7 +66,7 @@ class _Call:
 
     def keys(self) -> list[str]:
         layout = self._layout
-        keys = [layout.unacked, layout.index, layout.parks]
+        keys = [layout.unacked, layout.index, layout.parks, layout.rules[1]]
         keys += [layout.rate(rate.bucket) for rate in self._rates]
         keys += map(layout.seats, self._seats)
         for queue, key in self._parks:
@@ -69,7 +76,7 @@ class _Call:
     def args(self) -> list[Word]:
         steps = self._layout.steps
         counts = len(self._rates), len(self._seats), len(self._parks), len(steps)
-        args: list[Word] = [SLACK, self._promise, *counts, *steps]
+        args: list[Word] = [SLACK, self._promise, PAUSE, *counts, *steps]
         args += [f"{rate.interval:.6f}" for rate in self._rates]
         args += self._most
         for queue, key in self._parks:
@@ -97,8 +104,14 @@ class Limits:
             permits += map(_permit, await self._link.script(LIMITS, call.keys(), call.args()))
         return permits
 
-    async def freed(self, seats: Iterable[Seats]) -> None:
+    async def freed(self, seats: Iterable[Seats], forgone: Sequence[Ask] = ()) -> None:
         """See ``Limiter.freed``."""
+        for at in range(0, len(forgone), _BATCH):
+            call = _Call(self._layout, self._promise)
+            for ask in forgone[at : at + _BATCH]:
+                call.forgo(ask)
+            await self._link.script(LIMITS, call.keys(), call.args())
+        seats = dict.fromkeys([*seats, *(ask.seats for ask in forgone if ask.seats is not None)])
         # Of several queues each is the first in its turn.
         queues = sorted(self._queues)
         self._turn += 1

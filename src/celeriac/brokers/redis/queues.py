@@ -194,9 +194,9 @@ class RedisBroker:
         """See ``Limiter.permit``."""
         return await self._limits.permit(asks)
 
-    async def freed(self, seats: Sequence[Seats]) -> None:
+    async def freed(self, seats: Sequence[Seats], forgone: Sequence[Ask] = ()) -> None:
         """See ``Limiter.freed``."""
-        await self._limits.freed(seats)
+        await self._limits.freed(seats, forgone)
 
     # -- Rules
 
