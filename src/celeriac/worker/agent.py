@@ -106,8 +106,6 @@ class Agent:
         self.clock = clock
         self.started = clock.now()
         self.queues = list(options.queues)
-        #: Limits set by remote control: task → (soft, hard), in seconds.
-        self.time_limits: dict[str, tuple[float | None, float | None]] = {}
         self.events = options.events
         #: Tasks run by children that are gone.
         self.buried = 0
