@@ -168,8 +168,13 @@ class Agent:
             most, fewest = options.autoscale
             bounds = Bounds(most=most, fewest=fewest, keepalive=options.autoscale_keepalive)
         return Autoscale(
-            self.broker, memory, self.clock, bounds=bounds, queues=lambda: self.queues, buried=lambda: self.buried
+            self.broker, memory, self.clock, bounds=bounds, queues=self._open_queues, buried=lambda: self.buried
         )
+
+    def _open_queues(self) -> Sequence[str]:
+        """Those that are not paused: what waits in a paused one waits for no child."""
+        paused = self.enforcer.book.paused
+        return [queue for queue in self.queues if queue not in paused]
 
     def unready(self) -> str:
         """Why this node cannot be relied on to run tasks now, or nothing."""

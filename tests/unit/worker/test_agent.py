@@ -13,9 +13,13 @@ from celeriac.model.message import Delivery, Marks
 from celeriac.model.rules import Rule
 from celeriac.model.settle import Accept, Completion, DeadLetter, DeadReason, Release, Settlement
 from celeriac.worker.agent import NO_MORE, Agent, Died, notice
+from celeriac.worker.memory import NodeMemory
+from celeriac.worker.options import NodeOptions
 from celeriac.worker.runner import Runner
+from celeriac.worker.slot import READY, Slots
 from tests.unit.worker.fakes import delivery, until
-from tests.unit.worker.test_remote import Bench
+from tests.unit.worker.test_autoscale import Queues
+from tests.unit.worker.test_remote import Bench, FakeLink
 
 
 @pytest.fixture
@@ -189,3 +193,26 @@ def test_what_the_agent_concludes_is_an_event_too(bench: Bench) -> None:
     asyncio.run(main())
     key, events = next(what for name, what in bench.bus.log if name == "emit")
     assert (key, [each["type"] for each in events]) == ("task.multi", ["task-failed"])
+
+
+def test_what_waits_in_a_paused_queue_waits_for_no_child(app: Celery, runner: Runner) -> None:
+    options = NodeOptions(hostname="w@h", queues=("celery", "other"), autoscale=(4, 1))
+    memory, broker = NodeMemory(Slots(11), lambda: None, 10), Queues()
+    memory.slots.words.wanted = 1
+    memory.slots[1].live(1001, READY)
+    memory.slots[1].pulse(1.0, 0, 1, True)
+    agent = Agent(
+        app,
+        options,
+        runner,
+        broker=broker,  # type: ignore[arg-type]
+        store=None,
+        link=FakeLink(),
+        stop_node=lambda: None,
+        memory=memory,
+    )
+    agent.enforcer.book.hear([Rule("pause:other", b"{}")])
+    assert agent.pool is not None
+    assert agent.pool.bounds is not None
+    asyncio.run(agent.pool.look(agent.pool.bounds))
+    assert broker.looked == [["celery"]]

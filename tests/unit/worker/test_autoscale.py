@@ -20,9 +20,15 @@ class Queues(FakeBroker):
     """So many messages are ready."""
 
     ready, oldest, asked = 0, None, 0
+    looked: list[list[str]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked = []
 
     async def depth(self, queues: Sequence[str]) -> Mapping[str, Depth]:
         self.asked += 1
+        self.looked.append(list(queues))
         self.faults.meet("depth")
         return {name: Depth(ready=self.ready, oldest=self.oldest) for name in queues}
 
