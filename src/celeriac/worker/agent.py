@@ -26,7 +26,7 @@ from celeriac.model import outcome as o
 from celeriac.model.autoscale import Bounds
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Completion
-from celeriac.ports import Broker, Bus, Clock, ResultStore
+from celeriac.ports import Broker, Bus, Clock, ResultStore, Timekeeper
 from celeriac.worker.autoscale import Autoscale
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside
@@ -95,6 +95,8 @@ class Agent:
         aside: Aside = asyncio.to_thread,
     ) -> None:
         """``memory`` is what it shares with a supervisor; None in a node of one process."""
+        if isinstance(broker, Timekeeper):
+            runner.now = broker.now
         self.app = app
         self.options = options
         self.runner = runner
@@ -258,7 +260,7 @@ class Agent:
             outcome = terminating.pop(delivery.token)
         elif died.limit:
             outcome = o.TimedOut(died.limit)
-        elif (refusal := self.enforcer.book.refusal(delivery.message, self.clock.now())) is not None:
+        elif (refusal := self.enforcer.book.refusal(delivery.message, self.runner.now())) is not None:
             outcome = refusal  # it would be refused when it is claimed again
         elif self.enforcer.killed(died.owner):
             outcome = o.Unstarted(orphaned=True)

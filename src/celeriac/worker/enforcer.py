@@ -106,7 +106,7 @@ class Enforcer:
         ``OperationalError`` when they cannot be written."""
         value, life = encode_order(order), self._life
         if self._rules is None:
-            until = None if life is None else self._clock.now() + life
+            until = None if life is None else self._runner.now() + life
             await self._order([Rule(key, value, until) for key in keys])
             return
         await self._learn()
@@ -122,7 +122,7 @@ class Enforcer:
     async def _learn(self) -> None:
         """Read what changed and tell the children."""
         assert self._rules is not None
-        new = self.book.learn(await self._rules.rules(self.book.epoch), self._clock.now())
+        new = self.book.learn(await self._rules.rules(self.book.epoch), self._runner.now())
         if new or self._clock.monotonic() < self._insist_until:
             await self._order(new)
 
@@ -192,7 +192,7 @@ class Enforcer:
         ids, queues = self._unsearched()
         if not ids:
             return
-        epoch, now = book.epoch, self._clock.now()
+        epoch, now = book.epoch, self._runner.now()
         deliveries = await self._rules.withdraw(ids, queues)
         completions = []
         for delivery in deliveries:

@@ -183,7 +183,7 @@ class Fetcher:
             try:
                 deliveries = await self._claim(broker, queues, room)
             except OperationalError as error:
-                self.connected = False
+                self._away()
                 delay = backoff.next()
                 if backoff.loud:
                     logger.error("Cannot reach the broker, next try in %.1f s: %s", delay, error)
@@ -191,11 +191,7 @@ class Fetcher:
                 continue
             if deliveries is None:
                 continue
-            if not self.connected:
-                self.connected = True
-                if backoff.failures:
-                    logger.warning("The broker is back after %d failed tries", backoff.failures)
-            backoff.reset()
+            self._back()
             self.backlog = len(deliveries) >= room
             if not deliveries and self._ruled is not None and self._ruled.epoch != self._rules.epoch:
                 await self._obey()
@@ -211,6 +207,17 @@ class Fetcher:
                 if len(self.queues) > 1:
                     # The first queue of a claim goes first; each gets its turn.
                     self.queues.append(self.queues.pop(0))
+
+    def _away(self) -> None:
+        self.connected = False
+
+    def _back(self) -> None:
+        """The broker has answered."""
+        if not self.connected:
+            self.connected = True
+            if self._backoff.failures:
+                logger.warning("The broker is back after %d failed tries", self._backoff.failures)
+        self._backoff.reset()
 
     async def _rest(self) -> None:
         """The queue was drained: the next claim leaves with the outcome of what came, not ahead of it.
@@ -283,8 +290,15 @@ class Fetcher:
         """Read the rules, however long it takes: what is claimed must not be admitted by older ones."""
         ruled, self._stale = self._ruled, False
         if ruled is not None and await read_rules(
-            ruled, self._rules, self._backoff, lambda: self._stopping, self._clock
+            ruled,
+            self._rules,
+            self._backoff,
+            stopping=lambda: self._stopping,
+            away=self._away,
+            now=self._runner.now,
+            clock=self._clock,
         ):
+            self._back()
             self._sift()
 
     def ruled(self) -> None:
@@ -294,7 +308,7 @@ class Fetcher:
 
     def _sift(self) -> None:
         """Conclude or give back what has not started and is not to run."""
-        rules, now = self._rules, self._clock.now()
+        rules, now = self._rules, self._runner.now()
         for executor in (self._sync, self._async):
             if executor is not None and (rules.refuses or rules.paused):
                 good, paused, refused = rules.sort(executor.recall(), now)

@@ -16,18 +16,27 @@ logger = logging.getLogger("celery.worker.consumer")
 
 
 async def read_rules(
-    broker: Rules, book: RuleBook, backoff: Backoff, stopping: Callable[[], bool], clock: Clock
+    broker: Rules,
+    book: RuleBook,
+    backoff: Backoff,
+    *,
+    stopping: Callable[[], bool],
+    away: Callable[[], None],
+    now: Callable[[], float],
+    clock: Clock,
 ) -> bool:
-    """Read until it worked, or ``stopping()``; says whether it worked."""
+    """Read until it worked, or ``stopping()``; says whether it worked. ``away()`` is called after each try that failed,
+    ``now()`` is the time by which rules end: the broker's where it has a clock, as ``clock`` may jump."""
     while not stopping():
         try:
             read = await broker.rules(book.epoch)
         except OperationalError as error:
+            away()
             delay = backoff.next()
             if backoff.loud:
                 logger.error("Cannot read the rules of the fleet, next try in %.1f s: %s", delay, error)
             await clock.sleep(delay)
         else:
-            book.learn(read, clock.now())
+            book.learn(read, now())
             return True
     return False

@@ -19,7 +19,7 @@ from celeriac.worker.runner import Runner
 from celeriac.worker.slot import READY, Slots
 from tests.unit.worker.fakes import delivery, until
 from tests.unit.worker.test_autoscale import Queues
-from tests.unit.worker.test_remote import Bench, FakeLink
+from tests.unit.worker.test_remote import Bench, FakeBus, FakeLink
 
 
 @pytest.fixture
@@ -193,6 +193,16 @@ def test_what_the_agent_concludes_is_an_event_too(bench: Bench) -> None:
     asyncio.run(main())
     key, events = next(what for name, what in bench.bus.log if name == "emit")
     assert (key, [each["type"] for each in events]) == ("task.multi", ["task-failed"])
+
+
+def test_the_brokers_clock_counts(app: Celery, runner: Runner) -> None:
+    class Server(FakeBus):
+        def now(self) -> float:
+            return 1_000.0
+
+    options = NodeOptions(hostname="w@h", queues=("celery",))
+    Agent(app, options, runner, broker=Server(), store=None, link=FakeLink(), stop_node=lambda: None)  # type: ignore[arg-type]
+    assert runner.now() == 1_000.0
 
 
 def test_what_waits_in_a_paused_queue_waits_for_no_child(app: Celery, runner: Runner) -> None:

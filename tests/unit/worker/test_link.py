@@ -35,7 +35,11 @@ class FakeChild:
         self.requeued = 0
         self.cancellable: set[str] = set()
         self.graces: list[Any] = []
-        self.runner = SimpleNamespace(totals={"t": 3}, count=3, terminated={}, conclude=lambda *what: what)
+        self.runner = SimpleNamespace(
+            totals={"t": 3}, count=3, terminated={}, conclude=lambda *what: what, now=lambda: self.now
+        )
+        #: Seconds since the epoch, by the broker.
+        self.now = time.time()
         self.written: list[Any] = []
         self.completer = SimpleNamespace(early=set(), put=self.written.extend)
         self.report = SimpleNamespace(events=False)
@@ -111,6 +115,13 @@ def test_revoke_only_refuses(child: FakeChild) -> None:
     assert obey(child, "revoke:a", "revoke:b", "pause:q") == []
     assert (list(child.rules.revoked), child.rules.paused) == (["a", "b"], {"q"})
     assert (child.runner.terminated, child.sifted) == ({}, 1)
+
+
+def test_orders_end_by_the_brokers_clock(child: FakeChild) -> None:
+    one, child.now = delivery(id="a"), 1_000.0
+    child.runs(one)
+    rule = Rule("revoke:a", encode_order(Order(terminate=True)), 1_005.0)
+    assert [each["token"] for each in ask(child, "obey", rules=to_wire([rule]))] == [one.token]
 
 
 def test_terminate_cancels_what_can_be_cancelled_and_names_the_rest(child: FakeChild) -> None:
