@@ -39,7 +39,7 @@ from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.payloads import PayloadDropper
 from celeriac.worker.runner import Runner
-from celeriac.worker.watchdog import Watchdog
+from celeriac.worker.watchdog import Watchdog, patience
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -54,8 +54,8 @@ SWEEP = 300.0
 CHORDS = 5.0
 #: Most seconds between two rounds of maintenance where tasks wait for seats: a child may die before it wakes the next.
 SEATS = 1.0
-#: Seconds in which the broker has to answer the maintenance.
-ANSWER = 20.0
+#: Seconds that the broker's answer to the maintenance may well take.
+ANSWER = 10.0
 #: The supervisor's last line: every child that died has been told.
 NO_MORE = b"\n"
 
@@ -157,7 +157,8 @@ class Agent:
             self.enforcer.run,
         ]
         if self.memory is not None:  # else the child watches over the same connection
-            wanted.append(Watchdog(self.broker, lambda: self._asked, self.clock, limit=ANSWER).run)
+            limit = patience(ANSWER, self.app.conf)
+            wanted.append(Watchdog(self.broker, lambda: self._asked, self.clock, limit=limit).run)
         if self.pool is not None:
             wanted.append(self.pool.run)
         if isinstance(self.broker, Bus) and self.options.heartbeats:

@@ -39,7 +39,7 @@ from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 from celeriac.worker.services import IDLE_TICK, Services
 from celeriac.worker.slot import Slot
-from celeriac.worker.watchdog import Watchdog
+from celeriac.worker.watchdog import Watchdog, patience
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -257,7 +257,7 @@ class Child:
             rules=self.rules,
         )
         self.completer, self.fetcher = services.completer, services.fetcher
-        limit = 2 * self.fetcher.wait
+        limit = patience(self.fetcher.wait, self.app.conf)
         watchdog = Watchdog(self.broker, lambda: self.fetcher.asked, services.clock, limit=limit)
         try:
             if self._connecting is not None:
