@@ -38,6 +38,7 @@ from celeriac.worker.link import Link
 from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.payloads import PayloadDropper
+from celeriac.worker.rules import from_wire
 from celeriac.worker.runner import Runner
 from celeriac.worker.watchdog import Watchdog, patience
 
@@ -178,6 +179,17 @@ class Agent:
         """Those that are not paused: what waits in a paused one waits for no child."""
         paused = self.enforcer.book.paused
         return [queue for queue in self.queues if queue not in paused]
+
+    def resume(self, orders: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on where an agent ended before this one: ``orders`` are those that its children obey, by method."""
+        runner = self.runner
+        for name, rate in orders.get("rate_limit", {}).get("rates", {}).items():
+            runner.limit_rate(name, rate)
+        for name, (soft, hard) in orders.get("time_limit", {}).get("limits", {}).items():
+            runner.set_limits(name, soft, hard)
+        self.queues = list(orders.get("queues", {}).get("queues", self.queues))
+        self.events = runner.report.events = bool(orders.get("events", {}).get("on", self.events))
+        self.enforcer.book.hear(from_wire(orders.get("obey", {}).get("rules", ())))
 
     def unready(self) -> str:
         """Why this node cannot be relied on to run tasks now, or nothing."""

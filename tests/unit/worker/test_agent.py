@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from celeriac.model.settle import Accept, Completion, DeadLetter, DeadReason, Re
 from celeriac.worker.agent import NO_MORE, Agent, Died, notice
 from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.rules import to_wire
 from celeriac.worker.runner import Runner
 from celeriac.worker.slot import READY, Slots
 from tests.unit.worker.fakes import delivery, until
@@ -226,3 +228,27 @@ def test_what_waits_in_a_paused_queue_waits_for_no_child(app: Celery, runner: Ru
     assert agent.pool.bounds is not None
     asyncio.run(agent.pool.look(agent.pool.bounds))
     assert broker.looked == [["celery"]]
+
+
+def test_an_agent_goes_on_where_another_ended(app: Celery, runner: Runner, make_runner: Callable[..., Runner]) -> None:
+    for name in ("slow", "t"):
+        app.task(name=name)(lambda: None)
+    first, second = Bench(app, runner), Bench(app, make_runner())
+    first.ask("time_limit", {"task_name": "slow", "soft": 2, "hard": 3.5})
+    first.ask("rate_limit", {"task_name": "slow", "rate_limit": "10/s"})
+    first.ask("add_consumer", {"queue": "other"})
+    first.ask("enable_events")
+    first.agent.tell("obey", {"rules": to_wire([Rule("revoke:a", b"{}")])})
+    agent = second.agent
+    agent.resume(first.link.kept)
+    options = agent.runner.entry("slow").options  # type: ignore[union-attr]
+    assert (options.soft_time_limit, options.time_limit, options.rate) == (2, 3.5, 10.0)
+    assert (agent.queues, agent.events, agent.runner.report.events) == (["celery", "other"], True, True)
+    assert list(agent.enforcer.book.revoked) == ["a"]
+    second.ask("rate_limit", {"task_name": "t", "rate_limit": "5/s"})
+    assert second.link.kept["rate_limit"] == {"rates": {"slow": 10.0, "t": 5.0}}, "it forgets none of them"
+
+
+def test_an_agent_without_a_past(bench: Bench) -> None:
+    bench.agent.resume({})
+    assert (bench.agent.queues, bench.agent.events) == (["celery"], False)

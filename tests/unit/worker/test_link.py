@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import time
@@ -15,11 +16,16 @@ import pytest
 from celeriac.model.message import Delivery
 from celeriac.model.outcome import Revoked
 from celeriac.model.rules import Order, Rule, encode_order
+from celeriac.worker import link
 from celeriac.worker.inside import answer
+from celeriac.worker.kept import KeptOrders
 from celeriac.worker.link import LinkServer, LocalLink, _line
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.rules import RuleBook, to_wire
 from tests.unit.worker.fakes import delivery, malformed
+
+#: More than any test needs, in seconds.
+LONG = 10.0
 
 
 class FakeChild:
@@ -273,9 +279,47 @@ def test_orders_are_repeated_to_children_of_later() -> None:
         assert peer.lines == [
             {"n": 0, "method": "events", "arguments": {"on": False}},
             {"n": 0, "method": "revoke", "arguments": {"ids": ["a"]}},
+            {"n": 0, "method": "greeted", "arguments": {}},
         ]
 
     serve(body)
+
+
+def test_orders_outlive_the_agent() -> None:
+    kept = KeptOrders()
+
+    async def main() -> None:
+        LinkServer("unused", kept).keep("events", {"on": True})
+        (peer,) = await peers(LinkServer("unused", kept), 1)
+        assert peer.lines[0] == {"n": 0, "method": "events", "arguments": {"on": True}}
+
+    asyncio.run(main())
+    kept.close()
+
+
+def test_a_child_is_greeted_when_it_has_obeyed_all_orders(child: FakeChild, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries, greeted = itertools.count(), asyncio.Event()
+
+    async def connect(name: str) -> Any:
+        if next(tries) < 3:
+            raise ConnectionRefusedError  # the agent comes later
+        reader = asyncio.StreamReader()
+        reader.feed_data(_line({"n": 0, "method": "queues", "arguments": {"queues": ["a", "b"]}}))
+        assert not greeted.is_set()
+        reader.feed_data(_line({"n": 0, "method": "greeted", "arguments": {}}))
+        return reader, SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr(link, "_connect", connect)
+    monkeypatch.setattr(link, "_FIRST", 0.0)
+
+    async def main() -> None:
+        attending = asyncio.create_task(link.attend(child, "unused", greeted))  # type: ignore[arg-type]
+        async with asyncio.timeout(LONG):
+            await greeted.wait()
+        assert child.fetcher.queues == ["a", "b"]
+        attending.cancel()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("last", [b"", b"{rubbish\n"])
