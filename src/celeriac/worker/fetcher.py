@@ -18,14 +18,15 @@ from celeriac.model import outcome as o
 from celeriac.model.ledger import LOCK
 from celeriac.model.message import NO_MARKS, Delivery, Malformed
 from celeriac.model.plan import exhausted
-from celeriac.model.settle import Accept, Completion, Release, Settlement
-from celeriac.ports import Broker, Clock, ResultStore, Rules
+from celeriac.model.settle import Accept, Completion, Release
+from celeriac.ports import Broker, Clock, ResultStore
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.early import accept_early
 from celeriac.worker.limits import Limits
 from celeriac.worker.locks import begin_locked
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.refusals import Refusals
-from celeriac.worker.rule_reader import read_rules
+from celeriac.worker.rule_reader import RuleReader
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 
@@ -94,10 +95,10 @@ class Fetcher:
         self._early = early
         self._limits = limits
         self._rules = rules
-        self._ruled: Rules | None = broker if isinstance(broker, Rules) else None
         #: The rules are to be read, whatever the claims say.
         self._stale = False
         self._backoff = Backoff(rand=rand)
+        self._reader = RuleReader(broker, rules, runner, self._backoff, clock)
         self._finishing = finishing
         self._clock = clock
         #: Set whenever something was claimed.
@@ -193,7 +194,7 @@ class Fetcher:
                 continue
             self._back()
             self.backlog = len(deliveries) >= room
-            if not deliveries and self._ruled is not None and self._ruled.epoch != self._rules.epoch:
+            if not deliveries and self._reader.behind:
                 await self._obey()
             if deliveries:
                 if not self.held:
@@ -288,16 +289,8 @@ class Fetcher:
 
     async def _obey(self) -> None:
         """Read the rules, however long it takes: what is claimed must not be admitted by older ones."""
-        ruled, self._stale = self._ruled, False
-        if ruled is not None and await read_rules(
-            ruled,
-            self._rules,
-            self._backoff,
-            stopping=lambda: self._stopping,
-            away=self._away,
-            now=self._runner.now,
-            clock=self._clock,
-        ):
+        self._stale = False
+        if await self._reader.read(lambda: self._stopping, self._away):
             self._back()
             self._sift()
 
@@ -327,7 +320,7 @@ class Fetcher:
         for delivery in deliveries:
             self.held[delivery.token] = delivery
         self.admitted.set()
-        if self._ruled is not None and self._ruled.epoch != self._rules.epoch:
+        if self._reader.behind:
             await self._obey()
         paused = self._rules.paused
         if paused:  # a claim took them just before
@@ -430,7 +423,15 @@ class Fetcher:
         early = [d for d in deliveries if not self._acks_late(d)]
         if not early:
             return deliveries
-        refused = await self._retry_settle([Accept(delivery) for delivery in early])
+        refused = await accept_early(
+            self._broker,
+            [Accept(delivery) for delivery in early],
+            self._backoff,
+            stopping=lambda: self._stopping,
+            held=self.held,
+            valid=lambda: self._runner.valid_until,
+            clock=self._clock,
+        )
         if refused is None:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in early])
             return [d for d in deliveries if self._acks_late(d)]
@@ -443,24 +444,6 @@ class Fetcher:
     def _acks_late(self, delivery: Delivery) -> bool:
         found = self._runner.entry(delivery.message.task)
         return found is None or found.options.acks_late
-
-    async def _retry_settle(self, accepts: Sequence[Accept]) -> Sequence[Settlement] | None:
-        """The refused ones; None when the child stops before the broker has answered."""
-        again = False
-        while not self._stopping:
-            try:
-                refused = await self._broker.settle(accepts)
-            except OperationalError as error:
-                again, delay = True, self._backoff.next()
-                if self._backoff.loud:
-                    logger.error("Cannot acknowledge %d tasks, next try in %.1f s: %s", len(accepts), delay, error)
-                await self._clock.sleep(delay)
-                continue
-            if again and self._clock.monotonic() < self._runner.valid_until:
-                # Nobody else can have had them: only the answer to an earlier try was lost.
-                refused = [settlement for settlement in refused if settlement.delivery.token not in self.held]
-            return refused
-        return None
 
     # -- giving back -------------------------------------------------------------------------------------------
 

@@ -21,8 +21,11 @@ _decode = msgspec.json.Decoder(dict[str, dict[str, Any]]).decode
 
 
 class KeptOrders:
-    """The newest arguments by method, as a child is told them. Each change appends a line with all orders; the last whole line counts. Whoever dies while writing has changed
-    nothing."""
+    """The newest arguments by method, as a child is told them.
+
+    Each change appends a line with all orders; the last whole line counts. Whoever dies while writing has changed
+    nothing.
+    """
 
     def __init__(self) -> None:
         self._file = os.memfd_create("celeriac-orders")
