@@ -194,8 +194,8 @@ class Timekeeper(Protocol):
     """A server with a clock of its own, which counts where due times are compared. Without one it is the machine's."""
 
     def now(self) -> float:
-        """The server's time as of the last claim, carried on by the monotonic clock: seconds since the epoch, never
-        ahead of the server. Before the first claim: the machine's time. Asks nobody."""
+        """The server's time as of the last claim or reading of rules, carried on by the monotonic clock: seconds since
+        the epoch, never ahead of the server. Before the first: the machine's time. Asks nobody."""
         ...
 
 

@@ -25,7 +25,7 @@ from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.autoscale import Bounds
 from celeriac.model.message import Delivery
-from celeriac.ports import Broker, Bus, Clock, ResultStore
+from celeriac.ports import Broker, Bus, Clock, ResultStore, Timekeeper
 from celeriac.worker.autoscale import Autoscale
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside
@@ -38,8 +38,9 @@ from celeriac.worker.link import Link
 from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.payloads import PayloadDropper
+from celeriac.worker.rules import from_wire
 from celeriac.worker.runner import Runner
-from celeriac.worker.watchdog import Watchdog
+from celeriac.worker.watchdog import Watchdog, patience
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -54,8 +55,8 @@ SWEEP = 300.0
 CHORDS = 5.0
 #: Most seconds between two rounds of maintenance where tasks wait for seats: a child may die before it wakes the next.
 SEATS = 1.0
-#: Seconds in which the broker has to answer the maintenance.
-ANSWER = 20.0
+#: Seconds that the broker's answer to the maintenance may well take.
+ANSWER = 10.0
 #: The supervisor's last line: every child that died has been told.
 NO_MORE = b"\n"
 
@@ -95,6 +96,8 @@ class Agent:
         aside: Aside = asyncio.to_thread,
     ) -> None:
         """``memory`` is what it shares with a supervisor; None in a node of one process."""
+        if isinstance(broker, Timekeeper):
+            runner.now = broker.now
         self.app = app
         self.options = options
         self.runner = runner
@@ -106,8 +109,6 @@ class Agent:
         self.clock = clock
         self.started = clock.now()
         self.queues = list(options.queues)
-        #: Limits set by remote control: task → (soft, hard), in seconds.
-        self.time_limits: dict[str, tuple[float | None, float | None]] = {}
         self.events = options.events
         #: Tasks run by children that are gone.
         self.buried = 0
@@ -159,7 +160,8 @@ class Agent:
             self.enforcer.run,
         ]
         if self.memory is not None:  # else the child watches over the same connection
-            wanted.append(Watchdog(self.broker, lambda: self._asked, self.clock, limit=ANSWER).run)
+            limit = patience(ANSWER, self.app.conf)
+            wanted.append(Watchdog(self.broker, lambda: self._asked, self.clock, limit=limit).run)
         if self.pool is not None:
             wanted.append(self.pool.run)
         if isinstance(self.broker, Bus) and self.options.heartbeats:
@@ -172,8 +174,24 @@ class Agent:
             most, fewest = options.autoscale
             bounds = Bounds(most=most, fewest=fewest, keepalive=options.autoscale_keepalive)
         return Autoscale(
-            self.broker, memory, self.clock, bounds=bounds, queues=lambda: self.queues, buried=lambda: self.buried
+            self.broker, memory, self.clock, bounds=bounds, queues=self._open_queues, buried=lambda: self.buried
         )
+
+    def _open_queues(self) -> Sequence[str]:
+        """Those that are not paused: what waits in a paused one waits for no child."""
+        paused = self.enforcer.book.paused
+        return [queue for queue in self.queues if queue not in paused]
+
+    def resume(self, orders: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on where an agent ended before this one: ``orders`` are those that its children obey, by method."""
+        runner = self.runner
+        for name, rate in orders.get("rate_limit", {}).get("rates", {}).items():
+            runner.limit_rate(name, rate)
+        for name, (soft, hard) in orders.get("time_limit", {}).get("limits", {}).items():
+            runner.set_limits(name, soft, hard)
+        self.queues = list(orders.get("queues", {}).get("queues", self.queues))
+        self.events = runner.report.events = bool(orders.get("events", {}).get("on", self.events))
+        self.enforcer.book.hear(from_wire(orders.get("obey", {}).get("rules", ())))
 
     def unready(self) -> str:
         """Why this node cannot be relied on to run tasks now, or nothing."""
@@ -258,7 +276,7 @@ class Agent:
             outcome = terminating.pop(delivery.token)
         elif died.limit:
             outcome = o.TimedOut(died.limit)
-        elif (refusal := self.enforcer.book.refusal(delivery.message, self.clock.now())) is not None:
+        elif (refusal := self.enforcer.book.refusal(delivery.message, self.runner.now())) is not None:
             outcome = refusal  # it would be refused when it is claimed again
         elif self.enforcer.killed(died.owner):
             outcome = o.Unstarted(orphaned=True)

@@ -72,6 +72,7 @@ class Enforcer:
         self.terminating: dict[str, o.Revoked] = {}
         self._rules: Rules | None = broker if isinstance(broker, Rules) else None
         self._life = options.revoke_expires
+        self._runner = runner
         self._link = link
         self._queues = queues
         self._conclude = conclude
@@ -112,7 +113,7 @@ class Enforcer:
         ``OperationalError`` when they cannot be written."""
         value = encode_order(order)
         if self._rules is None:
-            until = None if self._life is None else self._clock.now() + self._life
+            until = None if self._life is None else self._runner.now() + self._life
             await self._order([Rule(key, value, until) for key in keys])
             return
         await self._learn()
@@ -128,7 +129,7 @@ class Enforcer:
     async def _learn(self) -> None:
         """Read what changed and tell the children."""
         assert self._rules is not None
-        new = self.book.learn(await self._rules.rules(self.book.epoch), self._clock.now())
+        new = self.book.learn(await self._rules.rules(self.book.epoch), self._runner.now())
         if new or self._clock.monotonic() < self._insist_until:
             await self._order(new)
 
@@ -198,7 +199,7 @@ class Enforcer:
         ids, queues = self._unsearched()
         if not ids:
             return
-        epoch, now = book.epoch, self._clock.now()
+        epoch, now = book.epoch, self._runner.now()
         deliveries = await self._rules.withdraw(ids, queues)
         ended, back = [], []
         for delivery in deliveries:

@@ -18,16 +18,17 @@ from celeriac.model import outcome as o
 from celeriac.model.ledger import LOCK
 from celeriac.model.message import NO_MARKS, Delivery
 from celeriac.model.plan import exhausted
-from celeriac.model.settle import Accept, Completion, Release, Settlement
-from celeriac.ports import Broker, Clock, ResultStore, Rules
+from celeriac.model.settle import Accept, Completion, Release
+from celeriac.ports import Broker, Clock, ResultStore
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside
 from celeriac.worker.concluding import Concluder, sent_again
+from celeriac.worker.early import accept_early
 from celeriac.worker.limits import Limits
 from celeriac.worker.locks import begin_locked
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.refusals import Refusals
-from celeriac.worker.rule_reader import read_rules
+from celeriac.worker.rule_reader import RuleReader
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 
@@ -98,10 +99,10 @@ class Fetcher:
         self._early = early
         self._limits = limits
         self._rules = rules
-        self._ruled: Rules | None = broker if isinstance(broker, Rules) else None
         #: The rules are to be read, whatever the claims say.
         self._stale = False
         self._backoff = Backoff(rand=rand)
+        self._reader = RuleReader(broker, rules, runner, self._backoff, clock)
         self._finishing = finishing
         self._clock = clock
         #: Set whenever something was claimed.
@@ -187,7 +188,7 @@ class Fetcher:
             try:
                 deliveries = await self._claim(broker, queues, room)
             except OperationalError as error:
-                self.connected = False
+                self._away()
                 delay = backoff.next()
                 if backoff.loud:
                     logger.error("Cannot reach the broker, next try in %.1f s: %s", delay, error)
@@ -195,13 +196,9 @@ class Fetcher:
                 continue
             if deliveries is None:
                 continue
-            if not self.connected:
-                self.connected = True
-                if backoff.failures:
-                    logger.warning("The broker is back after %d failed tries", backoff.failures)
-            backoff.reset()
+            self._back()
             self.backlog = len(deliveries) >= room
-            if not deliveries and self._ruled is not None and self._ruled.epoch != self._rules.epoch:
+            if not deliveries and self._reader.behind:
                 await self._obey()
             if deliveries:
                 if not self.held:
@@ -215,6 +212,17 @@ class Fetcher:
                 if len(self.queues) > 1:
                     # The first queue of a claim goes first; each gets its turn.
                     self.queues.append(self.queues.pop(0))
+
+    def _away(self) -> None:
+        self.connected = False
+
+    def _back(self) -> None:
+        """The broker has answered."""
+        if not self.connected:
+            self.connected = True
+            if self._backoff.failures:
+                logger.warning("The broker is back after %d failed tries", self._backoff.failures)
+        self._backoff.reset()
 
     async def _rest(self) -> None:
         """The queue was drained: the next claim leaves with the outcome of what came, not ahead of it.
@@ -285,10 +293,9 @@ class Fetcher:
 
     async def _obey(self) -> None:
         """Read the rules, however long it takes: what is claimed must not be admitted by older ones."""
-        ruled, self._stale = self._ruled, False
-        if ruled is not None and await read_rules(
-            ruled, self._rules, self._backoff, lambda: self._stopping, self._clock
-        ):
+        self._stale = False
+        if await self._reader.read(lambda: self._stopping, self._away):
+            self._back()
             self._sift()
 
     def ruled(self) -> None:
@@ -298,7 +305,7 @@ class Fetcher:
 
     def _sift(self) -> None:
         """Conclude or give back what has not started and is not to run."""
-        rules, now = self._rules, self._clock.now()
+        rules, now = self._rules, self._runner.now()
         for executor in (self._sync, self._async):
             if executor is not None and (rules.refuses or rules.paused):
                 good, paused, refused = rules.sort(executor.recall(), now)
@@ -316,7 +323,7 @@ class Fetcher:
         for delivery in deliveries:
             self.held[delivery.token] = delivery
         self.admitted.set()
-        if self._ruled is not None and self._ruled.epoch != self._rules.epoch:
+        if self._reader.behind:
             await self._obey()
         paused = self._rules.paused
         if paused:  # a claim took them just before
@@ -424,7 +431,15 @@ class Fetcher:
         early = [d for d in deliveries if not self._acks_late(d)]
         if not early:
             return deliveries
-        refused = await self._retry_settle([Accept(delivery) for delivery in early])
+        refused = await accept_early(
+            self._broker,
+            [Accept(delivery) for delivery in early],
+            self._backoff,
+            stopping=lambda: self._stopping,
+            held=self.held,
+            valid=lambda: self._runner.valid_until,
+            clock=self._clock,
+        )
         if refused is None:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in early])
             return [d for d in deliveries if self._acks_late(d)]
@@ -437,24 +452,6 @@ class Fetcher:
     def _acks_late(self, delivery: Delivery) -> bool:
         found = self._runner.entry(delivery.message.task)
         return found is None or found.options.acks_late
-
-    async def _retry_settle(self, accepts: Sequence[Accept]) -> Sequence[Settlement] | None:
-        """The refused ones; None when the child stops before the broker has answered."""
-        again = False
-        while not self._stopping:
-            try:
-                refused = await self._broker.settle(accepts)
-            except OperationalError as error:
-                again, delay = True, self._backoff.next()
-                if self._backoff.loud:
-                    logger.error("Cannot acknowledge %d tasks, next try in %.1f s: %s", len(accepts), delay, error)
-                await self._clock.sleep(delay)
-                continue
-            if again and self._clock.monotonic() < self._runner.valid_until:
-                # Nobody else can have had them: only the answer to an earlier try was lost.
-                refused = [settlement for settlement in refused if settlement.delivery.token not in self.held]
-            return refused
-        return None
 
     # -- giving back -------------------------------------------------------------------------------------------
 

@@ -207,7 +207,9 @@ class RedisBroker:
 
     async def rules(self, after: int = 0) -> RulesRead:
         """See ``Rules.rules``."""
-        return rules.rules_read(await self._link.script(RULES_READ, self._layout.rules, [after, ""]))
+        answer = await self._link.script(RULES_READ, self._layout.rules, [after, ""])
+        self._claims.time.heard(float(answer[3]))  # an agent does not claim
+        return rules.rules_read(answer)
 
     async def set_rules(self, changes: Sequence[RuleChange]) -> int:
         """See ``Rules.set_rules``."""

@@ -218,6 +218,7 @@ class Node:
             clock=clock,
             rand=rand,
         )
+        agent.resume(self._orders)
         self.agent_process = process
 
         async def main() -> None:
