@@ -56,11 +56,13 @@ class Enforcer:
         conclude: Callable[[Sequence[Completion]], None],
         tell: Callable[[str, Mapping[str, Any]], None],
         terminated: Callable[[int], None] | None = None,
+        kill: Callable[[int, int], None] | None = None,
         rand: Callable[[], float] = random.random,
         clock: Clock = SYSTEM,
     ) -> None:
         """``queues()`` are those of the node, ``conclude`` takes what is to be written, ``tell`` repeats an order to
-        children that start later, ``terminated(pid)`` tells the supervisor that a process is ended on request."""
+        children that start later, ``terminated(pid)`` tells the supervisor that a process is ended on request, and
+        ``kill(pid, signal number)`` does so (default: ``os.kill``)."""
         self.book = RuleBook()
         #: token → how it ends, of tasks ended on request.
         self.terminating: dict[str, o.Revoked] = {}
@@ -72,6 +74,7 @@ class Enforcer:
         self._conclude = conclude
         self._tell = tell
         self._terminated = terminated
+        self._kill = kill
         self._hurry = asyncio.Event()
         self._rand = rand
         self._clock = clock
@@ -152,7 +155,7 @@ class Enforcer:
             self._terminated(pid)
         # The child would take SIGTERM for a warm shutdown.
         try:
-            os.kill(pid, signal.SIGKILL if number == signal.SIGTERM else number)
+            (self._kill or os.kill)(pid, signal.SIGKILL if number == signal.SIGTERM else number)
         except ProcessLookupError:
             pass  # it has just died, and its notice says of what
 
