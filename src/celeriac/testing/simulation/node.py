@@ -300,6 +300,8 @@ class Node:
 
     def _left(self, child: Child) -> None:
         child.process.kill()
+        if child.exit_reason:
+            self.world.deaths += 1  # with all that it ran
         if child in self.children:
             self.children.remove(child)
         if self.is_stopping and not self.children:
