@@ -385,10 +385,12 @@ class Fetcher:
     async def _hand_over(self, sync: list[Delivery], coroutines: list[Delivery]) -> None:
         """Feed the executors what is to run, but for unique tasks that others have replaced."""
         locked = [d for d in (*sync, *coroutines) if LOCK in d.message.headers]  # type: ignore[union-attr]
-        if locked and (replaced := await begin_locked(self._broker, locked)):
-            self._conclude([self._runner.conclude(d, replaced[d.token]) for d in locked if d.token in replaced])
-            sync = [delivery for delivery in sync if delivery.token not in replaced]
-            coroutines = [delivery for delivery in coroutines if delivery.token not in replaced]
+        if locked:
+            backoff, clock, lease = self._backoff, self._clock, self._options.lease
+            stays = await begin_locked(self._broker, locked, backoff, lambda: self._stopping, clock, patience=lease)
+            self._conclude([self._runner.conclude(d, stays[d.token]) for d in locked if d.token in stays])
+            sync = [delivery for delivery in sync if delivery.token not in stays]
+            coroutines = [delivery for delivery in coroutines if delivery.token not in stays]
         sync = await self._acknowledge_early(sync)
         coroutines = await self._acknowledge_early(coroutines)
         if sync:

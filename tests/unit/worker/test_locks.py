@@ -13,6 +13,7 @@ from celeriac.model import outcome as o
 from celeriac.model.ledger import LOCK, Change, Lock, replaced_key
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept
+from celeriac.worker.backoff import Backoff
 from celeriac.worker.locks import begin_locked
 from tests.unit.worker.bench import FetcherBench
 from tests.unit.worker.completing import Bench, on_bench
@@ -50,8 +51,21 @@ def locked(name: str, task: str = "t", **fields: Any) -> tuple[Delivery, Lock]:
     return delivery(task, id=name, headers={LOCK: lock.header()}, **fields), lock
 
 
-def begin(broker: FakeBroker, *deliveries: Delivery) -> dict[str, o.Revoked]:
-    return dict(asyncio.run(begin_locked(broker, deliveries)))  # type: ignore[arg-type]
+def begin(
+    broker: FakeBroker, *deliveries: Delivery, patience: float = 1.0, stopping: bool = False
+) -> dict[str, o.Outcome]:
+    class Clock:
+        time = 0.0
+
+        def monotonic(self) -> float:
+            return self.time
+
+        async def sleep(self, seconds: float) -> None:
+            self.time += seconds
+
+    backoff, clock, server = Backoff(rand=lambda: 1.0), Clock(), broker
+    started = begin_locked(server, deliveries, backoff, lambda: stopping, clock, patience=patience)  # type: ignore[arg-type]
+    return dict(asyncio.run(started))
 
 
 def test_a_start_is_noted_once_a_batch() -> None:
@@ -79,11 +93,26 @@ def test_who_was_replaced_does_not() -> None:
 
 
 @pytest.mark.parametrize("call", ["change", "read"])
-def test_while_the_ledger_is_away_they_run(call: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_ledger_is_asked_again_when_no_answer_came(call: str) -> None:
     broker = LedgerBroker()
-    broker.faults.away(call)
-    assert begin(broker, locked("a")[0]) == {}
+    broker.faults.away(call, times=3)
+    broker.values = {"lock-a": b"other", replaced_key("a"): b"other"}
+    delivery, _ = locked("a")
+    assert begin(broker, delivery) == {delivery.token: o.Revoked("replaced by other")}
+
+
+def test_when_the_ledger_stays_away_they_run(caplog: pytest.LogCaptureFixture) -> None:
+    broker = LedgerBroker()
+    broker.faults.away("change")
+    assert begin(broker, locked("a")[0], patience=0.0) == {}
     assert "Cannot note the start of 1 unique tasks: away" in caplog.text
+
+
+def test_a_child_that_stops_meanwhile_gives_them_back() -> None:
+    broker = LedgerBroker()
+    broker.faults.away("change")
+    delivery, _ = locked("a")
+    assert begin(broker, delivery, stopping=True) == {delivery.token: o.Unstarted()}
 
 
 def test_a_broker_without_a_ledger() -> None:
