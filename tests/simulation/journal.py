@@ -49,6 +49,8 @@ class Journal:
         self.alive: Counter[str] = Counter()
         #: Themes, which hear all this too.
         self.themes: list[Theme] = []
+        #: Groups and chords of which a member was published.
+        self.groups: set[str] = set()
         self.begun: Counter[Key] = Counter()
         self.early: list[str] = []
         #: Bodies that began when their lease was gone.
@@ -125,6 +127,8 @@ class Journal:
         key = key_of(message)
         self.published[key] += 1
         self.alive[key[0]] += 1
+        if isinstance(group := message.headers.get("group"), str):
+            self.groups.add(group)
         root = self._roots[message.id] = message.headers.get("root_id") or message.id
         if not worker and REPLAY in message.headers:
             self._replays[root] += 1
