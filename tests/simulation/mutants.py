@@ -61,7 +61,7 @@ def _write_what_was_fenced(self: Completer, fenced: Any) -> None:
 
 
 async def _never_renew(self: Leases) -> None:
-    self._valid(self._clock.monotonic() + self._lease)
+    self._certain(self._clock.monotonic() + self._lease)
 
 
 async def _not_early(self: Fetcher, deliveries: Any) -> Any:
@@ -127,7 +127,7 @@ async def _keeps_lost(self: Leases) -> None:
     """Renews, and does not listen to which were lost."""
     before = self._clock.monotonic()
     await self._broker.extend(list(self._held.values()))
-    self._valid(before + 1e9)
+    self._certain(before + 1e9)
 
 
 #: By name: what is broken.

@@ -69,10 +69,12 @@ class Fetcher:
         limits: Limits,
         rules: RuleBook,
         rand: Callable[[], float],
+        claimed: Callable[[float], None],
         finishing: Callable[[], int] = lambda: 0,
         clock: Clock = SYSTEM,
     ) -> None:
-        """``finishing()`` says how many of ``held`` are run and being written."""
+        """``claimed(began)`` hears of each claim that brought something, and when it was sent, before that is held;
+        ``finishing()`` says how many of ``held`` are run and being written."""
         self.held: dict[str, Delivery] = {}
         self.queues: list[str] = list(options.queues)
         #: The connection works, as far as the last claim knows.
@@ -98,6 +100,7 @@ class Fetcher:
         #: The rules are to be read, whatever the claims say.
         self._stale = False
         self._backoff = Backoff(rand=rand)
+        self._claimed = claimed
         self._finishing = finishing
         self._clock = clock
         #: Set whenever something was claimed.
@@ -191,17 +194,15 @@ class Fetcher:
                 continue
             if deliveries is None:
                 continue
-            if not self.connected:
-                self.connected = True
-                if backoff.failures:
-                    logger.warning("The broker is back after %d failed tries", backoff.failures)
+            if not self.connected and backoff.failures:
+                logger.warning("The broker is back after %d failed tries", backoff.failures)
+            self.connected = True
             backoff.reset()
             self.backlog = len(deliveries) >= room
             if not deliveries and self._ruled is not None and self._ruled.epoch != self._rules.epoch:
                 await self._obey()
             if deliveries:
-                if not self.held:
-                    self._runner.valid_until = began + self._options.lease
+                self._claimed(began)
                 await self.admit(deliveries)
                 if self._fruitless > 1:
                     # What goes back at once comes back at once, where a clock is wrong: not a thousand times a second.
@@ -389,13 +390,12 @@ class Fetcher:
             backoff, clock, lease = self._backoff, self._clock, self._options.lease
             stays = await begin_locked(self._broker, locked, backoff, lambda: self._stopping, clock, patience=lease)
             self._conclude([self._runner.conclude(d, stays[d.token]) for d in locked if d.token in stays])
-            sync = [delivery for delivery in sync if delivery.token not in stays]
-            coroutines = [delivery for delivery in coroutines if delivery.token not in stays]
-        sync = await self._acknowledge_early(sync)
-        coroutines = await self._acknowledge_early(coroutines)
-        if sync:
+            sync, coroutines = ([d for d in each if d.token not in stays] for each in (sync, coroutines))
+        sync, coroutines = await self._acknowledge_early(sync), await self._acknowledge_early(coroutines)
+        # The leases of some may have been lost meanwhile.
+        if sync := [delivery for delivery in sync if delivery.token in self.held]:
             self._sync.feed(sync)
-        if coroutines:
+        if coroutines := [delivery for delivery in coroutines if delivery.token in self.held]:
             if self._async is None:
                 self._async = self._coroutines()
             self._async.feed(coroutines)

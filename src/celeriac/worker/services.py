@@ -86,6 +86,7 @@ class Services:
             rules=rules,
             limits=limits,
             rand=rand,
+            claimed=lambda began: self.leases.claimed(began),
             finishing=lambda: completer.finishing,
             clock=clock,
         )
