@@ -205,7 +205,11 @@ class Journal:
 
     def times(self, key: Key) -> int:
         """How often an attempt may be sent, where nothing repeats it but those who send dead letters again."""
-        return 1 + self._replays[self._roots.get(key[0], key[0])]
+        return 1 + self._replays[self.root(key[0])]
+
+    def root(self, task_id: str) -> str:
+        """The id of the first task of its workflow."""
+        return self._roots.get(task_id, task_id)
 
     def hash(self) -> str:
         """Of the whole trace."""

@@ -17,6 +17,7 @@ from celeriac.model.settle import Accept, Completion
 from celeriac.worker.completer import Completer
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.leases import Leases
+from celeriac.worker.refusals import Refusals
 from celeriac.worker.runner import Runner
 
 __all__ = ["FAULTS", "MUTANTS", "Mutant"]
@@ -77,7 +78,7 @@ def _due_ignored() -> Iterator[None]:
     real = Queues.promote
     with (
         mock.patch.object(Queues, "promote", lambda self, queue, now: real(self, queue, now + 1e9)),
-        mock.patch.object(Fetcher, "_is_early", return_value=False),
+        mock.patch.object(Refusals, "_is_early", return_value=False),
     ):
         yield
 

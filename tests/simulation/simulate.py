@@ -220,7 +220,9 @@ class _Run:
             depth = self.world.server.queues.depth("celery", self.world.now())
             held = {c.process.name: list(c.fetcher.held) for n in self.world.nodes for c in n.children}
             return [f"not over {BOUND:g} s after the last fault: {depth}, held {held}"]
-        return [problem for sent in self.work.sent if (problem := sent.problem())]
+        work, root = self.work, self.journal.root
+        found = [(sent, problem) for sent in work.sent if (problem := sent.problem())]
+        return [problem for sent, problem in found if not work.half_open or root(sent.first) not in work.half_open]
 
     def _counts(self) -> list[str]:
         """Each message ended as often as it was sent; follow-ups were sent once; at most once means that."""

@@ -34,6 +34,14 @@ def random_tree(random: Random, size: int) -> Tree:
 class Sent:
     """One call and its result; `check()` says what is wrong with its end, or nothing."""
 
+    @property
+    def first(self) -> str:
+        """The id of a task of the workflow that was sent with the call."""
+        result = self.result
+        while getattr(result, "parent", None) is not None or hasattr(result, "results"):
+            result = result.parent if result.parent is not None else result.results[0]
+        return str(result.id)
+
     def __init__(self, what: str, result: Any, check: Callable[[Any], str]) -> None:
         self.what = what
         self.result = result
@@ -73,6 +81,8 @@ class Workload:
         #: Nobody knows whether they were sent.
         self.uncertain = 0
         self.refused = 0
+        #: Roots of workflows that somebody could not send again: their results may say that they go on.
+        self.half_open: set[str] = set()
         self._more: list[tuple[int, Callable[[], Sequence[Sent]]]] = []
         self._kinds: list[tuple[int, Callable[[], Sent]]] = [
             (6, self._tree),

@@ -18,7 +18,7 @@ from celeriac.codec.letters import Edit, Letter
 from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.codec.results import decode_result, encode_result
 from celeriac.codec.signing import seal, signer_of, unseal
-from celeriac.exceptions import CeleryError, DecodeError, SecurityError
+from celeriac.exceptions import CeleryError, DecodeError, OperationalError, SecurityError
 from celeriac.model.dead import Replay
 from celeriac.model.message import Malformed, Message
 from celeriac.model.outcome import Embed
@@ -62,6 +62,8 @@ class Replays:
         now = time.time()
         replays: dict[str, tuple[Letter, Replay]] = {}
         opened: dict[str, str] = {}
+        #: Key of a letter → the ids of the results that it opens.
+        opens: dict[str, list[str]] = {}
         for dead in batch:
             try:
                 message = self._replayed(dead, edit, now)
@@ -72,12 +74,22 @@ class Replays:
                 continue
             replays[dead.key] = dead, Replay(key=dead.key, message=message)
             opened[dead.id] = states.RETRY
-            for task_id in letters.unborn(self._embed(message)):
+            unborn = letters.unborn(self._embed(message))
+            for task_id in unborn:
                 opened.setdefault(task_id, states.PENDING)
+            opens[dead.key] = [dead.id, *unborn]
         if not replays:
             return []
-        self._open_results(opened)
-        gone = set(self._port.replay([replay for _, replay in replays.values()], timeout=_TIMEOUT))
+        before = self._open_results(opened)
+        try:
+            gone = set(self._port.replay([replay for _, replay in replays.values()], timeout=_TIMEOUT))
+        except OperationalError as error:
+            if not error.uncertain:
+                self._close_results(before)
+            raise
+        if gone:
+            on_their_way = {task_id for key, ids in opens.items() if key not in gone for task_id in ids}
+            self._close_results({task_id: data for task_id, data in before.items() if task_id not in on_their_way})
         self.skipped += (Skipped(dead, "it is gone") for key, (dead, _) in replays.items() if key in gone)
         return [dead.id for key, (dead, _) in replays.items() if key not in gone]
 
@@ -132,21 +144,37 @@ class Replays:
             args, kwargs, _ = old
             check(*(args if edit.args is None else edit.args), **(kwargs if edit.kwargs is None else edit.kwargs))
 
-    def _open_results(self, opened: Mapping[str, str]) -> None:
+    def _open_results(self, opened: Mapping[str, str]) -> Mapping[str, bytes]:
         """Say of tasks that had failed that they go on, before their messages are there.
 
         Who asks now waits; and a worker that meets such a message twice does not take it for done. A stored success is
-        not touched. If we die behind this step, the letters are still there.
+        not touched. If we die behind this step, the letters are still there. Returns what was there, by id.
         """
         backend = self._app.backend
         if not backend.enabled:
-            return
+            return {}
         ids = list(opened)
-        found = zip(ids, backend.reader.get(ids, timeout=_TIMEOUT), strict=True)
-        records = [self._open_again(task_id, opened[task_id], data) for task_id, data in found if data is not None]
-        again = [record for record in records if record is not None]
-        if again:
-            backend.reader.put(again, timeout=_TIMEOUT)
+        found = dict(zip(ids, backend.reader.get(ids, timeout=_TIMEOUT), strict=True))
+        records = [
+            record
+            for task_id, data in found.items()
+            if data is not None and (record := self._open_again(task_id, opened[task_id], data)) is not None
+        ]
+        if records:
+            backend.reader.put(records, timeout=_TIMEOUT)
+        return {record.id: data for record in records if (data := found[record.id]) is not None}
+
+    def _close_results(self, before: Mapping[str, bytes]) -> None:
+        """Nothing was sent: what had failed has failed."""
+        if not before:
+            return
+        expires = self._app.conf.seconds("result_expires") or None
+        # Not as the end of a task: of one that somebody else has sent again, and that has succeeded, nothing is lost.
+        records = [StoredResult(task_id, data, False, expires) for task_id, data in before.items()]
+        try:
+            self._app.backend.reader.put(records, timeout=_TIMEOUT)
+        except OperationalError:
+            pass  # the letters are still there, and tell what has failed
 
     def _open_again(self, task_id: str, state: str, data: bytes) -> StoredResult | None:
         conf = self._app.conf

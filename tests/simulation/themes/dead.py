@@ -10,6 +10,7 @@ from typing import Any
 
 from celeriac import states
 from celeriac.app.dead import DeadLetterNotFound, DeadLetterRefused
+from celeriac.exceptions import OperationalError
 from celeriac.model.message import Delivery
 from celeriac.testing.simulation.node import Child
 from tests.simulation.themes.theme import Theme, Work
@@ -41,14 +42,22 @@ class DeadLetters(Theme):
         letters = self.world.app.dead_letters
         found = letters.list(limit=20)
         if found:
+            letter = self.random.choice(found)
             try:
-                letters.retry(self.random.choice(found), countdown=self.random.choice((None, 2.0)))
+                letters.retry(letter, countdown=self.random.choice((None, 2.0)))
+            except OperationalError:
+                self.work.half_open.add(self.journal.root(letter.id))
             except (DeadLetterNotFound, DeadLetterRefused):
                 pass  # an earlier answer was lost; what is malformed stays there
         return ()
 
     def _replay_all(self) -> Sequence[Sent]:
-        self.world.app.dead_letters.retry_all(limit=5)
+        letters = self.world.app.dead_letters
+        found = [letter.id for letter in letters.list(limit=20)]
+        try:
+            letters.retry_all(limit=5)
+        except OperationalError:
+            self.work.half_open.update(map(self.journal.root, found))
         return ()
 
     def _drop(self) -> Sequence[Sent]:
