@@ -39,8 +39,9 @@ class Journal:
         self.once: set[str] = set()
         #: By workers alone.
         self.followed: Counter[Key] = Counter()
-        #: Task id → the id of the first task of its workflow; and how often one of that was sent again by its dead letter.
+        #: Task id → the id of the first task of its workflow.
         self._roots: dict[str, str] = {}
+        #: By that, how often a dead letter of a workflow was sent again.
         self._replays: Counter[str] = Counter()
         self.ended: Counter[Key] = Counter()
         #: When a task's last attempt so far ended, by its id.

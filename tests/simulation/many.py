@@ -29,9 +29,7 @@ def simulate_many(
         return _merged(list(pool.map(_chunk, chunks, itertools.repeat(kinds), itertools.repeat(themes))))
 
 
-def _chunk(
-    seeds: Sequence[int], kinds: frozenset[str] | None, themes: frozenset[str] | None
-) -> tuple[list[str], int]:
+def _chunk(seeds: Sequence[int], kinds: frozenset[str] | None, themes: frozenset[str] | None) -> tuple[list[str], int]:
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)  # a world is one heap of cycles, dropped as a whole
     found: list[str] = []

@@ -26,7 +26,7 @@ __all__ = ["Report", "run", "smallest"]
 #: Seconds after the last fault (and the last due time) within which all must be over.
 BOUND = 90.0
 #: Faults that repeat what is written step by step, where messages and results are on two servers.
-_REPEATING = frozenset({"cuts", "late requests", "outages", "child kills", "step kills", "step pauses", "node kills", "agent kills", "pauses", "early restores"})
+_REPEATING = frozenset(KINDS) - {"latency", "skew", "deploys", "duplicates"}
 #: Faults that end leases of which their holders think that they last.
 _TAKING = frozenset({"late requests", "skew", "early restores"})
 
@@ -233,12 +233,13 @@ class _Run:
             sent, ended = journal.published[key], journal.ended[key]
             if sent != ended and self._is_over():
                 problems.append(f"{key} was sent {sent} times and ended {ended} times")
-        if "duplicates" not in self.faults.kinds and (world.store_name == "broker" or not self.faults.kinds & _REPEATING):
+        kinds = self.faults.kinds
+        if "duplicates" not in kinds and (world.store_name == "broker" or not kinds & _REPEATING):
             for key, count in journal.followed.items():
                 # What was acknowledged early is given back by publishing it.
                 if count > journal.times(key) and key[0] not in once:
                     problems.append(f"the follow-up {key} was sent {count} times")
-        if not self.faults.kinds & _TAKING:
+        if not kinds & _TAKING:
             problems += journal.unleased
         for key, count in journal.begun.items():
             if key[0] in once and count > journal.published[key]:

@@ -86,7 +86,7 @@ class Services:
             rules=rules,
             limits=limits,
             rand=rand,
-            claimed=lambda began: self.leases.claimed(began),
+            claimed=self._claimed,
             finishing=lambda: completer.finishing,
             clock=clock,
         )
@@ -104,6 +104,9 @@ class Services:
         if batch:
             self.completer.put(batch)  # type: ignore[arg-type]
             self.fetcher.changed()
+
+    def _claimed(self, began: float) -> None:
+        self.leases.claimed(began)
 
     def _held(self) -> int:
         return len(self.fetcher.held)

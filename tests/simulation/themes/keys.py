@@ -168,5 +168,3 @@ def _working(self: Any, number: int) -> int:
     if number == 3 and self.request.retries == 0:
         raise OSError(number)
     return number
-
-

@@ -96,7 +96,7 @@ class Limits(Theme):
         starts.append(now)
         for count, before in enumerate(reversed(starts), start=1):
             if count > (now - before + SLACK) / interval + 1 + 1e-6:
-                self.wrong(f"{count} starts of {rate.bucket} within {now - before:.3f} s: one is to be each {interval} s")
+                self.wrong(f"{count} starts of {rate.bucket} within {now - before:.3f} s, not {interval} s apart")
                 break
 
     def began(self, child: Child, delivery: Delivery) -> None:

@@ -78,7 +78,7 @@ async def _nobody_is_replaced(broker: Any, deliveries: Any, *args: Any) -> Mappi
     return {}
 
 
-def _whatever_is_there(self: LedgerTable, changes: Sequence[Any], tick: float) -> None:
+def _makes_all(self: LedgerTable, changes: Sequence[Any], tick: float) -> None:
     for change in changes:
         self.make(change, tick)
 
@@ -126,7 +126,7 @@ _ALL: Mapping[str, tuple[str, Mutant, frozenset[str] | None]] = {
     "locks stay when their tasks end": ("keys", _locks_stay, None),
     "locks are free at a retry": ("keys", _patched(planning, "_is_over", lambda *args: True), None),
     "replaced tasks run": ("keys", _patched(fetcher, "begin_locked", _nobody_is_replaced), None),
-    "messages are sent whatever holds their key": ("keys", _patched(LedgerTable, "change_all", _whatever_is_there), None),
+    "messages are sent whatever holds their key": ("keys", _patched(LedgerTable, "change_all", _makes_all), None),
     "steps are not recorded": ("keys", _patched(Steps, "_record", _forgets), None),
     "a replay drops before it publishes": ("dead letters", _patched(MemoryDeadLetters, "replay", _drops_first), None),
     "lost leases are not counted": ("dead letters", _patched(fetcher, "exhausted", lambda *args: False), _LOSSES),

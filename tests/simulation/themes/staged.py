@@ -46,5 +46,3 @@ class Staged(Theme):
         published = {key[0] for key in self.journal.published}
         halves = [ids for ids in self._sends if 0 < len(published.intersection(ids)) < len(ids)]
         return [f"of {len(ids)} sent together {len(published.intersection(ids))} were published" for ids in halves]
-
-

@@ -10,6 +10,7 @@ import asyncio
 import math
 import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celeriac.client import resolver
@@ -327,11 +328,11 @@ class Node:
 
     def _kill(self, pid: int, number: int) -> None:
         """A signal of the agent's to one of its children."""
-        for child in self.children:
-            if child.pid == pid and number == signal.SIGKILL:
-                self.world.outside(lambda: self.child_died(child, "signal 9 (SIGKILL)"))
-                return
-        raise ProcessLookupError
+        child = next((each for each in self.children if each.pid == pid), None)
+        if child is None:
+            raise ProcessLookupError
+        if number == signal.SIGKILL:
+            self.world.outside(partial(self.child_died, child, "signal 9 (SIGKILL)"))
 
     def keep(self, method: str, arguments: Mapping[str, Any]) -> None:
         """An order that children started later must obey as well."""

@@ -85,7 +85,8 @@ class World(Surroundings):
         """The app's connections lead here."""
         app, memory = self.app, self._memory
         options = resolver.adapter_options(app.conf)
-        publisher = SimulatedPublisher(memory.publisher(self.broker_url, options), self.weather, self._published, self._ruled)
+        real = memory.publisher(self.broker_url, options)
+        publisher = SimulatedPublisher(real, self.weather, self._published, self._ruled)
         stack.enter_context(app.sender._publisher.standing_in(publisher))
         stack.enter_context(app.control._caller.standing_in(memory.caller(self.broker_url, options)))
         ledger = SimulatedPort(memory.ledger(self.broker_url, options), self.weather)
