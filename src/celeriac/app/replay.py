@@ -6,7 +6,7 @@ Called by ``dead.py``; what a message becomes is ``codec/letters.py``'s.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, structs
@@ -20,7 +20,7 @@ from celeriac.codec.redaction import hides
 from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.codec.results import decode_result, encode_result
 from celeriac.codec.signing import seal, signer_of, unseal
-from celeriac.exceptions import CeleryError, DecodeError, SecurityError
+from celeriac.exceptions import CeleryError, DecodeError, OperationalError, SecurityError
 from celeriac.model.dead import Replay
 from celeriac.model.ledger import LOCK, Change, lock_of, waiting_id
 from celeriac.model.message import Malformed, Message
@@ -67,6 +67,7 @@ class Replays:
         now = time.time()
         replays: dict[str, tuple[Letter, Replay]] = {}
         opened: dict[str, str] = {}
+        #: Key of a letter → the ids of the results that it opens.
         ids: dict[str, list[str]] = {}
         for dead in batch:
             try:
@@ -85,7 +86,12 @@ class Replays:
         if not replays:
             return []
         before = self._open_results(opened)
-        stayed = self._replay([replay for _, replay in replays.values()])
+        try:
+            stayed = self._replay([replay for _, replay in replays.values()])
+        except OperationalError as error:
+            if not error.uncertain:
+                self._close_results(before, ids, ids)
+            raise
         sent = [dead.id for key, (dead, _) in replays.items() if key not in stayed]
         self._close_results(before, ids, stayed)
         for key, holder in stayed.items():
@@ -101,9 +107,15 @@ class Replays:
         is taken over."""
         stayed: dict[str, str | None] = {}
         left = {each.key: each for each in replays}
-        for _ in range(_TRIES):
+        for number in range(_TRIES):
             again: dict[str, Replay] = {}
-            for each in self._port.replay([*left.values()], timeout=_TIMEOUT):
+            try:
+                answers = self._port.replay([*left.values()], timeout=_TIMEOUT)
+            except OperationalError as error:
+                if number > 0 and not error.uncertain:
+                    break  # others went before; these stay
+                raise
+            for each in answers:
                 replay, holder = left.pop(each.key), None if each.gone else waiting_id(each.there or b"")[0]
                 stayed[each.key] = holder
                 mine = holder in ("", replay.message.id)
@@ -199,17 +211,18 @@ class Replays:
         return {each.id: structs.replace(each, body=found[each.id] or b"") for each in again}
 
     def _close_results(
-        self,
-        before: Mapping[str, StoredResult],
-        ids: Mapping[str, Sequence[str]],
-        stayed: Mapping[str, str | None],
+        self, before: Mapping[str, StoredResult], ids: Mapping[str, Sequence[str]], stayed: Collection[str]
     ) -> None:
-        """Where a letter stayed, for an equal task is on its way, they say again what they said."""
+        """Where a letter was not sent, results say again what they said: what had failed has failed."""
         going = {task_id for key in ids if key not in stayed for task_id in ids[key]}
-        held = {task_id for key, holder in stayed.items() if holder is not None for task_id in ids[key]} - going
-        records = [before[task_id] for task_id in held if task_id in before]
+        records = [record for task_id, record in before.items() if task_id not in going]
         if records:
-            self._app.backend.reader.put(records, timeout=_TIMEOUT)
+            try:
+                # Not as the end of a task: of one that somebody else has sent again, and that has succeeded, nothing
+                # is lost.
+                self._app.backend.reader.put(records, timeout=_TIMEOUT)
+            except OperationalError:
+                pass  # the letters are still there, and tell what has failed
 
     def _open_again(self, task_id: str, state: str, data: bytes) -> StoredResult | None:
         conf = self._app.conf

@@ -94,8 +94,10 @@ class Agent:
         clock: Clock = SYSTEM,
         rand: Callable[[], float] = random.random,
         aside: Aside = asyncio.to_thread,
+        kill: Callable[[int, int], None] | None = None,
     ) -> None:
-        """``memory`` is what it shares with a supervisor; None in a node of one process."""
+        """``memory`` is what it shares with a supervisor; None in a node of one process. ``kill(pid, signal number)``
+        ends a child whose task is to be terminated (default: ``os.kill``)."""
         if isinstance(broker, Timekeeper):
             runner.now = broker.now
         self.app = app
@@ -134,6 +136,7 @@ class Agent:
             aside=aside,
             tell=self.tell,
             terminated=None if memory is None else memory.terminated,
+            kill=kill,
             rand=rand,
             clock=clock,
         )

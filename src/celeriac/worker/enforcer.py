@@ -61,11 +61,13 @@ class Enforcer:
         tell: Callable[[str, Mapping[str, Any]], None],
         aside: Aside = asyncio.to_thread,
         terminated: Callable[[int], None] | None = None,
+        kill: Callable[[int, int], None] | None = None,
         rand: Callable[[], float] = random.random,
         clock: Clock = SYSTEM,
     ) -> None:
         """``queues()`` are those of the node, ``conclude`` takes what is to be written, ``tell`` repeats an order to
-        children that start later, ``terminated(pid)`` tells the supervisor that a process is ended on request."""
+        children that start later, ``terminated(pid)`` tells the supervisor that a process is ended on request, and
+        ``kill(pid, signal number)`` does so (default: ``os.kill``)."""
         self._signer = control_signer_of(runner.app.conf)
         self.book = RuleBook(self._signer)
         #: token → how it ends, of tasks ended on request.
@@ -79,6 +81,7 @@ class Enforcer:
         self._concluder = Concluder(runner, conclude, aside)
         self._tell = tell
         self._terminated = terminated
+        self._kill = kill
         self._hurry = asyncio.Event()
         self._rand = rand
         self._clock = clock
@@ -159,7 +162,7 @@ class Enforcer:
             self._terminated(pid)
         # The child would take SIGTERM for a warm shutdown.
         try:
-            os.kill(pid, signal.SIGKILL if number == signal.SIGTERM else number)
+            (self._kill or os.kill)(pid, signal.SIGKILL if number == signal.SIGTERM else number)
         except ProcessLookupError:
             pass  # it has just died, and its notice says of what
 

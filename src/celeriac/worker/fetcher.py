@@ -72,11 +72,13 @@ class Fetcher:
         limits: Limits,
         rules: RuleBook,
         rand: Callable[[], float],
+        claimed: Callable[[float], None],
         finishing: Callable[[], int] = lambda: 0,
         clock: Clock = SYSTEM,
         aside: Aside = asyncio.to_thread,
     ) -> None:
-        """``finishing()`` says how many of ``held`` are run and being written."""
+        """``claimed(began)`` hears of each claim that brought something, and when it was sent, before that is held;
+        ``finishing()`` says how many of ``held`` are run and being written."""
         self.held: dict[str, Delivery] = {}
         self.queues: list[str] = list(options.queues)
         #: The connection works, as far as the last claim knows.
@@ -103,6 +105,7 @@ class Fetcher:
         self._stale = False
         self._backoff = Backoff(rand=rand)
         self._reader = RuleReader(broker, rules, runner, self._backoff, clock)
+        self._claimed = claimed
         self._finishing = finishing
         self._clock = clock
         #: Set whenever something was claimed.
@@ -201,8 +204,7 @@ class Fetcher:
             if not deliveries and self._reader.behind:
                 await self._obey()
             if deliveries:
-                if not self.held:
-                    self._runner.valid_until = began + self._options.lease
+                self._claimed(began)
                 await self.admit(deliveries)
                 if self._fruitless > 1:
                     # What goes back at once comes back at once, where a clock is wrong: not a thousand times a second.
@@ -399,16 +401,15 @@ class Fetcher:
         """Feed the executors what is to run, but for unique tasks that others have replaced."""
         locked = [d for d in (*sync, *coroutines) if LOCK in d.message.headers]  # type: ignore[union-attr]
         if locked:
-            out = await begin_locked(self._broker, locked, self._backoff, lambda: self._stopping, self._clock)
-            self._concluder([(d, out[d.token]) for d in locked if d.token in out])
-            # It may have taken long: what is no longer held is another's.
-            sync = [d for d in sync if d.token not in out and d.token in self.held]
-            coroutines = [d for d in coroutines if d.token not in out and d.token in self.held]
-        sync = await self._acknowledge_early(sync)
-        coroutines = await self._acknowledge_early(coroutines)
-        if sync:
+            backoff, clock, lease = self._backoff, self._clock, self._options.lease
+            stays = await begin_locked(self._broker, locked, backoff, lambda: self._stopping, clock, patience=lease)
+            self._concluder([(d, stays[d.token]) for d in locked if d.token in stays])
+            sync, coroutines = ([d for d in each if d.token not in stays] for each in (sync, coroutines))
+        sync, coroutines = await self._acknowledge_early(sync), await self._acknowledge_early(coroutines)
+        # The leases of some may have been lost meanwhile.
+        if sync := [delivery for delivery in sync if delivery.token in self.held]:
             self._sync.feed(sync)
-        if coroutines:
+        if coroutines := [delivery for delivery in coroutines if delivery.token in self.held]:
             if self._async is None:
                 self._async = self._coroutines()
             self._async.feed(coroutines)

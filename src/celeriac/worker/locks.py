@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from celeriac.exceptions import OperationalError
 from celeriac.model.ledger import LOCK, Change, Lock, lock_of, replaced_key
 from celeriac.model.message import Delivery
-from celeriac.model.outcome import Revoked, Unstarted
+from celeriac.model.outcome import Outcome, Revoked, Unstarted
 from celeriac.model.settle import Completion
 from celeriac.ports import Broker, Clock, Ledger
 from celeriac.worker.backoff import Backoff
@@ -24,32 +24,40 @@ logger = logging.getLogger("celery.worker")
 
 
 async def begin_locked(
-    broker: Broker, deliveries: Sequence[Delivery], backoff: Backoff, stopping: Callable[[], bool], clock: Clock
-) -> Mapping[str, Revoked | Unstarted]:
-    """Note in the locks of ``deliveries`` that their tasks start; returns, by token, what becomes of those that do not:
-    they were replaced, or ``stopping()`` is true before the broker has answered.
+    broker: Broker,
+    deliveries: Sequence[Delivery],
+    backoff: Backoff,
+    stopping: Callable[[], bool],
+    clock: Clock,
+    *,
+    patience: float,
+) -> Mapping[str, Outcome]:
+    """Note in the locks of ``deliveries`` that their tasks start; returns, by token, those that are not to run: they
+    were replaced, or ``stopping()`` was true before the ledger has answered.
 
-    Asks again while the broker is away: one that was replaced has been told so, and must not run.
+    A ledger that does not answer for ``patience`` seconds, the length of a lease, does not hold them up any longer: if
+    the broker is away their leases are over, else it is full and has to be drained.
     """
     found = [(delivery, lock) for delivery in deliveries if (lock := lock_of(delivery.message)) is not None]
     if not found or not isinstance(broker, Ledger):
         return {}
-    while not stopping():
+    deadline = clock.monotonic() + patience
+    while True:
         try:
             return await _begin(broker, found)
         except OperationalError as error:
-            delay = backoff.next()
-            if backoff.loud:
-                count = len(found)
-                logger.error("Cannot note the start of %d unique tasks, next try in %.1f s: %s", count, delay, error)
-            await clock.sleep(delay)
-    return {delivery.token: Unstarted() for delivery, _ in found}
+            if clock.monotonic() >= deadline:
+                logger.warning("Cannot note the start of %d unique tasks: %s", len(found), error)
+                return {}
+            await clock.sleep(backoff.next())
+        if stopping():
+            return {delivery.token: Unstarted() for delivery, _ in found}
 
 
-async def _begin(broker: Ledger, found: Sequence[tuple[Delivery, Lock]]) -> Mapping[str, Revoked]:
+async def _begin(broker: Ledger, found: Sequence[tuple[Delivery, Lock]]) -> Mapping[str, Outcome]:
+    """Repeated when an answer was lost: what was noted then is noted."""
     made = await broker.change_ledger([lock.begins() for _, lock in found])
-    # Not held by one that waits: it was taken before (or our first try had worked), or lost its lock to a later one, or
-    # to time.
+    # Not held by one that waits: it was taken before, or lost its lock to a later one, or to time.
     unsure = [delivery for (delivery, _), done in zip(found, made, strict=True) if not done]
     graves = await broker.read_ledger([replaced_key(each.message.id) for each in unsure]) if unsure else ()
     return {

@@ -87,6 +87,7 @@ class Services:
             rules=rules,
             limits=limits,
             rand=rand,
+            claimed=self._claimed,
             finishing=lambda: completer.finishing,
             clock=clock,
             aside=aside,
@@ -105,6 +106,9 @@ class Services:
         if batch:
             self.completer.put(batch)  # type: ignore[arg-type]
             self.fetcher.changed()
+
+    def _claimed(self, began: float) -> None:
+        self.leases.claimed(began)
 
     def _held(self) -> int:
         return len(self.fetcher.held)

@@ -8,14 +8,17 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from celeriac import Celery, chain
 from celeriac.app.dead import DeadLetterNotFound, DeadLetterRefused, Retried
 from celeriac.brokers import memory
+from celeriac.brokers.memory.dead_port import MemoryDeadLetters
 from celeriac.client import resolver
-from celeriac.exceptions import QueueNotFound
+from celeriac.exceptions import OperationalError, QueueNotFound
+from celeriac.model.dead import Stayed
 from celeriac.model.ledger import lock_of
 from celeriac.model.message import Delivery, Marks
 from celeriac.model.settle import Completion, DeadLetter, DeadReason, Release
@@ -266,6 +269,36 @@ def test_who_comes_second_hears_of_it(app: Celery) -> None:
     app.dead_letters.drop(letter)
     with pytest.raises(DeadLetterNotFound):
         app.dead_letters.retry(letter)
+
+
+def failed(app: Celery) -> Any:
+    result = send(app, 1)
+    bury(app)
+    app.backend.store_result(result.id, ValueError("x"), "FAILURE", traceback="tb")
+    return result
+
+
+@pytest.mark.parametrize(("uncertain", "state"), [(False, "FAILURE"), (True, "RETRY")])
+def test_what_was_not_sent_has_failed(app: Celery, uncertain: bool, state: str) -> None:
+    result = failed(app)
+    error = OperationalError("away")
+    error.uncertain = uncertain
+    with (
+        mock.patch.object(MemoryDeadLetters, "replay", side_effect=error),
+        pytest.raises(OperationalError, match="away"),
+    ):
+        app.dead_letters.retry(result.id)
+    assert app.AsyncResult(result.id).state == state
+
+
+def test_what_somebody_else_has_sent_meanwhile_is_as_it_was(app: Celery) -> None:
+    result = failed(app)
+    (letter,) = app.dead_letters.list()
+    gone = [Stayed(letter.key)]
+    with mock.patch.object(MemoryDeadLetters, "replay", return_value=gone), pytest.raises(DeadLetterNotFound):
+        app.dead_letters.retry(letter)
+    again = app.AsyncResult(result.id)
+    assert (again.state, again.traceback) == ("FAILURE", "tb")
 
 
 def test_without_a_result_backend() -> None:

@@ -10,11 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from celeriac.clock import SYSTEM
-from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.ledger import LOCK, Change, Lock, replaced_key
 from celeriac.model.message import Delivery
-from celeriac.model.settle import Accept, Release
+from celeriac.model.settle import Accept
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.locks import begin_locked
 from tests.unit.worker.bench import FetcherBench
@@ -57,9 +56,21 @@ def locked(name: str, task: str = "t", **fields: Any) -> tuple[Delivery, Lock]:
     return delivery(task, id=name, headers={LOCK: lock.header()}, **fields), lock
 
 
-def begin(broker: FakeBroker, *deliveries: Delivery) -> dict[str, o.Revoked | o.Unstarted]:
-    backoff = Backoff(rand=lambda: 0.0)
-    return dict(asyncio.run(begin_locked(broker, deliveries, backoff, lambda: False, SYSTEM)))  # type: ignore[arg-type]
+def begin(
+    broker: FakeBroker, *deliveries: Delivery, patience: float = 1.0, stopping: bool = False
+) -> dict[str, o.Outcome]:
+    class Clock:
+        time = 0.0
+
+        def monotonic(self) -> float:
+            return self.time
+
+        async def sleep(self, seconds: float) -> None:
+            self.time += seconds
+
+    backoff, clock, server = Backoff(rand=lambda: 1.0), Clock(), broker
+    started = begin_locked(server, deliveries, backoff, lambda: stopping, clock, patience=patience)  # type: ignore[arg-type]
+    return dict(asyncio.run(started))
 
 
 def test_a_start_is_noted_once_a_batch() -> None:
@@ -87,53 +98,26 @@ def test_who_was_replaced_does_not() -> None:
 
 
 @pytest.mark.parametrize("call", ["change", "read"])
-def test_while_the_ledger_is_away_they_wait(call: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_ledger_is_asked_again_when_no_answer_came(call: str) -> None:
     broker = LedgerBroker()
-    broker.values = {"lock-old": b"new", replaced_key("old"): b"new"}
-    broker.faults.away(call, 5)
-    old = locked("old")[0]
-    assert begin(broker, old) == {old.token: o.Revoked("replaced by new")}
-    assert "Cannot note the start of 1 unique tasks, next try in 0.0 s: away" in caplog.text
+    broker.faults.away(call, times=3)
+    broker.values = {"lock-a": b"other", replaced_key("a"): b"other"}
+    delivery, _ = locked("a")
+    assert begin(broker, delivery) == {delivery.token: o.Revoked("replaced by other")}
 
 
-def test_a_start_whose_answer_was_lost_is_noted() -> None:
+def test_when_the_ledger_stays_away_they_run(caplog: pytest.LogCaptureFixture) -> None:
     broker = LedgerBroker()
-    mine, lock = locked("mine")
-    broker.values = {lock.key: lock.started}
-    broker.faults.away("read")
-    assert begin(broker, mine) == {}
-    assert broker.values == {lock.key: lock.started}
+    broker.faults.away("change")
+    assert begin(broker, locked("a")[0], patience=0.0) == {}
+    assert "Cannot note the start of 1 unique tasks: away" in caplog.text
 
 
 def test_a_child_that_stops_meanwhile_gives_them_back() -> None:
-    bench, broker = FetcherBench(), LedgerBroker()
-    bench.fetcher._broker = broker  # type: ignore[assignment]
-    mine, plain = locked("mine")[0], delivery()
-
-    async def change(changes: Sequence[Change]) -> Sequence[bool]:
-        bench.fetcher.stop()
-        raise OperationalError("away")
-
-    broker.change_ledger = change  # type: ignore[method-assign]
-    asyncio.run(bench.fetcher.admit([mine, plain]))
-    assert bench.sync.inbox == [plain]
-    assert [each.settlement for each in bench.concluded] == [Release(mine)]
-
-
-def test_what_was_lost_meanwhile_does_not_run() -> None:
-    bench, broker = FetcherBench(), LedgerBroker()
-    bench.fetcher._broker = broker  # type: ignore[assignment]
-    mine, plain = locked("mine")[0], delivery()
+    broker = LedgerBroker()
     broker.faults.away("change")
-    answer = broker.read_ledger
-
-    async def read(keys: Sequence[str]) -> Sequence[bytes | None]:
-        bench.fetcher.held.clear()
-        return await answer(keys)
-
-    broker.read_ledger = read  # type: ignore[method-assign]
-    asyncio.run(bench.fetcher.admit([mine, plain]))
-    assert bench.sync.inbox == []
+    delivery, _ = locked("a")
+    assert begin(broker, delivery, stopping=True) == {delivery.token: o.Unstarted()}
 
 
 def test_a_broker_without_a_ledger() -> None:
