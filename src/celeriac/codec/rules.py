@@ -42,8 +42,7 @@ def trusted(signer: Signer | None, rules: Sequence[Rule]) -> list[Rule]:
         kept.append(rule if value is rule.value else replace(rule, value=value))
     if refused:
         logger.warning(
-            "%d rules of the fleet are not obeyed, first %s: "
-            "they are not signed with our control_key (or signing_key); "
+            "%d rules of the fleet are not obeyed, first %s: they are not signed with our control_key or signing_key; "
             "if they are ours, give the orders again from an app that has the key",
             len(refused),
             one_line(refused[0], 200),
