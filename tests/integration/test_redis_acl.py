@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -13,8 +14,9 @@ import pytest
 
 from celeriac import Celery, chord, group
 from celeriac.contrib.testing.worker import start_worker
-from celeriac.exceptions import OperationalError
+from celeriac.exceptions import OperationalError, TaskRevokedError
 from celeriac.result import GroupResult
+from celeriac.worker.adapters import broker_of
 from tests.servers import HOST, RedisServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "security.md"
@@ -64,7 +66,7 @@ def denied(server: RedisServer) -> list[tuple[str, str]]:
 
 
 def test_the_page_names_all_roles() -> None:
-    assert [words[0] for words in LINES] == ["worker", "producer", "producer", "operator"]
+    assert [words[0] for words in LINES] == ["worker", "producer", "producer", "producer", *3 * ["operator"]]
 
 
 def test_everybody_does_their_work(server: RedisServer) -> None:
@@ -131,3 +133,72 @@ def test_a_producer_can_do_no_more(server: RedisServer) -> None:
         with pytest.raises(hiredis.ReplyError, match=r"NOPERM|can.t run this command"):
             alone.command(*words)
     assert server.command("LLEN", "proj:celery") == 1
+
+
+def test_a_producer_of_keyed_tasks(server: RedisServer) -> None:
+    allow(server, "producer", 1)
+    sender = app_of(server, "producer")
+    task: Any = sender.tasks
+    first, again = (task["proj.add"].apply_async((1, 2), idempotency_key="once") for _ in range(2))
+    assert again.id == first.id
+    alone: Any = sender.task(name="proj.alone", unique=True)(_add)
+    assert alone.delay(1, 2).id == alone.delay(1, 2).id
+    assert denied(server) == []
+    with pytest.raises(OperationalError, match="NOPERM"):
+        group(task["proj.add"].s(n, n) for n in range(1_500))()
+    with pytest.raises(OperationalError, match="NOPERM"):
+        first.revoke()
+
+
+def test_a_producer_of_large_groups(server: RedisServer) -> None:
+    allow(server, "producer", 3)
+    sender, before = app_of(server, "producer"), server.command("LLEN", "proj:celery")
+    task: Any = sender.tasks
+    group(task["proj.add"].s(n, n) for n in range(1_500))()
+    group(task["proj.add"].s(n, n).set(priority=3) for n in range(1_500))()
+    assert server.command("LLEN", "proj:celery") == before + 1_500
+    assert denied(server) == []
+
+
+def test_an_operator_keeps_order(make_redis: Callable[..., RedisServer]) -> None:
+    """Revoked tasks, paused queues, dead letters."""
+    server = make_redis()
+    try:
+        allow(server, "worker", 1), allow(server, "producer", 1), allow(server, "operator", 3)
+        node, sender, operator = app_of(server, "worker"), app_of(server, "producer"), app_of(server, "operator")
+        add: Any = sender.tasks["proj.add"]
+        operator.control.pause_queue("celery", reason="why")
+        assert [*operator.control.paused_queues()] == ["celery"]
+        revoked, failed, dropped = add.delay(1, 1), add.delay(1, None), add.delay(2, None)
+        operator.control.revoke(revoked.id)
+        with start_worker(node, perform_ping_check=False):
+            assert isinstance(revoked.get(timeout=10, propagate=False), TaskRevokedError)
+            operator.control.resume_queue("celery")
+            for each in (failed, dropped):
+                assert isinstance(each.get(timeout=10, propagate=False), TypeError)
+            assert {each.id for each in operator.dead_letters.list()} == {failed.id, dropped.id}
+            again = operator.dead_letters.retry(failed.id, args=(1, 2))
+            operator.dead_letters.drop(dropped.id)
+            assert again.get(timeout=10) == 3
+        assert operator.dead_letters.count() == 0
+        assert denied(server) == []
+    finally:
+        server.close()
+
+
+def test_a_worker_that_may_not_ask_maintains(server: RedisServer) -> None:
+    """INFO is for a warning only."""
+    allow(server, "worker", 1)
+    server.command("ACL", "SETUSER", "worker", "-info")
+    node = app_of(server, "worker")
+
+    async def main() -> float:
+        broker = broker_of(node, "owner")
+        await broker.open()
+        try:
+            return await broker.maintain()
+        finally:
+            await broker.close()
+
+    assert asyncio.run(main()) > 0
+    assert denied(server) == [("worker", "info")]

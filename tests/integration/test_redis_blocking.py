@@ -111,7 +111,7 @@ def test_one_deadline_for_everything(publisher: RedisPublisher, redis_proxy: Pro
 def test_nobody_there() -> None:
     publisher = redis.publisher(f"redis://u:s3cret@127.0.0.1:{free_port()}/0", AdapterOptions())
     started = time.monotonic()
-    with pytest.raises(OperationalError, match=r"cannot reach Redis at redis://u:\*\*@127.0.0.1") as caught:
+    with pytest.raises(OperationalError, match=r"cannot reach Redis at redis://u:\*{8}@127.0.0.1") as caught:
         publisher.publish([message()], timeout=4)
     assert time.monotonic() - started < 1
     assert "s3cret" not in str(caught.value)

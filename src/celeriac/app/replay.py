@@ -16,6 +16,7 @@ from celeriac.app.keyed import is_over
 from celeriac.client.payloads import payloads_of
 from celeriac.codec import letters
 from celeriac.codec.letters import Edit, Letter
+from celeriac.codec.redaction import hides
 from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.codec.results import decode_result, encode_result
 from celeriac.codec.signing import seal, signer_of, unseal
@@ -154,7 +155,9 @@ class Replays:
         try:
             if edit.changes_arguments:
                 message = self._whole(message)
-            message = letters.replayed(dead, message, edit, now=now, accept=self._accept, max_bytes=self._max_bytes)
+            hidden = hides(tuple(self._app.conf.redact_names))
+            accept, max_bytes = self._accept, self._max_bytes
+            message = letters.replayed(dead, message, edit, now=now, accept=accept, max_bytes=max_bytes, hidden=hidden)
         except CeleryError as error:
             raise DeadLetterRefused(f"dead letter {dead.key} cannot get other arguments: {error}") from error
         if edit.changes_arguments:

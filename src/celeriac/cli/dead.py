@@ -119,7 +119,7 @@ def list_(context: Context, /, limit: int, as_json: bool, **filters: Any) -> Non
 def show(context: Context, which: str, as_json: bool, raw: bool) -> None:
     """Show all there is of a dead letter, with arguments and traceback.
 
-    Arguments named like passwords, tokens, keys and secrets are masked.
+    Arguments named like passwords, tokens and secrets, or as redact_names says, are masked.
     """
     from celeriac.cli import letters
 
@@ -128,12 +128,12 @@ def show(context: Context, which: str, as_json: bool, raw: bool) -> None:
     if raw:
         context.echo(letter.raw, nl=False)
         return
-    arguments = box.arguments(letter)
+    arguments, names = box.arguments(letter), context.app.conf.redact_names
     if as_json:
-        args, kwargs = letters.shown(arguments) or (None, None)
+        args, kwargs = letters.shown(arguments, names) or (None, None)
         context.echo(letters.as_json(letter, args=args, kwargs=kwargs))
         return
-    for line in letters.details(letter, arguments):
+    for line in letters.details(letter, arguments, names):
         context.echo(line)
 
 

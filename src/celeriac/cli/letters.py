@@ -6,12 +6,13 @@ arguments under telling names are masked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from json import dumps
 from typing import Any
 
 from celeriac.codec.letters import Letter
-from celeriac.conf.masking import mask_value
+from celeriac.codec.redaction import hides, masked
+from celeriac.conf.masking import mask_url
 
 __all__ = ["HEADER", "as_json", "details", "shown", "two_lines", "visible"]
 
@@ -35,17 +36,17 @@ def two_lines(letter: Letter) -> tuple[str, str]:
     return first, second if len(second) <= _WIDTH else second[: _WIDTH - 1] + "…"
 
 
-def shown(arguments: Arguments) -> Arguments:
-    """Arguments with secrets masked."""
+def shown(arguments: Arguments, names: Iterable[str] = ()) -> Arguments:
+    """Arguments without what is under telling names; ``names`` is ``redact_names``."""
     if arguments is None:
         return None
-    args, kwargs = arguments
-    return mask_value(None, list(args)), mask_value(None, dict(kwargs))
+    (args, kwargs), hidden = arguments, hides(tuple(names))
+    return masked(list(args), hidden, mask_url), masked(dict(kwargs), hidden, mask_url)
 
 
-def details(letter: Letter, arguments: Arguments) -> Iterator[str]:
-    """All lines about one letter. ``arguments`` are masked here."""
-    args, kwargs = shown(arguments) or (None, None)
+def details(letter: Letter, arguments: Arguments, names: Iterable[str] = ()) -> Iterator[str]:
+    """All lines about one letter. ``arguments`` are masked here, as ``shown`` does."""
+    args, kwargs = shown(arguments, names) or (None, None)
     unknown = "(cannot be decoded here)"
     lineage = [f"{name} {value}" for name, value in _lineage(letter) if value]
     rows = [

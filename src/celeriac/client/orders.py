@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from celeriac.client.signal_names import signal_number
+from celeriac.codec.rules import RULE, trusted
+from celeriac.codec.signing import control_signer_of, seal
 from celeriac.exceptions import ImproperlyConfigured
 from celeriac.model.rules import PAUSE, REVOKE, Order, RuleChange, decode_order, encode_order, stamp_keys
 from celeriac.ports import RulesDesk
@@ -33,14 +35,14 @@ def _revoke(app: Any, keys: Iterable[str], order: Mapping[str, Any]) -> None:
     signal_number(order["signal"])
     desk = app.sender.publisher
     if isinstance(desk, RulesDesk):  # else the workers that run now remember what they are told
-        value, life = _value(**order), app.conf.seconds("task_revoke_expires")
-        desk.set_rules([RuleChange(key, value, life) for key in keys], timeout=_timeout(app))
+        life = app.conf.seconds("task_revoke_expires")
+        desk.set_rules(_changes(app, keys, life, order), timeout=_timeout(app))
 
 
 def pause(app: Any, queues: Iterable[str], **order: Any) -> None:
     """Write that no worker takes tasks from these queues, until ``resume``. Raises ``OperationalError``."""
-    value = _value(**order)
-    _desk(app).set_rules([RuleChange(PAUSE + queue, value) for queue in queues], timeout=_timeout(app))
+    keys = [PAUSE + queue for queue in queues]
+    _desk(app).set_rules(_changes(app, keys, None, order), timeout=_timeout(app))
 
 
 def resume(app: Any, queues: Iterable[str]) -> None:
@@ -49,9 +51,10 @@ def resume(app: Any, queues: Iterable[str]) -> None:
 
 
 def paused(app: Any) -> dict[str, Order]:
-    """The paused queues, and who paused them, why and when. Raises ``OperationalError``."""
+    """The paused queues, and who paused them, why and when, as far as workers obey. Raises ``OperationalError``."""
     read = _desk(app).rules(PAUSE, timeout=_timeout(app))
-    return {rule.key.removeprefix(PAUSE): decode_order(rule.value or b"") for rule in read.rules}
+    rules = trusted(control_signer_of(app.conf), read.rules)
+    return {rule.key.removeprefix(PAUSE): decode_order(rule.value or b"") for rule in rules}
 
 
 def _desk(app: Any) -> RulesDesk:
@@ -59,6 +62,11 @@ def _desk(app: Any) -> RulesDesk:
     if not isinstance(desk, RulesDesk):
         raise ImproperlyConfigured("this broker keeps no rules, so its queues cannot be paused: stop their workers")
     return desk
+
+
+def _changes(app: Any, keys: Iterable[str], life: float | None, order: Mapping[str, Any]) -> list[RuleChange]:
+    signer, value = control_signer_of(app.conf), _value(**order)
+    return [RuleChange(key, seal(signer, RULE, key, value), life) for key in keys]
 
 
 def _value(*, by: str | None, reason: str, **more: Any) -> bytes:

@@ -7,7 +7,6 @@ Knows neither tasks nor apps; called by ``Task.apply_async`` and ``Celery.send_t
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,8 +38,6 @@ from celeriac.model.message import Message
 from celeriac.ports import Publisher
 
 __all__ = ["Collector", "Sender"]
-
-logger = logging.getLogger("celeriac.sender")
 
 T = TypeVar("T")
 
@@ -262,6 +259,9 @@ class Sender:
 
     def _large(self, name: str, body: EncodedBody, due: float | None) -> EncodedBody:
         """A body that may belong into the payload store, or deserves a warning."""
+        import logging  # 5 ms, for those who send much
+
+        logger = logging.getLogger("celeriac.sender")
         size, conf = len(body.body), self.conf
         payloads = payloads_of(conf)
         if payloads is not None and size > payloads.min_bytes:
@@ -413,7 +413,8 @@ class Sender:
     def outgoing(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The messages as they are published: one for each queue that an exchange leads to, for brokers know queues
         only; signed where there is a key, now that their queues are certain."""
-        if any(message.exchange for message in messages):
+        # One message is what most calls send: without a generator.
+        if messages[0].exchange if len(messages) == 1 else any(message.exchange for message in messages):
             bound_to = self.router.queues.bound_to
             copies = []
             for message in messages:

@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 from celeriac.codec import serializers
 from celeriac.codec.body import decode_body, encode_body
 from celeriac.codec.envelope import delivery
+from celeriac.codec.redaction import Hides, hides
 from celeriac.codec.saferepr import saferepr
 from celeriac.exceptions import CeleryError
 from celeriac.model.dead import REPLAY, DeadRecord
@@ -26,6 +27,7 @@ __all__ = ["Edit", "Letter", "arguments", "letter", "message_of", "replayed", "u
 
 #: Headers that a new attempt does not have: what earlier deliveries left behind, and times that are over.
 _OVER = frozenset({MARK, REPLAY, "redelivered", "expires", "eta"})
+_HIDDEN = hides()
 
 
 class Letter(Struct, frozen=True, kw_only=True):
@@ -138,12 +140,20 @@ def arguments(
 
 
 def replayed(
-    dead: Letter, message: Message, edit: Edit, *, now: float, accept: frozenset[str], max_bytes: int
+    dead: Letter,
+    message: Message,
+    edit: Edit,
+    *,
+    now: float,
+    accept: frozenset[str],
+    max_bytes: int,
+    hidden: Hides = _HIDDEN,
 ) -> Message:
     """The message that takes a letter's place: the same task with the same id, as if it had never been tried.
 
-    A header (``REPLAY``) says where it comes from. Expiry and ETA of the first sending are over. Raises
-    ``EncodeError``, ``MessageTooLarge``; ``DecodeError`` for other arguments in a body that cannot be decoded here.
+    A header (``REPLAY``) says where it comes from. Expiry and ETA of the first sending are over. New arguments are
+    described without values under ``hidden`` names. Raises ``EncodeError``, ``MessageTooLarge``; ``DecodeError`` for
+    other arguments in a body that cannot be decoded here.
     """
     headers = {name: value for name, value in message.headers.items() if name not in _OVER}
     due = None if edit.countdown is None else now + edit.countdown
@@ -159,13 +169,13 @@ def replayed(
     }
     message = structs.replace(message, headers=headers, queue=dead.queue, due=due, expires=None, retries=0)
     if edit.changes_arguments:
-        message = _rewritten(message, edit, accept, max_bytes)
+        message = _rewritten(message, edit, accept, max_bytes, hidden)
     if edit.queue is not None:
         message = structs.replace(message, queue=edit.queue, exchange="", routing_key=edit.queue)
     return message
 
 
-def _rewritten(message: Message, edit: Edit, accept: frozenset[str], max_bytes: int) -> Message:
+def _rewritten(message: Message, edit: Edit, accept: frozenset[str], max_bytes: int, hidden: Hides) -> Message:
     """With other arguments, in the serializer and compression that it had."""
     args, kwargs, embed = decode_body(message, accept=accept, max_bytes=max_bytes)
     if edit.args is not None:
@@ -181,7 +191,8 @@ def _rewritten(message: Message, edit: Edit, accept: frozenset[str], max_bytes: 
         compression=compression if isinstance(compression, str) else None,
         max_bytes=max_bytes,
     )
-    headers = {**message.headers, "argsrepr": saferepr(tuple(args)), "kwargsrepr": saferepr(kwargs)}
+    shown = {"argsrepr": saferepr(tuple(args), hidden=hidden), "kwargsrepr": saferepr(kwargs, hidden=hidden)}
+    headers = {**message.headers, **shown}
     if encoded.compression is not None:
         headers["compression"] = encoded.compression
     return structs.replace(

@@ -6,26 +6,26 @@ values the builtin ``repr`` says the same and is taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from numbers import Number
 from typing import Any
 
-from celeriac.codec.redaction import MASK, hides
+from celeriac.codec.redaction import MASK, Hides, hides
 
 __all__ = ["saferepr"]
 
 _SCALARS = frozenset({int, float, bool, type(None)})
 _are_scalars = _SCALARS.issuperset
+_are_texts = frozenset({str}).issuperset
 _CONTAINERS: dict[type, tuple[str, str]] = {list: ("[", "]"), dict: ("{", "}"), set: ("{", "}")}
 #: Kinds of tokens: cut to what is left; brackets; never cut; and values that are yet to be shown.
 _TEXT, _OPEN, _CLOSE, _WHOLE, _QUOTED, _BYTES, _KEY = range(7)
 _Token = tuple[int, Any]
-_Hides = Callable[[str], bool]
 _DEFAULT = hides()
 
 
-def saferepr(value: Any, maxlen: int | None = 1024, maxlevels: int = 3, hidden: _Hides = _DEFAULT) -> str:
+def saferepr(value: Any, maxlen: int | None = 1024, maxlevels: int = 3, hidden: Hides = _DEFAULT) -> str:
     """A text like ``repr(value)``, about ``maxlen`` characters long at most (None: any), showing ``maxlevels`` nested
     containers (0: all). Values under keys that are ``hidden`` are not shown. Never raises."""
     if not value and type(value) in (tuple, dict, list):
@@ -41,20 +41,20 @@ def saferepr(value: Any, maxlen: int | None = 1024, maxlevels: int = 3, hidden: 
         return f"<Unrepresentable {type(value)!r}: {type(error).__name__}>"
 
 
-def _slowly(value: Any, maxlen: int | None, maxlevels: int, hidden: _Hides) -> str:
+def _slowly(value: Any, maxlen: int | None, maxlevels: int, hidden: Hides) -> str:
     return _join(_tokens(value, 0, maxlevels, frozenset(), hidden), maxlen, maxlevels, hidden)
 
 
-def _is_small(value: Any, maxlen: int, levels: int, hidden: _Hides) -> bool:
+def _is_small(value: Any, maxlen: int, levels: int, hidden: Hides) -> bool:
     kind = type(value)
     if kind is str:
         return len(value) < maxlen
     if kind in _SCALARS:
         return True
     if kind is dict:
-        if len(value) > 16 or levels < 1 or not all(type(key) is str and len(key) < maxlen for key in value):
+        if len(value) > 16 or levels < 1 or not _are_texts(map(type, value)):
             return False
-        if any(map(hidden, value)):
+        if not hidden.harmless.issuperset(value) and any(len(key) >= maxlen or hidden(key) for key in value):
             return False
         value = value.values()
     elif (kind is not tuple and kind is not list) or len(value) > 64 or levels < 1:
@@ -70,7 +70,7 @@ def _is_small(value: Any, maxlen: int, levels: int, hidden: _Hides) -> bool:
     return True
 
 
-def _join(tokens: Iterator[_Token], maxlen: int | None, maxlevels: int, hidden: _Hides) -> str:
+def _join(tokens: Iterator[_Token], maxlen: int | None, maxlevels: int, hidden: Hides) -> str:
     parts: list[str] = []
     left = maxlen
     for kind, value in tokens:
@@ -88,7 +88,7 @@ def _join(tokens: Iterator[_Token], maxlen: int | None, maxlevels: int, hidden: 
     return "".join(parts)
 
 
-def _shown(kind: int, value: Any, left: int | None, maxlevels: int, hidden: _Hides) -> str:
+def _shown(kind: int, value: Any, left: int | None, maxlevels: int, hidden: Hides) -> str:
     if kind == _QUOTED:
         return "'" + _truncate(value, left).replace("'", "\\'") + "'"
     if kind == _BYTES:
@@ -110,7 +110,7 @@ def _close_rest(parts: list[str], kind: int, tokens: Iterator[_Token]) -> None:
                 parts.append(text)
 
 
-def _tokens(value: Any, level: int, maxlevels: int, path: frozenset[int], hidden: _Hides) -> Iterator[_Token]:
+def _tokens(value: Any, level: int, maxlevels: int, path: frozenset[int], hidden: Hides) -> Iterator[_Token]:
     if isinstance(value, str):
         yield _QUOTED, value
     elif isinstance(value, bytes):
@@ -125,7 +125,7 @@ def _tokens(value: Any, level: int, maxlevels: int, path: frozenset[int], hidden
         yield _TEXT, _guarded(repr, value)
 
 
-def _container(value: Any, level: int, maxlevels: int, path: frozenset[int], hidden: _Hides) -> Iterator[_Token]:
+def _container(value: Any, level: int, maxlevels: int, path: frozenset[int], hidden: Hides) -> Iterator[_Token]:
     start, end = _brackets(value)
     if maxlevels and level >= maxlevels:
         yield _WHOLE, f"{start}...{end}"

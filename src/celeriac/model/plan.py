@@ -96,7 +96,7 @@ def plan(
 def _is_over(outcome: o.Outcome, decided: Plan) -> bool:
     """No attempt and no other task goes on under this id."""
     match outcome:
-        case o.RetryAsked() | o.Ignored(replaced=True):
+        case o.RetryAsked() | o.Ignored(replaced=True) | o.Unsigned():  # a stranger names somebody else's lock
             return False
         case o.Repeated(state=state):
             return state in states.READY_STATES
@@ -257,7 +257,8 @@ def _crashed(context: _Context, outcome: o.Crashed) -> Plan:
     """Back to ready until the cap, then a failure: a task that kills its process must not do so for ever."""
     delivery, marks = context.delivery, context.delivery.marks
     crashes = marks.crashes + 1
-    counted = Marks(crashes=crashes, suspect=True, expired_leases=marks.expired_leases)
+    # It has started: its next start waits for a time of its own.
+    counted = replace(marks, crashes=crashes, suspect=True, parked_until=None, reserved=False)
     if crashes < context.options.max_crashes:
         return Plan(settlement=Release(delivery, marks=counted))
     context = structs.replace(context, delivery=structs.replace(delivery, marks=counted))
@@ -288,9 +289,7 @@ def _unknown(context: _Context, outcome: o.Unknown) -> Plan:
         # Never longer than our own clock would park it: that of whoever wrote the mark may be ahead.
         until = min(until, marks.parked_until)
     if context.now < until:
-        parked = Marks(
-            crashes=marks.crashes, suspect=marks.suspect, expired_leases=marks.expired_leases, parked_until=until
-        )
+        parked = replace(marks, parked_until=until)
         due = min(until, context.now + UNKNOWN_TASK_RETRY)
         # To the back where the broker's clock is ahead of ours: at the front it would keep all others waiting.
         return Plan(settlement=Release(delivery, due=due, marks=parked, back=True))
@@ -324,10 +323,7 @@ def _unstarted(context: _Context, outcome: o.Unstarted) -> Plan:
         return Plan(settlement=Release(delivery))
     if not outcome.suspect or marks.suspect:
         return Plan(settlement=Release(delivery, marks=marks))
-    suspect = Marks(
-        crashes=marks.crashes, suspect=True, expired_leases=marks.expired_leases, parked_until=marks.parked_until
-    )
-    return Plan(settlement=Release(delivery, marks=suspect))
+    return Plan(settlement=Release(delivery, marks=replace(marks, suspect=True)))
 
 
 def _postponed(context: _Context, outcome: o.Postponed) -> Plan:

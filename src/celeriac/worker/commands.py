@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from celeriac.client.signal_names import signal_number
 from celeriac.codec.escape import one_line
-from celeriac.conf.masking import mask_value
+from celeriac.codec.redaction import hides, masked
+from celeriac.conf.masking import mask_url
 from celeriac.exceptions import SecurityError
 from celeriac.model.limits import per_second
 from celeriac.model.rules import REVOKE, Order, decode_order, stamp_keys
@@ -83,8 +84,8 @@ async def execute(agent: Agent, method: str, arguments: Mapping[str, Any], *, or
     if method in Panel.writes:
         if agent.options.remote_control == "inspect":
             raise SecurityError(f"{method} changes something, and worker_enable_remote_control is 'inspect'")
-        shown = one_line(repr(mask_value(None, dict(arguments))), 1000)
-        logger.info("Remote command %s from %s: %s", method, origin, shown)
+        shown = masked(dict(arguments), hides(agent.options.redact_names), mask_url)
+        logger.info("Remote command %s from %s: %s", method, origin, one_line(repr(shown), 1000))
     answer = command(agent, **arguments)
     return await answer if inspect.isawaitable(answer) else answer
 
@@ -380,9 +381,8 @@ async def time_limit(state: Agent, task_name: str, hard: Any = None, soft: Any =
     for name, value in (("soft", soft), ("hard", hard)):
         if value is not None and not (isinstance(value, (int, float)) and value > 0):
             raise ValueError(f"a {name} limit is a number of seconds above 0, not {value!r}")
-    state.time_limits[task_name] = (soft, hard)
     state.runner.set_limits(task_name, soft, hard)
-    state.tell("time_limit", {"limits": state.time_limits})
+    state.tell("time_limit", {"limits": state.runner.time_limits})
     await state.link.ask("time_limit", {"limits": {task_name: (soft, hard)}})
     return {"ok": "time limits set successfully"}
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from celeriac.client.signal_names import signal_number
 from celeriac.clock import SYSTEM
+from celeriac.codec.rules import RULE
+from celeriac.codec.signing import control_signer_of, seal
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.message import Malformed
@@ -23,6 +25,8 @@ from celeriac.model.rules import SEARCHED, Order, Rule, RuleChange, decode_order
 from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, Rules
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.closer import Aside
+from celeriac.worker.concluding import Concluder
 from celeriac.worker.link import Link
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.rules import RuleBook, to_wire
@@ -55,13 +59,15 @@ class Enforcer:
         queues: Callable[[], Sequence[str]],
         conclude: Callable[[Sequence[Completion]], None],
         tell: Callable[[str, Mapping[str, Any]], None],
+        aside: Aside = asyncio.to_thread,
         terminated: Callable[[int], None] | None = None,
         rand: Callable[[], float] = random.random,
         clock: Clock = SYSTEM,
     ) -> None:
         """``queues()`` are those of the node, ``conclude`` takes what is to be written, ``tell`` repeats an order to
         children that start later, ``terminated(pid)`` tells the supervisor that a process is ended on request."""
-        self.book = RuleBook()
+        self._signer = control_signer_of(runner.app.conf)
+        self.book = RuleBook(self._signer)
         #: token → how it ends, of tasks ended on request.
         self.terminating: dict[str, o.Revoked] = {}
         self._rules: Rules | None = broker if isinstance(broker, Rules) else None
@@ -70,6 +76,7 @@ class Enforcer:
         self._link = link
         self._queues = queues
         self._conclude = conclude
+        self._concluder = Concluder(runner, conclude, aside)
         self._tell = tell
         self._terminated = terminated
         self._hurry = asyncio.Event()
@@ -104,16 +111,16 @@ class Enforcer:
     async def revoke(self, keys: Iterable[str], order: Order) -> None:
         """A remote command revokes tasks: write the rules that are not there yet, and enforce them. Raises
         ``OperationalError`` when they cannot be written."""
-        value, life = encode_order(order), self._life
+        value = encode_order(order)
         if self._rules is None:
-            until = None if life is None else self._clock.now() + life
+            until = None if self._life is None else self._runner.now() + self._life
             await self._order([Rule(key, value, until) for key in keys])
             return
         await self._learn()
         known = {rule.key: rule for rule in self.book.in_force()}
         missing = [key for key in keys if key not in known or (order.terminate and not _terminates(known[key]))]
         if missing:
-            await self._rules.set_rules([RuleChange(key, value, life) for key in missing])
+            await self._rules.set_rules([self._change(key, value) for key in missing])
             await self._learn()
         self._hurry.set()
 
@@ -122,7 +129,7 @@ class Enforcer:
     async def _learn(self) -> None:
         """Read what changed and tell the children."""
         assert self._rules is not None
-        new = self.book.learn(await self._rules.rules(self.book.epoch), self._clock.now())
+        new = self.book.learn(await self._rules.rules(self.book.epoch), self._runner.now())
         if new or self._clock.monotonic() < self._insist_until:
             await self._order(new)
 
@@ -192,21 +199,25 @@ class Enforcer:
         ids, queues = self._unsearched()
         if not ids:
             return
-        epoch, now = book.epoch, self._clock.now()
+        epoch, now = book.epoch, self._runner.now()
         deliveries = await self._rules.withdraw(ids, queues)
-        completions = []
+        ended, back = [], []
         for delivery in deliveries:
             message, refusal = delivery.message, book.refusal(delivery.message, now)
             if refusal is not None and not delivery.redelivered:
-                completions.append(self._runner.conclude(delivery, refusal))
+                ended.append((delivery, refusal))
             else:
                 # An earlier delivery may have ended well: whoever claims it looks at its result first.
                 due = None if isinstance(message, Malformed) else message.due
-                completions.append(Completion(settlement=Release(delivery, due=due)))
-        if completions:
-            self._conclude(completions)
+                back.append(Completion(settlement=Release(delivery, due=due)))
+        self._concluder(ended)
+        if back:
+            self._conclude(back)
         mark = str(epoch).encode()
-        await self._rules.set_rules([RuleChange(SEARCHED + queue, mark, self._life) for queue in queues])
+        await self._rules.set_rules([self._change(SEARCHED + queue, mark) for queue in queues])
+
+    def _change(self, key: str, value: bytes) -> RuleChange:
+        return RuleChange(key, seal(self._signer, RULE, key, value), self._life)
 
 
 def _terminates(rule: Rule) -> bool:

@@ -80,9 +80,9 @@ def _obey(child: Child, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     if arguments["rules"]:
         child.rules.hear(from_wire(arguments["rules"]))
         child.fetcher.ruled()
-    if not child.rules.refuses:
-        return []
-    now, left = time.time(), []
+    if not child.rules.refuses or child.options.remote_control is not True:
+        return []  # what waits is refused when it is claimed; who takes no commands ends nothing that runs
+    now, left = child.runner.now(), []
     for delivery, _ in child.running():
         order = child.rules.order_for(delivery.message, now)
         if order is not None and order.terminate and not _end(child, delivery, order):

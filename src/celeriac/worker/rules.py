@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from celeriac.codec.rules import trusted
+from celeriac.codec.signing import Signer
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery, Malformed, Message
 from celeriac.model.rules import PAUSE, REVOKE, RULES_LIMIT, STAMP, Order, Rule, RulesRead, decode_order, stamp_key
@@ -22,7 +24,9 @@ _FORGET = 60.0
 class RuleBook:
     """The rules as of ``epoch``. Changed on the I/O loop only."""
 
-    def __init__(self) -> None:
+    def __init__(self, signer: Signer | None = None) -> None:
+        """``signer`` is that of remote commands: what was read counts only with its signature."""
+        self._signer = signer
         self.epoch = 0
         #: Revoked tasks by id, in the order of their rules; expired rules may be among them.
         self.revoked: dict[str, Rule] = {}
@@ -34,19 +38,20 @@ class RuleBook:
         self.others: dict[str, Rule] = {}
 
     def learn(self, read: RulesRead, now: float) -> Sequence[Rule]:
-        """Take over what was read from the broker; returns what is new."""
-        before = self.epoch
+        """Take over what was read from the broker; returns what is new. Unsigned rules do not count, where there is a
+        key."""
+        before, rules = self.epoch, trusted(self._signer, read.rules)
         if read.complete:
             for table in (self.revoked, self._stamps, self._pauses, self.others):
                 table.clear()
         self.epoch = read.epoch
-        self._take(read.rules)
+        self._take(rules)
         if now >= self._forget_at:
             self._forget(now)
-        return [rule for rule in read.rules if rule.epoch > before or read.epoch < before]
+        return [rule for rule in rules if rule.epoch > before or read.epoch < before]
 
     def hear(self, rules: Iterable[Rule]) -> None:
-        """Take over what the agent says; what this process has read itself is newer."""
+        """Take over what the agent says, which has checked it; what this process has read itself is newer."""
         self._take(rule for rule in rules if not 0 < rule.epoch <= self.epoch)
 
     def _take(self, rules: Iterable[Rule]) -> None:

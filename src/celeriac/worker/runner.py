@@ -110,6 +110,8 @@ class Runner:
         self.stuck: Callable[[str], None] | None = None
         #: Rates set by remote control, starts per second by task (0: no limit); see ``limit_rate``.
         self.rates: dict[str, float] = {}
+        #: Limits set by remote control, soft and hard, in seconds by task; see ``set_limits``.
+        self.time_limits: dict[str, tuple[float | None, float | None]] = {}
         #: token → outcome, of coroutines that are cancelled on request.
         self.terminated: dict[str, o.Revoked] = {}
         self._slot = slot
@@ -144,6 +146,9 @@ class Runner:
 
     def _options(self, task: Any) -> TaskOptions:
         options: TaskOptions = task.options()
+        limits = self.time_limits.get(task.name)
+        if limits is not None:
+            options = replace(options, soft_time_limit=limits[0], time_limit=limits[1])
         rate = self.rates.get(task.name)
         if rate is None or self.app.conf.worker_disable_rate_limits:
             return options
@@ -156,10 +161,8 @@ class Runner:
 
     def set_limits(self, name: str, soft: float | None, hard: float | None) -> None:
         """From now on tasks of that name have these limits in seconds; None: the node's."""
-        entry = self.entry(name)
-        if entry is not None:
-            options = replace(entry.options, soft_time_limit=soft, time_limit=hard)
-            self._entries[name] = replace(entry, options=options)
+        self.time_limits[name] = (soft, hard)
+        self._entries.pop(name, None)
 
     def expect(self, name: str) -> float:
         """How long a task of that name takes, in seconds; unknown ones are expected to be long."""
@@ -230,7 +233,7 @@ class Runner:
         """The end of a task whose soft limit was raised outside its body."""
         if self._slot is not None:
             self._slot.end()
-        message = delivery.message
+        message = delivery.message  # it was checked before it ran
         try:
             embed = self._embed(message) if isinstance(message, Message) else None
         except OperationalError:
@@ -317,6 +320,8 @@ class Runner:
         ``request`` is None when the task did not run; ``runtime`` in seconds.
         """
         message = delivery.message
+        if self.signer is not None and request is None:
+            outcome = self._trusted(message, outcome)
         if entry is None:
             entry = self.entry(message.task)
         options = entry.options if entry is not None else self._foreign(message.task)
@@ -338,6 +343,14 @@ class Runner:
             self._count(message.task, runtime)
         self.report.concluded(delivery, outcome, decided, runtime)
         return completion
+
+    def _trusted(self, message: Message | Malformed, outcome: o.Outcome) -> o.Outcome:
+        """The outcome of what did not run; for what nobody has checked before, that it is unsigned. What a stranger has
+        written is not decoded, has no record and tells no chord."""
+        if self.signer is None or isinstance(message, Malformed) or type(outcome) is o.Unsigned:
+            return outcome
+        reason = self.signer.refusal(message)
+        return outcome if reason is None else o.Unsigned(reason)
 
     def _unless_over(
         self, delivery: Delivery, outcome: o.Outcome, options: TaskOptions, error: OperationalError

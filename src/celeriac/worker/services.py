@@ -62,7 +62,7 @@ class Services:
         self.runner = runner
         self.clock = clock
         self._sync = sync
-        self.limits = limits = Limits(broker, runner)
+        self.limits = limits = Limits(broker, runner, aside)
         self.completer = completer = Completer(
             broker,
             store,
@@ -89,6 +89,7 @@ class Services:
             rand=rand,
             finishing=lambda: completer.finishing,
             clock=clock,
+            aside=aside,
         )
         self.leases = Leases(broker, self.fetcher.held, clock, lease=options.lease, lost=self._lost, valid=self._valid)
 

@@ -29,7 +29,7 @@ def app() -> Iterator[Celery]:
     made = Celery("dead", broker=url, backend=url, set_as_current=False)
 
     @made.task(name="shop.pay", shared=False)
-    def pay(amount: int, password: str = "") -> int:
+    def pay(amount: int, password: str = "", **more: object) -> int:
         return amount
 
     yield made
@@ -158,14 +158,22 @@ def test_all_of_one(app: Celery, dead: Any) -> None:
         "exception  ValueError: no \\x1b[31mmoney\\r\\n\\x9b2J\\u202eevil",
         "attempts   one",
         "args       [7]",
-        "kwargs     {'password': '********'}",
+        "kwargs     {'password': '***'}",
         "Traceback:",
         "  \\x1b[2Jline",
     ):
         assert line in shown.lines
     assert "hunter2" not in shown.out
     found = json.loads(dead("show", "--json", "a").out)
-    assert (found["args"], found["kwargs"]) == ([7], {"password": "********"})
+    assert (found["args"], found["kwargs"]) == ([7], {"password": "***"})
+
+
+def test_names_that_are_masked(app: Celery, dead: Any) -> None:
+    app.conf.redact_names = ["iban"]
+    bury(app, "a", kwargs={"iban": "DE1", "pay": {"Authorization": "Bearer x", "by": "me"}, "url": "amqp://u:p@h//"})
+    kwargs = {"iban": "***", "pay": {"Authorization": "***", "by": "me"}, "url": "amqp://u:********@h//"}
+    assert json.loads(dead("show", "--json", "a").out)["kwargs"] == kwargs
+    assert f"kwargs     {kwargs}" in dead("show", "a").lines
 
 
 def test_all_of_a_malformed_one(app: Celery, capfdbinary: Any) -> None:

@@ -12,8 +12,9 @@ import pytest
 from celeriac import Celery
 from celeriac.client import orders
 from celeriac.client.signal_names import signal_number
+from celeriac.codec.signing import control_signer_of
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
-from celeriac.model.rules import Order, Rule, decode_order
+from celeriac.model.rules import Order, Rule, RuleChange, decode_order
 
 _numbers = itertools.count(1)
 
@@ -130,3 +131,15 @@ def test_a_broker_that_is_away() -> None:
         app.control.revoke("a")
     with pytest.raises(OperationalError):
         app.control.paused_queues()
+
+
+def test_orders_are_signed(app: Celery) -> None:
+    app.conf.control_key = "a key of sixteen bytes"
+    signer = control_signer_of(app.conf)
+    assert signer is not None
+    app.control.revoke("a", by="me")
+    app.control.pause_queue("q", by="me")
+    for key, rule in written(app).items():
+        assert decode_order(signer.unseal("rule", key, rule.value or b"")).by == "me"
+    app.sender.publisher.set_rules([RuleChange("pause:forged", b"{}")], timeout=5.0)  # type: ignore[attr-defined]
+    assert list(app.control.paused_queues()) == ["q"]

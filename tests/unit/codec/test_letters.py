@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from celeriac.codec.body import decode_body, encode_body
 from celeriac.codec.envelope import decode, delivery, encode
 from celeriac.codec.letters import Edit, Letter, arguments, letter, message_of, replayed, unborn
+from celeriac.codec.redaction import hides
 from celeriac.exceptions import DecodeError, EncodeError
 from celeriac.model.dead import REPLAY, DeadRecord
 from celeriac.model.message import Marks, Message
@@ -144,3 +145,11 @@ def test_arguments_that_cannot_be_encoded() -> None:
 
 def test_nothing_behind_it() -> None:
     assert unborn(None) == []
+
+
+def test_new_arguments_are_described_without_secrets() -> None:
+    found, edit = dead(sent()), Edit(kwargs={"iban": "DE1", "token": "t"})
+    message = message_of(found, max_bytes=LIMIT)
+    assert isinstance(message, Message)
+    new = replayed(found, message, edit, now=0.0, accept=JSON, max_bytes=LIMIT, hidden=hides(("iban",)))
+    assert new.headers["kwargsrepr"] == "{'iban': '***', 'token': '***'}"

@@ -118,3 +118,22 @@ def test_it_travels_hidden_and_arrives_hidden() -> None:
     assert kwargs["x"]["y"].value == [1, 2]
     assert json.loads(json.dumps(Secret(None))) == Secret(None)
     assert pickle.loads(pickle.dumps(Secret("a"))) == Secret("a")
+
+
+def test_names_that_are_known_to_be_harmless() -> None:
+    class Key(str):
+        __slots__ = ()
+
+        def __repr__(self) -> str:
+            return "odd"
+
+    hidden = hides(("only here",))
+    assert saferepr({"name": 1, "only here": 2}, hidden=hidden) == "{'name': 1, 'only here': '***'}"
+    assert hidden.harmless == {"name"}
+    assert saferepr({"name": 1, "only here": 2}) == "{'name': 1, 'only here': 2}", "others hide others"
+    assert saferepr({Key("name"): 1}, hidden=hidden) == "{'name': 1}", "as Celery shows it"
+    assert not hidden("n" * 65)
+    assert len(hidden.harmless) == 1, "long ones are not kept there"
+    for number in range(2_500):
+        hidden(f"n{number}")
+    assert len(hidden.harmless) <= 1_000

@@ -68,6 +68,7 @@ GOES_ON = {
     "unknown before": o.Repeated(None),
     "unstarted": o.Unstarted(),
     "lost": o.Unstarted(suspect=True, orphaned=True),
+    "a stranger's, under that id": o.Unsigned("signature missing"),
 }
 
 

@@ -29,6 +29,7 @@ class FakeRunner:
         self.runtimes: dict[str, float] = {}
         self.count = 0
         self.signer: Any = None
+        self.payloads: Any = None
         self.valid_until = float("inf")
         self.now = time.time
         self.outcomes: list[tuple[str, o.Outcome]] = []

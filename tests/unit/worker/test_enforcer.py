@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from celeriac import Celery
+from celeriac.codec.signing import control_signer_of
 from celeriac.exceptions import OperationalError
 from celeriac.model.rules import Order, Rule, decode_order
 from celeriac.model.settle import Accept, Completion, Release
@@ -89,6 +91,15 @@ def test_revoked_ones_are_searched_once_in_the_fleet(bench: Bench) -> None:
     assert bench.log("withdraw")[1:] == [(["b"], ["q1", "q2"])], "only what is new"
 
 
+def test_rules_end_by_the_brokers_clock(bench: Bench, runner: Runner) -> None:
+    runner.now = lambda: 1_000.0
+    bench.broker.orphaned = [found := delivery(id="a")]
+    bench.broker.rule(rule("revoke:a", 5, expires=2_800.0))
+    bench.look()
+    assert list(bench.enforcer.book.revoked) == ["a"]
+    assert [each.settlement for each in bench.concluded] == [Accept(found)]
+
+
 def test_another_node_was_faster(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It searches meanwhile, and says so."""
     bench.broker.rule(rule("revoke:a", 5))
@@ -157,3 +168,21 @@ def test_what_cannot_be_written_is_told(bench: Bench) -> None:
     bench.broker.faults.away("set_rules")
     with pytest.raises(OperationalError):
         revoke(bench, "revoke:a")
+
+
+def test_what_it_writes_is_signed(app: Celery, make_runner: Callable[..., Runner]) -> None:
+    app.conf.control_key = "a key of sixteen bytes"
+    signer, bench = control_signer_of(app.conf), Bench(make_runner(), "q")
+    assert signer is not None
+    bench.broker.rule(rule("revoke:forged", 5))
+    bench.look()
+    assert bench.log("withdraw") == []
+    revoke(bench, "revoke:a", by="me")
+    bench.look()
+    assert bench.log("withdraw") == [(["a"], ["q"])]
+    written = {each.key: each for each in bench.broker.known[1:]}
+    assert [*written] == ["revoke:a", "searched:q"]
+    for key, each in written.items():
+        assert signer.unseal("rule", key, each.value or b"")
+    bench.look()
+    assert len(bench.log("withdraw")) == 1, "its own mark counts"

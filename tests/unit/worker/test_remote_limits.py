@@ -50,6 +50,13 @@ def test_a_flood_of_unsigned_ones_writes_few_lines(bench: Bench, caplog: pytest.
     assert max(map(len, lines)) < 400
 
 
+def test_what_is_logged_of_a_command(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.agent.options = replace(bench.agent.options, redact_names=("iban",))
+    with caplog.at_level("INFO", "celery.worker.control"):
+        bench.ask("revoke", {"task_id": "i", "iban": "DE1", "cookie": "c", "more": [{"Authorization": "Bearer x"}]})
+    assert "'task_id': 'i', 'iban': '***', 'cookie': '***', 'more': [{'Authorization': '***'}]" in caplog.text
+
+
 def test_inspection_only(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.agent.options = replace(bench.agent.options, remote_control="inspect")
     assert bench.ask("ping") == PONG
@@ -88,6 +95,18 @@ def test_time_limits_reach_all_children_also_later_ones(bench: Bench, app: Celer
     bench.ask("time_limit", {"task_name": "slow", "soft": None, "hard": 9})
     assert bench.link.kept["time_limit"] == {"limits": {"slow": (None, 9)}}
     assert bench.agent.runner.entry("slow").options.time_limit == 9  # type: ignore[union-attr]
+
+
+def test_rates_and_time_limits_stand_side_by_side(bench: Bench, app: Celery) -> None:
+    """Whichever was set first, by remote control or by the orders that a later child is told."""
+    app.task(name="slow", time_limit=7)(lambda: None)
+    bench.ask("time_limit", {"task_name": "slow", "soft": 2, "hard": 3.5})
+    bench.ask("rate_limit", {"task_name": "slow", "rate_limit": "10/s"})
+    options = bench.agent.runner.entry("slow").options  # type: ignore[union-attr]
+    assert (options.soft_time_limit, options.time_limit, options.rate) == (2, 3.5, 10.0)
+    bench.ask("time_limit", {"task_name": "slow", "hard": 9})
+    options = bench.agent.runner.entry("slow").options  # type: ignore[union-attr]
+    assert (options.soft_time_limit, options.time_limit, options.rate) == (None, 9, 10.0)
 
 
 @pytest.mark.parametrize(

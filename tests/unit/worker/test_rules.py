@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from celeriac.codec.signing import Signer
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.message import Delivery
@@ -288,6 +290,44 @@ def test_a_paused_queue_is_not_claimed_from_until_it_is_resumed(
     asyncio.run(main())
 
 
+def test_a_node_whose_queues_are_all_paused_says_that_the_broker_is_away(
+    ruled: FetcherBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but the rules is asked for then."""
+    monkeypatch.setattr(fetching, "PAUSED_LOOK", 0.0)
+    broker, seen = broker_of(ruled), list[bool]()
+    ruled.rules.learn(RulesRead(5, [rule("pause:celery", 5)], True), NOW)
+    reads = broker.rules
+
+    async def rules(after: int = 0) -> RulesRead:
+        seen.append(ruled.fetcher.connected)
+        return await reads(after)
+
+    monkeypatch.setattr(broker, "rules", rules)
+    broker.faults.away("rules", 2)
+
+    async def main() -> None:
+        running = asyncio.create_task(ruled.fetcher.run())
+        await until(lambda: len(seen) >= 4)
+        ruled.fetcher.stop()
+        await running
+
+    asyncio.run(main())
+    assert seen[:4] == [True, False, False, True]
+
+
+def test_rules_end_by_the_brokers_clock(ruled: FetcherBench) -> None:
+    """Ours may have jumped, and nobody would read again what was forgotten then."""
+    ruled.runner.now = lambda: NOW
+    broker_of(ruled).rule(rule("revoke:a", 5, NOW + 1_800), rule("revoke:b", 6, NOW + 1_800))
+    claimed, waiting = delivery(id="a"), delivery(id="b")
+    asyncio.run(ruled.fetcher.admit([claimed]))
+    assert ruled.outcome(claimed) == o.Revoked("revoked")
+    ruled.sync.feed([waiting])
+    ruled.fetcher.ruled()
+    assert ruled.outcome(waiting) == o.Revoked("revoked")
+
+
 def test_one_of_two_queues_is_paused(ruled: FetcherBench) -> None:
     broker = broker_of(ruled)
     ruled.fetcher.queues[:] = ["celery", "other"]
@@ -310,3 +350,33 @@ def test_a_broker_that_is_away_raises_nothing_here() -> None:
     broker_of(bench).rule(rule("revoke:a", 5))
     asyncio.run(bench.fetcher.admit([delivery(id="b")]))
     assert len(bench.sync.inbox) == 1
+
+
+# -- signed rules ----------------------------------------------------------------------------------------------------
+
+
+def test_only_signed_rules_count_where_there_is_a_key(caplog: pytest.LogCaptureFixture) -> None:
+    signer, stranger = Signer(b"a key of sixteen bytes"), Signer(b"another key, of somebody")
+    own, pause = rule("revoke:a", 2, by="me"), rule("pause:q", 3)
+    sealed = [replace(each, value=signer.seal("rule", each.key, each.value or b"")) for each in (own, pause)]
+    forged = [
+        rule("revoke:b", 4),
+        replace(own, key="revoke:c", value=stranger.seal("rule", "revoke:c", own.value or b"")),
+        replace(sealed[0], key="revoke:moved"),
+        Rule("searched:q", b"99999", None, 7),
+    ]
+    known = RuleBook(signer)
+    new = known.learn(RulesRead(7, [*sealed, *forged], True), NOW)
+    assert new == [own, pause], "as they were before they were signed: children are told these"
+    assert (list(known.revoked), known.paused, known.others) == (["a"], {"q"}, {})
+    assert known.epoch == 7, "they are not read again"
+    assert "4 rules of the fleet are not obeyed, first revoke:b: they are not signed" in caplog.text
+    assert known.learn(RulesRead(8, [Rule("revoke:a", None, None, 8)]), NOW), "who can delete can delete"
+    assert known.revoked == {}
+
+
+def test_signed_rules_are_read_without_a_key_too() -> None:
+    signer = Signer(b"a key of sixteen bytes")
+    own = rule("revoke:a", by="me")
+    known = book(replace(own, value=signer.seal("rule", own.key, own.value or b"")))
+    assert known.refusal(message(id="a"), NOW) == o.Revoked("revoked", by="me")

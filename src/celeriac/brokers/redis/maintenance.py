@@ -19,6 +19,7 @@ from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.scripts import DUE, EXPIRED, RESTORE, TRIM, UNLOCK
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
+from celeriac.exceptions import OperationalError
 from celeriac.model.dead import dropped
 from celeriac.model.leases import after_lost_lease
 from celeriac.ports import AdapterOptions
@@ -72,8 +73,12 @@ class Maintenance:
         """Once: a server that drops keys when it is full loses tasks, and nobody is told."""
         if self._asked:
             return
-        facts = await self._link.call("INFO", "memory")
         self._asked = True
+        try:
+            facts = await self._link.call("INFO", "memory")
+        except OperationalError as error:  # the user may not ask; what keeps the queues in order must go on
+            logger.debug("Cannot ask whether keys are evicted: %s", error)
+            return
         policy, limit = _fact(facts, b"maxmemory_policy"), _fact(facts, b"maxmemory")
         if policy not in ("", "noeviction") and limit not in ("", "0"):
             logger.warning(

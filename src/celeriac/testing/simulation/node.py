@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from celeriac.client import resolver
+from celeriac.codec.signing import control_signer_of
 from celeriac.executors import Executor
 from celeriac.testing.simulation.executor import CoroutineExecutor, StepExecutor
 from celeriac.testing.simulation.process import Process, ProcessClock, spawn
@@ -61,7 +62,7 @@ class Child:
         self.app = world.app
         self.options = node.options
         self.report = Report()
-        self.rules = RuleBook()
+        self.rules = RuleBook(control_signer_of(world.app.conf))
         servers = Servers(world, process)
         self.broker = servers.broker
         rand = world.timeline.random.random
@@ -217,6 +218,7 @@ class Node:
             clock=clock,
             rand=rand,
         )
+        agent.resume(self._orders)
         self.agent_process = process
 
         async def main() -> None:
