@@ -12,6 +12,7 @@ from typing import NoReturn
 import hypothesis
 import pytest
 
+from celeriac.app import state
 from tests.proxy import Proxy
 from tests.servers import HOST, RedisServer
 
@@ -103,6 +104,15 @@ def celery_python() -> Path:
     if not CELERY_PYTHON.exists():
         missing("the Celery peer (.venv-celery)")
     return CELERY_PYTHON
+
+
+@pytest.fixture(autouse=True)
+def no_shared_tasks() -> Iterator[None]:
+    """Shared tasks end with the test that declares them: else each later app would have them."""
+    before = dict(state._finalizers)
+    yield
+    state._finalizers.clear()
+    state._finalizers.update(before)
 
 
 @pytest.fixture

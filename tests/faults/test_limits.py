@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.faults.fleet import send_signal
 from tests.faults.journal import report
 from tests.faults.place import Place
 from tests.proxy import Proxy
@@ -158,14 +160,31 @@ def test_limits_by_remote_control(redis_place: Place) -> None:
         wait_until(lambda: control.ping(timeout=0.5), 10.0)
         (answer,) = control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True)
         assert answer == {"w1@faults": {"ok": "time limits set successfully"}}
-        for _ in range(2):
-            before = _linked(redis_place)
+        for _ in range(4):  # the child is killed each time, and the next one has its orders before its first claim
             record = redis_place.wait_state(send(redis_place, "deaf"), "FAILURE")
             assert record["result"]["exc_type"] == "TimeLimitExceeded"
-            # A new child has its orders when the agent knows it.
-            wait_until(lambda before=before: _linked(redis_place) not in ([], before), 10.0)  # type: ignore[misc]
         (answer,) = control.time_limit("limited.none", hard=1, reply=True)
         assert answer == {"w1@faults": {"error": "unknown task"}}
+
+
+def test_remote_control_outlives_the_agent(redis_place: Place) -> None:
+    control = redis_place.app.control
+    with fleet(redis_place) as workers:
+        node = workers.start("-c", "1", name="w1@faults")
+        wait_until(lambda: control.ping(timeout=0.5), 10.0)
+        control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True)
+        control.rate_limit("limited.deaf", "100/s", reply=True)
+        control.add_consumer("more", reply=True)
+        children = set(_linked(redis_place))
+        (agent,) = set(node.below()) - children
+        send_signal([agent], signal.SIGKILL)
+        wait_until(lambda: set(_linked(redis_place)) == children and agent not in node.below(), 10.0, node.log)
+        for queue in ("celery", "more"):
+            record = redis_place.wait_state(send(redis_place, "deaf", queue=queue), "FAILURE")
+            assert record["result"]["exc_type"] == "TimeLimitExceeded"
+        (queues,) = control.inspect(timeout=2.0).active_queues().values()
+        assert [queue["name"] for queue in queues] == ["celery", "more"]
+        assert node.stop() == 0
 
 
 # -- children that leave -------------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ def test_a_broker_that_is_away_at_the_start(tmp_path: Path) -> None:
         ("-A empty worker", 2, "module 'empty' has no app"),
         ("-A proj wroker", 2, "did you mean worker?"),
         ("-A proj worker --concurency=2", 2, "Did you mean '--concurrency'?"),
-        ("-A proj worker --autoscale=3,1", 2, "--autoscale is not available yet"),
+        ("-A proj worker --autoscale=3,1,2", 2, "--autoscale takes MAX,MIN"),
         ("-A proj worker -f no/such/place.log", 2, "cannot write the log file"),
         ("-A proj worker -I missing_tasks", 2, "there is no module 'missing_tasks'"),
         ("-A proj call proj.add", 1, "cannot reach"),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from celeriac import Celery, chain, chord, group
+from celeriac.app.dead import DeadLetterRefused
 from celeriac.contrib.testing.worker import TestWorkController, start_worker
 from celeriac.exceptions import EncodeError, Ignore, Reject, TaskNotUnique, TaskRevokedError
 from celeriac.model.ledger import LOCK
@@ -184,6 +185,22 @@ def test_a_retry_keeps_the_lock(app: Celery) -> None:
         freed(app, "lock:again:")
 
 
+def test_a_retry_renews_the_lock(app: Celery) -> None:
+    @app.task(shared=False, name="later", bind=True, unique=True, unique_for=1, max_retries=3)
+    def later(self: Any) -> int:
+        if self.request.retries == 0:
+            raise self.retry(countdown=2.5)
+        return 1
+
+    with working(app):
+        first = later.delay()
+        began = time.monotonic()
+        while time.monotonic() - began < 2.0:
+            assert later.delay().id == first.id, "longer than unique_for says"
+            time.sleep(0.1)
+        assert first.get(timeout=10) == 1
+
+
 def test_a_retry_that_is_not_raised_keeps_the_lock(app: Celery) -> None:
     second, go = threading.Event(), threading.Event()
 
@@ -296,6 +313,40 @@ def test_a_replacement_goes_on_with_the_lock(app: Celery) -> None:
             gate.open.set()
             first.get(timeout=10)
             freed(app, "lock:outer:")
+
+
+def test_a_dead_letter_is_not_sent_again_beside_an_equal_one(app: Celery) -> None:
+    gate, fails = Gate(), [True]
+
+    @app.task(shared=False, name="mended", unique=True)
+    def mended(value: str) -> str:
+        if fails[0]:
+            raise ValueError("no")
+        return str(gate(value))
+
+    with working(app, 2):
+        dead = mended.delay("dead")
+        with pytest.raises(ValueError, match="no"):
+            dead.get(timeout=10)
+        wait_until(lambda: app.dead_letters.count() == 1, 10.0)
+        freed(app, "lock:mended:")
+        fails.clear()
+        fails.append(False)
+        equal = mended.delay("equal")
+        gate.await_first()
+        with pytest.raises(DeadLetterRefused, match=f"an equal one, {equal.id}, waits or runs"):
+            app.dead_letters.retry(dead.id)
+        assert (app.AsyncResult(dead.id).state, app.dead_letters.count()) == ("FAILURE", 1)
+        gate.open.set()
+        assert equal.get(timeout=10) == "equal"
+        freed(app, "lock:mended:")
+        gate.open.clear()
+        again = app.dead_letters.retry(dead.id)
+        assert mended.delay("another").id == dead.id, "it holds the lock again"
+        gate.open.set()
+        assert again.get(timeout=10) == "dead"
+        freed(app, "lock:mended:")
+    assert gate.came == ["equal", "dead"]
 
 
 def test_parts_of_workflows_compete_with_nobody(app: Celery) -> None:

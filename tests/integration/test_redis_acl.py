@@ -169,7 +169,10 @@ def test_an_operator_keeps_order(make_redis: Callable[..., RedisServer]) -> None
         add: Any = sender.tasks["proj.add"]
         operator.control.pause_queue("celery", reason="why")
         assert [*operator.control.paused_queues()] == ["celery"]
-        revoked, failed, dropped = add.delay(1, 1), add.delay(1, None), add.delay(2, None)
+        for app in (node, sender):
+            app.task(name="proj.alone", unique=True)(_add)
+        alone: Any = sender.tasks["proj.alone"]
+        revoked, failed, dropped = add.delay(1, 1), alone.delay(1, None), add.delay(2, None)
         operator.control.revoke(revoked.id)
         with start_worker(node, perform_ping_check=False):
             assert isinstance(revoked.get(timeout=10, propagate=False), TaskRevokedError)

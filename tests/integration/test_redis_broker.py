@@ -16,6 +16,8 @@ from celeriac.brokers import redis
 from celeriac.brokers.redis.queues import RedisBroker
 from celeriac.codec import envelope
 from celeriac.exceptions import OperationalError
+from celeriac.model.ledger import Change, Lock
+from celeriac.model.limits import Ask, Seats
 from celeriac.model.message import Message
 from celeriac.model.settle import Accept, Completion, DeadLetter, DeadReason, Release, StoredResult, Verdict
 from celeriac.ports import AdapterOptions
@@ -28,7 +30,8 @@ SUCCESS = b'{"status": "SUCCESS", "result": 1}'
 
 def message(task_id: str = "", queue: str = "q", **fields: Any) -> Message:
     task_id = task_id or envelope.new_id()
-    return Message(id=task_id, task="t", headers={"task": "t", "id": task_id}, body=b"[]", queue=queue, **fields)
+    headers = {"task": "t", "id": task_id, **fields.pop("headers", {})}
+    return Message(id=task_id, task="t", headers=headers, body=b"[]", queue=queue, **fields)
 
 
 @asynccontextmanager
@@ -39,6 +42,38 @@ async def opened(url: str, owner: str = "w1", **options: Any) -> AsyncIterator[R
         yield broker
     finally:
         await broker.close()
+
+
+def test_what_is_parked_in_the_midst_of_a_purge_leaves_no_lock(redis_server: RedisServer, redis_url: str) -> None:
+    async def run() -> None:
+        locks = [Lock(f"lock-{number}", f"id-{number}") for number in range(4)]
+        async with opened(redis_url) as broker:
+            await broker.publish([message(), *(message(lock.holder, headers=_locked(lock)) for lock in locks)])
+            await broker.change_ledger([Change(lock.key, lock.waiting) for lock in locks])
+            waiting = list(await broker.claim(["q"], limit=10, wait=0))
+            asks = [Ask(each, None, Seats("t", 1)) for each in waiting]
+            await broker.permit(asks[:2])
+            late, call = iter(asks[2:4]), broker._link.call
+
+            async def slow(*words: Any) -> Any:
+                answer = await call(*words)
+                await broker.permit([each for each in (next(late, None),) if each])
+                return answer
+
+            broker._link.call = slow  # type: ignore[method-assign]
+            dropped = await broker.purge("q")
+            broker._link.call = call  # type: ignore[method-assign]
+            assert dropped > 1, "what was parked while it looked, too"
+            kept = await broker.read_ledger([lock.key for lock in locks])
+            assert list(kept) == [None] * dropped + [lock.waiting for lock in locks[dropped:]]
+            assert {b"unacked", b"unacked_index"} < set(redis_server.command("KEYS", "*"))
+            assert not [key for key in redis_server.command("KEYS", "*") if b"purged" in key or b"park" in key]
+
+    asyncio.run(run())
+
+
+def _locked(lock: Lock) -> dict[str, Any]:
+    return {"celeriac_lock": lock.header()}
 
 
 def test_a_life_leaves_kombus_keys(redis_server: RedisServer, redis_url: str) -> None:
@@ -62,7 +97,9 @@ def test_a_life_leaves_kombus_keys(redis_server: RedisServer, redis_url: str) ->
             assert 50 <= command("TTL", "celery-task-meta-a") <= 60
             await broker.settle([DeadLetter(delivery=second, reason=DeadReason.FAILED, at=time.time())])
             assert command("EXISTS", "unacked", "unacked_index") == 0
-            assert command("HGETALL", "celeriac:dead:counts") == [b"q", b"1"]
+            counts = command("HGETALL", "celeriac:dead:counts")
+            assert dict(zip(counts[::2], map(int, counts[1::2]), strict=True)).keys() == {b"q", b""}
+            assert command("HGET", "celeriac:dead:counts", "q") == b"1"
 
     asyncio.run(run())
 

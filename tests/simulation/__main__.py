@@ -7,18 +7,22 @@ import os
 import random
 import sys
 import time
+from collections.abc import Collection
 
 from tests.simulation.faults import KINDS
 from tests.simulation.many import simulate_many
+from tests.simulation.themes import THEMES
 
 
-def _kinds(parser: argparse.ArgumentParser, text: str | None) -> frozenset[str] | None:
+def _chosen(
+    parser: argparse.ArgumentParser, what: str, text: str | None, known: Collection[str]
+) -> frozenset[str] | None:
     if text is None:
         return None
-    kinds = frozenset() if text == "none" else frozenset(text.split(","))
-    if not kinds <= set(KINDS):
-        parser.error(f"unknown fault {min(kinds - set(KINDS))!r}; there are: {', '.join(KINDS)}")
-    return kinds
+    chosen = frozenset() if text == "none" else frozenset(text.split(","))
+    if not chosen <= set(known):
+        parser.error(f"unknown {what} {min(chosen - set(known))!r}; there are: {', '.join(known)}")
+    return chosen
 
 
 def main() -> int:
@@ -27,11 +31,13 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=None, help="the first seed (default: a random one)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--faults", default=None, help="kinds of faults, with commas, or none (default: by seed)")
+    parser.add_argument("--themes", default=None, help="features beside plain work, with commas, or none")
     arguments = parser.parse_args()
-    kinds = _kinds(parser, arguments.faults)
+    kinds = _chosen(parser, "fault", arguments.faults, KINDS)
+    themes = _chosen(parser, "theme", arguments.themes, THEMES)
     first = random.SystemRandom().randrange(10**9) if arguments.first is None else arguments.first
     began = time.monotonic()
-    found, steps = simulate_many(range(first, first + arguments.seeds), jobs=arguments.jobs, kinds=kinds)
+    found, steps = simulate_many(range(first, first + arguments.seeds), jobs=arguments.jobs, kinds=kinds, themes=themes)
     for text in found:
         print(text, file=sys.stderr)
     took = time.monotonic() - began

@@ -126,7 +126,7 @@ class Faults:
 
     def _is_excused(self, owner: str) -> bool:
         now = self._world.timeline.time
-        if now <= self._all_cut_off or self._world.weather.cut or self._world.weather.latency > 0.1:
+        if now <= self._all_cut_off or self._world.weather.cut:
             return True
         living = [process.name for process in self._world.timeline.processes]
         return owner not in living or now <= self._cut_off.get(owner, -1.0)
@@ -176,6 +176,8 @@ class Faults:
         if node is None:
             return
         processes = node.processes()
+        if not processes:
+            return  # it has just been told to stop
         if self._random.random() < 0.5:
             processes = [self._random.choice(processes)]
         seconds = self._random.choice((0.5, LEASE, 3 * LEASE))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from celeriac.model.dead import REPLAY
+from celeriac.model.limits import Permission
 from celeriac.model.message import Delivery, Malformed, Message
 from celeriac.model.settle import Accept, DeadLetter, Hold, Release, Verdict
 from celeriac.testing.simulation.node import Child
 from celeriac.testing.simulation.world import World
+
+if TYPE_CHECKING:
+    from tests.simulation.themes.theme import Theme
 
 __all__ = ["Journal", "Key", "key_of"]
 
@@ -34,7 +39,19 @@ class Journal:
         self.once: set[str] = set()
         #: By workers alone.
         self.followed: Counter[Key] = Counter()
+        #: Task id → the id of the first task of its workflow.
+        self._roots: dict[str, str] = {}
+        #: By that, how often a dead letter of a workflow was sent again.
+        self._replays: Counter[str] = Counter()
         self.ended: Counter[Key] = Counter()
+        #: When a task's last attempt so far ended, by its id.
+        self.ended_at: dict[str, float] = {}
+        #: Task id → how many of its messages were published and have not ended.
+        self.alive: Counter[str] = Counter()
+        #: Themes, which hear all this too.
+        self.themes: list[Theme] = []
+        #: Groups and chords of which a member was published.
+        self.groups: set[str] = set()
         self.begun: Counter[Key] = Counter()
         self.early: list[str] = []
         #: Bodies that began when their lease was gone.
@@ -61,6 +78,8 @@ class Journal:
         handler = getattr(self, f"_{method}", None)
         if handler is not None:
             handler(process, args[0] if args else None, answer)
+        for theme in self.themes:
+            theme.tell(process, method, args, answer)
 
     def began(self, child: Child, delivery: Delivery) -> None:
         """A body begins."""
@@ -74,12 +93,32 @@ class Journal:
             self.unleased.append(f"{key} began on {child.process.name} after its lease {delivery.token} was gone")
         if isinstance(message, Message) and message.due is not None and now < message.due - 1e-6:
             self.early.append(f"{key} ran {message.due - now:.3f} s too early")
+        for theme in self.themes:
+            theme.began(child, delivery)
 
     def _claim(self, process: str, queues: Any, deliveries: Any) -> None:
         for delivery in deliveries:
             key = key_of(delivery.message)
             self._claims[delivery.token] = (process, key)
             self.note(process, "claims", key, delivery.token, "redelivered" if delivery.redelivered else "")
+
+    _withdraw = _claim
+
+    def _permit(self, process: str, asks: Any, permits: Any) -> None:
+        for ask, permit in zip(asks, permits, strict=True):
+            token = ask.delivery.token
+            self.note(process, "asks for", key_of(ask.delivery.message), token, permit.permission.value)
+            if permit.permission is Permission.PARKED:
+                self._over.add(token)
+
+    def _freed(self, process: str, seats: Any, answer: Any) -> None:
+        self.note(process, "frees", [each.key for each in seats])
+
+    def _set_rules(self, process: str, changes: Any, epoch: Any) -> None:
+        self.note(process, "rules", [(change.key, change.value is not None) for change in changes])
+
+    def _change_ledger(self, process: str, changes: Any, made: Any) -> None:
+        self.note(process, "changes", [(each.key, each.value) for each in changes], made)
 
     def _publish(self, process: str, messages: Any, answer: Any) -> None:
         for message in messages:
@@ -88,6 +127,12 @@ class Journal:
     def _published(self, process: str, message: Message, *, worker: bool) -> None:
         key = key_of(message)
         self.published[key] += 1
+        self.alive[key[0]] += 1
+        if isinstance(group := message.headers.get("group"), str):
+            self.groups.add(group)
+        root = self._roots[message.id] = message.headers.get("root_id") or message.id
+        if not worker and REPLAY in message.headers:
+            self._replays[root] += 1
         if message.task == "sim.once":
             self.once.add(message.id)
         if worker:
@@ -128,6 +173,8 @@ class Journal:
         self._over.add(delivery.token)
         if isinstance(settlement, Accept | DeadLetter):
             self.ended[key] += 1
+            self.alive[key[0]] -= 1
+            self.ended_at[key[0]] = self._world.timeline.time
         else:
             assert isinstance(settlement, Release)
 
@@ -156,6 +203,14 @@ class Journal:
         return False
 
     # -- looks -------------------------------------------------------------------------------------------------
+
+    def times(self, key: Key) -> int:
+        """How often an attempt may be sent, where nothing repeats it but those who send dead letters again."""
+        return 1 + self._replays[self.root(key[0])]
+
+    def root(self, task_id: str) -> str:
+        """The id of the first task of its workflow."""
+        return self._roots.get(task_id, task_id)
 
     def hash(self) -> str:
         """Of the whole trace."""

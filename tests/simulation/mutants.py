@@ -17,6 +17,7 @@ from celeriac.model.settle import Accept, Completion
 from celeriac.worker.completer import Completer
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.leases import Leases
+from celeriac.worker.refusals import Refusals
 from celeriac.worker.runner import Runner
 
 __all__ = ["FAULTS", "MUTANTS", "Mutant"]
@@ -61,7 +62,7 @@ def _write_what_was_fenced(self: Completer, fenced: Any) -> None:
 
 
 async def _never_renew(self: Leases) -> None:
-    self._valid(self._clock.monotonic() + self._lease)
+    self._certain(self._clock.monotonic() + self._lease)
 
 
 async def _not_early(self: Fetcher, deliveries: Any) -> Any:
@@ -77,7 +78,7 @@ def _due_ignored() -> Iterator[None]:
     real = Queues.promote
     with (
         mock.patch.object(Queues, "promote", lambda self, queue, now: real(self, queue, now + 1e9)),
-        mock.patch.object(Fetcher, "_is_early", return_value=False),
+        mock.patch.object(Refusals, "_is_early", return_value=False),
     ):
         yield
 
@@ -127,7 +128,7 @@ async def _keeps_lost(self: Leases) -> None:
     """Renews, and does not listen to which were lost."""
     before = self._clock.monotonic()
     await self._broker.extend(list(self._held.values()))
-    self._valid(before + 1e9)
+    self._certain(before + 1e9)
 
 
 #: By name: what is broken.

@@ -9,7 +9,7 @@ from celeriac import Celery, group
 from celeriac.exceptions import Ignore
 from celeriac.testing.simulation.executor import BodyKilled
 
-__all__ = ["LEASE", "make_app"]
+__all__ = ["LEASE", "duration_of", "make_app", "work"]
 
 #: Seconds; short, so that there are tasks that run longer.
 LEASE = 5.0
@@ -17,8 +17,12 @@ LEASE = 5.0
 _DURATIONS = (0.0005, 0.0, 0.0005, 0.001, 0.3, 1.5, 0.02, 7.0)
 
 
+def duration_of(number: Any) -> float:
+    return _DURATIONS[number % len(_DURATIONS)] if isinstance(number, int) else 0.0
+
+
 def work(number: Any) -> None:
-    seconds = _DURATIONS[number % len(_DURATIONS)] if isinstance(number, int) else 0.0
+    seconds = duration_of(number)
     if seconds:
         time.sleep(seconds)
 
@@ -113,7 +117,7 @@ def _single_tasks(app: Celery) -> None:
     async def coroutine(number: int) -> int:
         import asyncio
 
-        await asyncio.sleep(_DURATIONS[number % len(_DURATIONS)])
+        await asyncio.sleep(duration_of(number))
         return number
 
     @app.task(name="sim.tracked", track_started=True, shared=False)

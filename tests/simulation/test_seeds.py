@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from tests.simulation.many import simulate_many
 from tests.simulation.mutants import FAULTS, MUTANTS
 from tests.simulation.simulate import run
+from tests.simulation.themes import mutants
 
 #: Seeds within which each deliberate bug must be found.
 ENOUGH = 200
@@ -22,6 +23,13 @@ def test_random_work_under_random_faults(request: pytest.FixtureRequest) -> None
     seeds: int = request.config.getoption("--seeds")
     found, _ = simulate_many(range(seeds), jobs=2)
     assert not found, "\n\n".join(found)
+
+
+@pytest.mark.parametrize("name", mutants.MUTANTS)
+def test_a_deliberate_bug_in_a_feature_is_found(name: str) -> None:
+    faults, theme = mutants.FAULTS.get(name), mutants.THEME[name]
+    with mutants.MUTANTS[name]():
+        assert any(run(seed, faults, theme).problems for seed in range(ENOUGH)), f"nobody notices that {name}"
 
 
 @pytest.mark.parametrize("name", MUTANTS)

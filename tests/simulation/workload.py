@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
 from celeriac import states
 from celeriac.exceptions import OperationalError
+from celeriac.testing.simulation.process import Process
 from tests.workflows.trees import BAD, FAILED, GOOD, NOTHING, REPLACED, Chain, Chord, Group, Leaf, Tree
 
 __all__ = ["Sent", "Workload", "random_tree"]
@@ -33,6 +35,14 @@ def random_tree(random: Random, size: int) -> Tree:
 class Sent:
     """One call and its result; `check()` says what is wrong with its end, or nothing."""
 
+    @property
+    def first(self) -> str:
+        """The id of a task of the workflow that was sent with the call."""
+        result = self.result
+        while getattr(result, "parent", None) is not None or hasattr(result, "results"):
+            result = result.parent if result.parent is not None else result.results[0]
+        return str(result.id)
+
     def __init__(self, what: str, result: Any, check: Callable[[Any], str]) -> None:
         self.what = what
         self.result = result
@@ -47,12 +57,24 @@ class Workload:
     """Sends one thing at a time (`send`); `sent` is what was accepted."""
 
     def __init__(
-        self, app: Any, random: Random, *, poison: bool, kinds: frozenset[str], deaths: Callable[[], int]
+        self,
+        app: Any,
+        random: Random,
+        producer: Process,
+        *,
+        poison: bool,
+        capped: bool,
+        kinds: frozenset[str],
+        deaths: Callable[[], int],
     ) -> None:
+        """``capped``: a task may die because its leases ran out too often."""
         self._app = app
-        self._random = random
-        self.has_poison = self._poison = poison
-        self._calm = not kinds
+        self.random = self._random = random
+        self._producer = producer
+        self._poison = poison
+        self._may_fail = poison or capped
+        #: Nothing bad will ever happen.
+        self.calm = self._calm = not kinds
         self._deaths = deaths
         #: Nobody knows what has expired.
         self._is_skewed = "skew" in kinds
@@ -60,6 +82,9 @@ class Workload:
         #: Nobody knows whether they were sent.
         self.uncertain = 0
         self.refused = 0
+        #: Roots of workflows that somebody could not send again: their results may say that they go on.
+        self.half_open: set[str] = set()
+        self._more: list[tuple[int, Callable[[], Sequence[Sent]]]] = []
         self._kinds: list[tuple[int, Callable[[], Sent]]] = [
             (6, self._tree),
             (4, self._plain),
@@ -74,15 +99,33 @@ class Workload:
             (1, self._unknown),
         ]
 
+    def add(self, kinds: Iterable[tuple[int, Callable[[], Sequence[Sent]]]]) -> None:
+        """Do this as well."""
+        self._more += kinds
+
+    def later(self, seconds: float, action: Callable[[], Any]) -> None:
+        """The producer does something; it does not matter if it fails."""
+
+        def act() -> None:
+            try:
+                action()
+            except OperationalError:
+                pass
+
+        if seconds:
+            self._producer.call_later(seconds, act)
+        else:
+            act()
+
     def send(self) -> None:
         """Send something."""
-        weights = [weight for weight, _ in self._kinds]
-        kinds = [kind for _, kind in self._kinds]
-        (kind,) = self._random.choices(kinds, weights)
+        kinds: list[tuple[int, Callable[[], Any]]] = [*self._kinds, *self._more]
+        (kind,) = self._random.choices([kind for _, kind in kinds], [weight for weight, _ in kinds])
         if self._poison and self._random.random() < 0.2:
             kind = self._poisonous
         try:
-            self.sent.append(kind())
+            sent = kind()
+            self.sent += [sent] if isinstance(sent, Sent) else sent
         except OperationalError as error:
             if error.uncertain:
                 self.uncertain += 1
@@ -94,21 +137,23 @@ class Workload:
     def _tree(self) -> Sent:
         tree = random_tree(self._random, 8)
         silent = "ignores" in str(tree)
-        expected = tree.run(NOTHING)
+        # Where clocks are wrong, what has expired for one has not for another.
+        expected = [each.run(NOTHING) for each in (_in_time(tree) if self._is_skewed else (tree,))]
 
         def check(result: Any) -> str:
             value = _value_of(result, silent)
-            if self._is_skewed and "expired" in str(tree):
+            if value in expected or (self._may_fail and FAILED in repr(value)):
                 return ""
-            if value == expected or (self._poison and FAILED in repr(value)):
-                return ""
-            return f"brought {value}, not {expected}"
+            return f"brought {value}, not {' or '.join(map(str, expected))}"
 
         return Sent(str(tree), tree.sig(self._app).apply_async(), check)
 
-    def _call(self, name: str, number: int, allowed: set[str], **options: Any) -> Sent:
-        if self._poison:
-            allowed = allowed | {states.FAILURE}  # taken for the culprit of a crash
+    def ends(self, states_: set[str]) -> set[str]:
+        """The states in which a task may end that is to end in these."""
+        return states_ | {states.FAILURE} if self._may_fail else states_
+
+    def call(self, name: str, number: int, allowed: set[str], **options: Any) -> Sent:
+        allowed = self.ends(allowed)  # it may be taken for the culprit of a crash
 
         def check(result: Any) -> str:
             if result.state not in allowed:
@@ -125,17 +170,21 @@ class Workload:
 
     def _plain(self) -> Sent:
         priority = self._random.choice((0, 0, 9))
-        return self._call("sim.tracked", self._number(), {states.SUCCESS}, priority=priority)
+        return self.call("sim.tracked", self._number(), {states.SUCCESS}, priority=priority)
 
     def _later(self) -> Sent:
-        return self._call("sim.tracked", self._number(), {states.SUCCESS}, countdown=self._random.uniform(0.1, 30))
+        return self.call("sim.tracked", self._number(), {states.SUCCESS}, countdown=self._random.uniform(0.1, 30))
 
     def _retrying(self) -> Sent:
         number = self._number()
-        return self._call("sim.retrying", number, {states.FAILURE if number % 4 == 3 else states.SUCCESS})
+        return self.call("sim.retrying", number, {states.FAILURE if number % 4 == 3 else states.SUCCESS})
+
+    def failing(self) -> Sent:
+        """A task that ends in the dead letters."""
+        return self.call("sim.retrying", self._random.choice((3, 7, 11)), {states.FAILURE})
 
     def _once(self) -> Sent:
-        sent = self._call("sim.once", self._number(), {states.SUCCESS, states.PENDING})
+        sent = self.call("sim.once", self._number(), {states.SUCCESS, states.PENDING})
 
         def check(result: Any) -> str:
             # It may be lost with its child, and only with it: a hard limit in a pool of threads ends a child, too.
@@ -145,22 +194,22 @@ class Workload:
         return Sent(sent.what, sent.result, check)
 
     def _silent(self) -> Sent:
-        return self._call("sim.silent", self._number(), {states.PENDING})
+        return self.call("sim.silent", self._number(), {states.PENDING})
 
     def _expiring(self) -> Sent:
         expires = self._random.uniform(0.01, 20)
-        return self._call("sim.tracked", self._number(), {states.REVOKED, states.SUCCESS}, expires=expires)
+        return self.call("sim.tracked", self._number(), {states.REVOKED, states.SUCCESS}, expires=expires)
 
     def _limited(self) -> Sent:
         number = self._number()
         slow = number % 8 in (5, 7)
-        return self._call("sim.limited", number, {states.FAILURE if slow else states.SUCCESS})
+        return self.call("sim.limited", number, {states.FAILURE if slow else states.SUCCESS})
 
     def _coroutine(self) -> Sent:
-        return self._call("sim.coroutine", self._number(), {states.SUCCESS})
+        return self.call("sim.coroutine", self._number(), {states.SUCCESS})
 
     def _revoked(self) -> Sent:
-        sent = self._call("sim.tracked", self._number(), {states.REVOKED, states.SUCCESS}, countdown=5)
+        sent = self.call("sim.tracked", self._number(), {states.REVOKED, states.SUCCESS}, countdown=5)
         self._app.control.revoke(sent.result.id)
         return sent
 
@@ -171,6 +220,20 @@ class Workload:
     def _poisonous(self) -> Sent:
         result = self._app.tasks["sim.poison"].delay(1)
         return Sent("poison", result, lambda result: "" if result.state == states.FAILURE else result.state)
+
+
+def _in_time(tree: Tree) -> list[Tree]:
+    """The tree with each task that has expired, and as if it had not."""
+    match tree:
+        case Leaf("expired", number):
+            return [tree, Leaf("plain", number)]
+        case Chain(parts):
+            return [Chain(each) for each in itertools.product(*map(_in_time, parts))]
+        case Group(parts):
+            return [Group(each) for each in itertools.product(*map(_in_time, parts))]
+        case Chord(header, body):
+            return [Chord(*each) for each in itertools.product(_in_time(header), _in_time(body))]  # type: ignore[arg-type]
+    return [tree]
 
 
 def _value_of(result: Any, silent: bool) -> Any:

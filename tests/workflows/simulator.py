@@ -25,6 +25,7 @@ from celeriac.ports import AdapterOptions
 from celeriac.testing.clock import VirtualClock
 from celeriac.worker.completer import Completer
 from celeriac.worker.fetcher import Fetcher
+from celeriac.worker.limits import Limits
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.report import Report
 from celeriac.worker.rules import RuleBook
@@ -166,6 +167,7 @@ class _Worker:
             coroutines=lambda: self.slot,  # type: ignore[arg-type,return-value]
             conclude=lambda completions: self.finished.extend(completions),
             early=self.completer.early,
+            limits=Limits(self.broker, self.runner),
             rules=RuleBook(),
             rand=rand,
         )

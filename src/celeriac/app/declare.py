@@ -7,13 +7,21 @@ annotations are applied when the task is bound. Called by the app and by ``share
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celeriac.app.arguments import argument_checker
 from celeriac.exceptions import DuplicateTaskNameWarning
 
 __all__ = ["task_from_function", "warn_of_duplicate"]
+
+
+#: Options that tasks have only when they are given.
+_NOT_DECLARED = (
+    "autoretry_for", "compression", "dont_autoretry_for", "exchange", "pydantic", "pydantic_context",
+    "pydantic_dump_kwargs", "pydantic_strict", "queue", "result_extended", "retry_backoff", "retry_backoff_max",
+    "retry_jitter", "retry_kwargs", "routing_key",
+)  # fmt: skip
 
 
 def task_from_function(
@@ -33,6 +41,7 @@ def task_from_function(
             what = "The new one was not registered: calls under this name reach the first."
             warn_of_duplicate(app, name, existing, declared, what)
         return known
+    _warn_of_typos(name, options, base or app.Task)
     if options.get("pydantic"):
         from celeriac.app.models import validating
 
@@ -64,6 +73,23 @@ def task_from_function(
     if app.finalized:
         task.bind(app)
     return task
+
+
+def _warn_of_typos(name: str, options: Mapping[str, Any], base: Any) -> None:
+    """Options become attributes, so any name will do; but one that is nearly a known one is a slip."""
+    unknown = [option for option in options if not hasattr(base, option) and option not in _NOT_DECLARED]
+    if not unknown:
+        return
+    from difflib import get_close_matches
+
+    known = [*_NOT_DECLARED, *(attribute for attribute in dir(base) if not attribute.startswith("_"))]
+    for option in unknown:
+        close = get_close_matches(option, known, n=1, cutoff=0.85)
+        if close:
+            warnings.warn(
+                f"task {name}: there is no option {option!r} of a task, it has no effect; did you mean {close[0]!r}?",
+                stacklevel=4,
+            )
 
 
 def warn_of_duplicate(app: Any, name: str, existing: Any, new: Any, consequence: str) -> None:

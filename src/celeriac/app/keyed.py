@@ -18,13 +18,15 @@ from celeriac.app.unique import Unique, key_text
 from celeriac.canvas import Signature
 from celeriac.canvas.steps import refuse_key
 from celeriac.client.conditional import send_if
+from celeriac.client.payloads import payloads_of
 from celeriac.client.records import fetch
+from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.conf.check import in_seconds
 from celeriac.exceptions import CeleryError, OperationalError, TaskNotUnique, TaskRevokedError
 from celeriac.model.ledger import LOCK, Change, Lock, replaced_key, waiting_id
 from celeriac.model.message import Message
 
-__all__ = ["Sent", "in_workflow", "send_keyed", "take_key"]
+__all__ = ["Sent", "in_workflow", "is_over", "send_keyed", "take_key"]
 
 #: Seconds for which it is remembered that a task was replaced: it may be met that long after.
 _REPLACED_LIFE = 30 * 86400.0
@@ -100,6 +102,18 @@ def send_keyed(
     return _Conversation(app, message, key is not None, rule, publishing).hold(changes)
 
 
+def is_over(app: Any, task_id: str) -> bool:
+    """The record of a task says that it has ended, so that its lock may be taken. Without records nobody knows."""
+    backend = app.backend
+    if not backend.enabled:
+        return False
+    try:
+        record = fetch(backend.reader, task_id, app.conf)
+    except CeleryError:  # away, or not to be read: the lock stands
+        return False
+    return record is not None and record["status"] in states.READY_STATES
+
+
 class _Conversation:
     """One send, until its keys are taken or somebody else's stand."""
 
@@ -113,7 +127,25 @@ class _Conversation:
         self._publishing = publishing
 
     def hold(self, changes: list[Change]) -> Sent:
-        """Publish with these changes; the lock's is the last."""
+        """Publish with these changes; the lock's is the last. The stored payload of a message that is not sent goes."""
+        try:
+            sent = self._hold(changes)
+        except TaskNotUnique:
+            self._drop_payload()
+            raise
+        if sent.id != self._message.id:
+            self._drop_payload()
+        return sent
+
+    def _drop_payload(self) -> None:
+        payloads = payloads_of(self._app.conf)
+        if payloads is not None and self._message.content_type == REFERENCE:
+            try:
+                payloads.drop_body(self._message)
+            except CeleryError:
+                pass  # it goes with its day
+
+    def _hold(self, changes: list[Change]) -> Sent:
         replaced = None
         for _ in range(_TRIES):
             there = send_if(self._app.sender, self._message, changes, again=self._keyed, **self._publishing)
@@ -146,23 +178,12 @@ class _Conversation:
         if holder == self._message.id:
             return holder, None, []
         take = [*changes[:-1], Change(lock.key, lock.value, value, lock.expires)]
-        if self._is_over(holder):
+        if is_over(self._app, holder):
             return holder, None, take
         if waits and self._rule is not None and self._rule.conflict == "replace":
             note = Change(replaced_key(holder), self._message.id.encode(), expires=_REPLACED_LIFE)
             return holder, holder, [*take, note]
         return holder, None, []
-
-    def _is_over(self, task_id: str) -> bool:
-        """The record of a task says that it has ended. Without records nobody knows."""
-        backend = self._app.backend
-        if not backend.enabled:
-            return False
-        try:
-            record = fetch(backend.reader, task_id, self._app.conf)
-        except CeleryError:  # away, or not to be read: the lock stands
-            return False
-        return record is not None and record["status"] in states.READY_STATES
 
     def _tell_replaced(self, task_id: str) -> None:
         """Whoever waits for the replaced task hears of it now; its worker says so again when it meets the message."""

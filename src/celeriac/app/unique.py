@@ -5,7 +5,6 @@ Knows attributes and arguments, no server. Made once per task, with what else it
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from celeriac.codec.json import encode_hook
+from celeriac.codec.reference import sum_of
 from celeriac.conf.check import in_seconds
 from celeriac.exceptions import ImproperlyConfigured
 from celeriac.model.ledger import LOCK_LIFE
@@ -51,7 +51,7 @@ def key_text(key: Any, what: str) -> str:
         encoded = key.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{what} is not valid Unicode: {key!r}") from None
-    return key if len(encoded) <= _LONGEST and "\0" not in key else f"sha256:{hashlib.sha256(encoded).hexdigest()}"
+    return key if len(encoded) <= _LONGEST and "\0" not in key else f"sha256:{sum_of(encoded)}"
 
 
 def unique_of(task: Any) -> Unique | None:
@@ -100,6 +100,6 @@ def _by_arguments(task: Any) -> Callable[[Sequence[Any], Mapping[str, Any]], str
             text = _canonical(bound.arguments)
         except (TypeError, ValueError, RecursionError) as error:
             raise TypeError(f"task {name}: unique='args' cannot compare its arguments: {error}") from error
-        return hashlib.sha256(text.encode()).hexdigest()
+        return sum_of(text.encode())
 
     return tell

@@ -147,11 +147,28 @@ def running_order(tasks: Sequence[Any], app: Any = None) -> list[Sig]:
         if is_group(task) and order:
             order[-1] = Signature.TYPES["chord"](task, order[-1], app=app)
             continue
-        if is_chord(task) and is_group(task["kwargs"]["body"]) and order:
-            body = task["kwargs"]["body"]
-            task["kwargs"]["body"] = Signature.TYPES["chord"](body, order.pop(), app=app)
+        if is_chord(task) and order and (body := _awaited(task["kwargs"]["body"], order[-1], app)) is not None:
+            task["kwargs"]["body"] = body
+            order.pop()
         order.append(task)
     return order[::-1]
+
+
+def _awaited(end: Any, task: Sig, app: Any) -> Sig | None:
+    """``end`` with ``task`` behind it, where it ends in a group, however deep: each member would send it else. None
+    where it ends in one task."""
+    if is_group(end):
+        return Signature.TYPES["chord"](end, task, app=app)
+    part = "body" if is_chord(end) else "tasks" if is_chain(end) and end["kwargs"]["tasks"] else None
+    if part is None:
+        return None
+    inner = end["kwargs"][part]
+    last = _awaited(maybe_signature(inner if part == "body" else inner[-1], app=app), task, app)
+    if last is None:
+        return None
+    copy = end.clone()
+    copy["kwargs"][part] = last if part == "body" else [*copy["kwargs"][part][:-1], last]
+    return cast(Sig, copy)
 
 
 def _flat(tasks: Iterable[Any], app: Any) -> Iterator[Sig]:

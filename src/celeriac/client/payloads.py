@@ -8,7 +8,6 @@ readers of results, and by workers. Thread-safe; survives forks.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from datetime import UTC, datetime
@@ -26,8 +25,6 @@ from celeriac.payloads import open_store
 from celeriac.ports import PayloadStore
 
 __all__ = ["Payloads", "payloads_of"]
-
-logger = logging.getLogger("celeriac.payloads")
 
 _DAY = 86400.0
 #: The day of what never expires.

@@ -4,7 +4,8 @@ per task, or per call that has options of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -99,6 +100,9 @@ def prepare(name: str, given: Mapping[str, Any], to: Address, queue: str, conf: 
     Raises ``EncodeError`` for headers that JSON cannot hold, ``ImproperlyConfigured`` for an unknown serializer.
     """
     get = given.get
+    others = {key: given[key] for key in given.keys() - _KNOWN}
+    if others:
+        _warn_of_typos(name, others.keys() - set(get("stamped_headers") or ()))
     return Prepared(
         headers=_headers(name, given, origin),
         to=to,
@@ -110,8 +114,22 @@ def prepare(name: str, given: Mapping[str, Any], to: Address, queue: str, conf: 
         time_limit=get("time_limit"),
         soft_time_limit=get("soft_time_limit"),
         retries=get("retries") or 0,
-        others={key: given[key] for key in given.keys() - _KNOWN},
+        others=others,
     )
+
+
+def _warn_of_typos(name: str, options: Iterable[str]) -> None:
+    """Celery passes options that it does not know to its transport; one that is nearly ours is a slip."""
+    from difflib import get_close_matches
+
+    for option in options:
+        close = get_close_matches(option, [*_KNOWN, "idempotency_key", "idempotency_ttl"], n=1, cutoff=0.8)
+        if close:
+            warnings.warn(
+                f"task {name}: there is no option {option!r} of apply_async, it has no effect; "
+                f"did you mean {close[0]!r}?",
+                stacklevel=2,
+            )
 
 
 def _priority(priority: int | None, conf: Any) -> int | None:

@@ -7,7 +7,6 @@ Knows neither tasks nor apps; called by ``Task.apply_async`` and ``Celery.send_t
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,8 +38,6 @@ from celeriac.model.message import Message
 from celeriac.ports import Publisher
 
 __all__ = ["Collector", "Sender"]
-
-logger = logging.getLogger("celeriac.sender")
 
 T = TypeVar("T")
 
@@ -262,6 +259,9 @@ class Sender:
 
     def _large(self, name: str, body: EncodedBody, due: float | None) -> EncodedBody:
         """A body that may belong into the payload store, or deserves a warning."""
+        import logging  # 5 ms, for those who send much
+
+        logger = logging.getLogger("celeriac.sender")
         size, conf = len(body.body), self.conf
         payloads = payloads_of(conf)
         if payloads is not None and size > payloads.min_bytes:

@@ -9,9 +9,10 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
+from celeriac.model.ledger import Change
 from celeriac.model.message import Message
 
-__all__ = ["ALL", "REPLAY", "DeadFilter", "DeadPage", "DeadRecord", "Replay", "dropped"]
+__all__ = ["ALL", "REPLAY", "DeadFilter", "DeadPage", "DeadRecord", "Replay", "Stayed", "dropped"]
 
 #: The header of a message that was sent again: ``{"key", "reason", "died", "at", "times"}`` of the dead letter it was.
 REPLAY = "celeriac_replay"
@@ -75,10 +76,24 @@ class DeadPage(Struct, frozen=True, kw_only=True):
 
 
 class Replay(Struct, frozen=True, kw_only=True):
-    """A dead letter, by its key, and the message that takes its place among the living."""
+    """A dead letter, by its key, and the message that takes its place among the living.
+
+    ``change`` of the ledger is made in the same step; where it is not allowed, the letter stays: a unique task takes
+    its lock again.
+    """
 
     key: str
     message: Message
+    change: Change | None = None
+
+
+class Stayed(Struct, frozen=True):
+    """A letter whose message was not published: it is ``gone``, or its change was not allowed, for ``there`` stands
+    under the key (None: nothing)."""
+
+    key: str
+    gone: bool = True
+    there: bytes | None = None
 
 
 def dropped(number: int) -> str:

@@ -132,9 +132,13 @@ class Unstarted(Struct, frozen=True):
 
 
 class Postponed(Struct, frozen=True):
-    """Something it needs is away (the payload store): it is offered again in so many ``seconds``, uncounted."""
+    """Something it needs is away (the payload store): it is offered again in so many ``seconds``.
+
+    Uncounted, but when it ``crashed``: it did run, and its process died or was ended.
+    """
 
     seconds: float
+    crashed: bool = False
 
 
 Outcome = (

@@ -257,7 +257,8 @@ def _crashed(context: _Context, outcome: o.Crashed) -> Plan:
     """Back to ready until the cap, then a failure: a task that kills its process must not do so for ever."""
     delivery, marks = context.delivery, context.delivery.marks
     crashes = marks.crashes + 1
-    counted = Marks(crashes=crashes, suspect=True, expired_leases=marks.expired_leases)
+    # It has started: its next start waits for a time of its own.
+    counted = replace(marks, crashes=crashes, suspect=True, parked_until=None, reserved=False)
     if crashes < context.options.max_crashes:
         return Plan(settlement=Release(delivery, marks=counted))
     context = structs.replace(context, delivery=structs.replace(delivery, marks=counted))
@@ -288,9 +289,7 @@ def _unknown(context: _Context, outcome: o.Unknown) -> Plan:
         # Never longer than our own clock would park it: that of whoever wrote the mark may be ahead.
         until = min(until, marks.parked_until)
     if context.now < until:
-        parked = Marks(
-            crashes=marks.crashes, suspect=marks.suspect, expired_leases=marks.expired_leases, parked_until=until
-        )
+        parked = replace(marks, parked_until=until)
         due = min(until, context.now + UNKNOWN_TASK_RETRY)
         # To the back where the broker's clock is ahead of ours: at the front it would keep all others waiting.
         return Plan(settlement=Release(delivery, due=due, marks=parked, back=True))
@@ -324,14 +323,14 @@ def _unstarted(context: _Context, outcome: o.Unstarted) -> Plan:
         return Plan(settlement=Release(delivery))
     if not outcome.suspect or marks.suspect:
         return Plan(settlement=Release(delivery, marks=marks))
-    suspect = Marks(
-        crashes=marks.crashes, suspect=True, expired_leases=marks.expired_leases, parked_until=marks.parked_until
-    )
-    return Plan(settlement=Release(delivery, marks=suspect))
+    return Plan(settlement=Release(delivery, marks=replace(marks, suspect=True)))
 
 
 def _postponed(context: _Context, outcome: o.Postponed) -> Plan:
-    return Plan(settlement=Release(context.delivery, due=context.now + outcome.seconds))
+    delivery, marks = context.delivery, None
+    if outcome.crashed:
+        marks = replace(delivery.marks, crashes=delivery.marks.crashes + 1, suspect=True)
+    return Plan(settlement=Release(delivery, due=context.now + outcome.seconds, marks=marks))
 
 
 def _ignores(message: Any) -> bool:

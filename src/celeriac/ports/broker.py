@@ -138,10 +138,13 @@ class Limiter(Protocol):
         second one."""
         ...
 
-    async def freed(self, seats: Sequence[Seats]) -> None:
+    async def freed(self, seats: Sequence[Seats], forgone: Sequence[Ask] = ()) -> None:
         """Leases of holders have ended: as many of those parked as there are seats go to the front of ready, in their
         order. Their seats are kept for them for ``AdapterOptions.seat_promise`` seconds; what asks later and gets none
-        waits in front."""
+        waits in front. Those parked in queues that are paused (``pause:<queue>``) wait on, and others pass them.
+
+        ``forgone`` are deliveries that will not ask, or not now: a seat that was kept for one is free as if its time
+        was over."""
         ...
 
 
@@ -166,9 +169,9 @@ class Rules(Protocol):
         ...
 
     async def withdraw(self, ids: Collection[str], queues: Sequence[str]) -> Sequence[Delivery]:
-        """Take the messages with these task ids that wait or are scheduled in these queues, under leases of this owner.
-        Leaves all others where they are. Messages that arrive or move meanwhile may be missed. Looks at every message
-        of the queues, in steps that hold the server up for a few milliseconds each."""
+        """Take the messages with these task ids that wait, are scheduled or are parked (``Limiter``) in these queues,
+        under leases of this owner. Leaves all others where they are. Messages that arrive or move meanwhile may be
+        missed. Looks at every message of the queues, in steps that hold the server up for a few milliseconds each."""
         ...
 
 
@@ -191,8 +194,8 @@ class Timekeeper(Protocol):
     """A server with a clock of its own, which counts where due times are compared. Without one it is the machine's."""
 
     def now(self) -> float:
-        """The server's time as of the last claim, carried on by the monotonic clock: seconds since the epoch, never
-        ahead of the server. Before the first claim: the machine's time. Asks nobody."""
+        """The server's time as of the last claim or reading of rules, carried on by the monotonic clock: seconds since
+        the epoch, never ahead of the server. Before the first: the machine's time. Asks nobody."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay
+from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay, Stayed
 from celeriac.model.ledger import Change
 from celeriac.model.message import Message
 from celeriac.model.rules import RuleChange, RulesRead
@@ -88,11 +88,12 @@ class DeadLetters(Protocol):
         """The letters of these keys, None where there is none."""
         ...
 
-    def replay(self, replays: Sequence[Replay], *, timeout: float) -> Sequence[str]:
-        """Publish each message and drop its letter, both in one step or neither: whoever is killed here has lost
-        nothing and sent nothing twice. Returns the keys of letters that are not there; for those nothing is published,
-        so that a call whose answer was lost may be repeated. ``due`` as in ``Publisher.publish``. A header that cannot
-        be encoded raises ``TypeError`` or ``ValueError``, and nothing of the call happens."""
+    def replay(self, replays: Sequence[Replay], *, timeout: float) -> Sequence[Stayed]:
+        """Publish each message, make its change of the ledger and drop its letter, all in one step or nothing: whoever
+        is killed here has lost nothing and sent nothing twice. Returns those of which nothing happened, for the letter
+        is not there or its change is not allowed. When only the answer was lost, the letter is told as sent, or
+        ``OperationalError`` is ``uncertain``. ``due`` as in ``Publisher.publish``. A header that cannot be encoded
+        raises ``TypeError`` or ``ValueError``, and nothing of the call happens."""
         ...
 
     def drop(self, keys: Sequence[str], *, timeout: float) -> int:

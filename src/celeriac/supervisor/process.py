@@ -112,18 +112,19 @@ def run_child(app: Celery, options: NodeOptions, place: Place, link: str, wake: 
     slot.live(os.getpid(), STARTING)
     place.stacks.enter()
     gc.freeze()
-    orders = Orders(slot, place.bell, functools.partial(kick, wake))
+    orders, greeted = Orders(slot, place.bell, functools.partial(kick, wake)), asyncio.Event()
     child = Child(
         app,
         options,
         open_broker=lambda: broker_of(app, owner),
         open_store=lambda: store_of(app),
         slot=slot,
-        extras=[lambda child: attend(child, link), lambda child: _stop_on_signal(child, wake_read)],
+        extras=[lambda child: attend(child, link, greeted), lambda child: _stop_on_signal(child, wake_read)],
         connecting=lambda: slot.live(os.getpid(), CONNECTING),
         ready=lambda: orders.say(READY),
         abandon=lambda: _leave(EX_FAILED if child.failed is not None else 0),
         orders=orders,
+        greeted=greeted,
     )
 
     # Signals reach the I/O loop through this pipe even while the main thread is in C code and runs no handler.
@@ -177,7 +178,7 @@ async def _agent(app: Celery, options: NodeOptions, place: Place, link: str, not
     # Whoever stops a node may send SIGTERM to its whole process group: the agent stays until the children are settled.
     said = functools.cache(functools.partial(_say_shutting_down, options))
     loop.add_signal_handler(signal.SIGTERM, said)
-    server = LinkServer(link)
+    server = LinkServer(link, node.kept)
     broker = broker_of(app, place.owner)
     store = store_of(app)
     report = Report.of(options)
@@ -193,12 +194,13 @@ async def _agent(app: Celery, options: NodeOptions, place: Place, link: str, not
         stop_node=lambda: os.kill(supervisor, signal.SIGTERM),
         memory=node,
     )
+    agent.resume(server.orders)
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(notices, "rb", closefd=False))
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(server.serve())]
-            if await connected(broker, store, options.queues, stop):
+            if await connected(broker, store, agent.queues, stop):
                 stand_in = StandIn(broker, node.slots.taken, SystemClock(), lease=options.lease)
                 services = (*agent.services(), *remote_services(agent), stand_in.run)
                 tasks += [group.create_task(service()) for service in services]

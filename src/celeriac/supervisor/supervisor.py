@@ -28,6 +28,7 @@ from celeriac.supervisor.process import END_OF_AGENT, fork, kick, run_agent, run
 from celeriac.supervisor.starts import Starts
 from celeriac.supervisor.stop import means_cold, say
 from celeriac.worker.agent import NO_MORE, Died, notice
+from celeriac.worker.kept import KeptOrders
 from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.slot import GO, LEAVING, LEFT, READY, RETIRE, STANDBY, TERMINATED, Running, Slots
@@ -76,7 +77,7 @@ class Supervisor:
         self._wake_read, self._wake_write = os.pipe()
         for descriptor in (self._wake_read, self._wake_write):
             os.set_blocking(descriptor, False)
-        self._memory = NodeMemory(self._slots, partial(kick, self._wake_write), most)
+        self._memory = NodeMemory(self._slots, partial(kick, self._wake_write), most, KeptOrders())
         self._ready = ready
         self._looked = time.monotonic()
         self._surplus_since = 0.0

@@ -25,12 +25,12 @@ from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.autoscale import Bounds
 from celeriac.model.message import Delivery
-from celeriac.model.settle import Completion
-from celeriac.ports import Broker, Bus, Clock, ResultStore
+from celeriac.ports import Broker, Bus, Clock, ResultStore, Timekeeper
 from celeriac.worker.autoscale import Autoscale
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside
 from celeriac.worker.completer import Completer
+from celeriac.worker.concluding import Concluder
 from celeriac.worker.enforcer import Enforcer
 from celeriac.worker.events import send
 from celeriac.worker.limits import Limits
@@ -38,8 +38,9 @@ from celeriac.worker.link import Link
 from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.payloads import PayloadDropper
+from celeriac.worker.rules import from_wire
 from celeriac.worker.runner import Runner
-from celeriac.worker.watchdog import Watchdog
+from celeriac.worker.watchdog import Watchdog, patience
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -54,8 +55,8 @@ SWEEP = 300.0
 CHORDS = 5.0
 #: Most seconds between two rounds of maintenance where tasks wait for seats: a child may die before it wakes the next.
 SEATS = 1.0
-#: Seconds in which the broker has to answer the maintenance.
-ANSWER = 20.0
+#: Seconds that the broker's answer to the maintenance may well take.
+ANSWER = 10.0
 #: The supervisor's last line: every child that died has been told.
 NO_MORE = b"\n"
 
@@ -93,8 +94,12 @@ class Agent:
         clock: Clock = SYSTEM,
         rand: Callable[[], float] = random.random,
         aside: Aside = asyncio.to_thread,
+        kill: Callable[[int, int], None] | None = None,
     ) -> None:
-        """``memory`` is what it shares with a supervisor; None in a node of one process."""
+        """``memory`` is what it shares with a supervisor; None in a node of one process. ``kill(pid, signal number)``
+        ends a child whose task is to be terminated (default: ``os.kill``)."""
+        if isinstance(broker, Timekeeper):
+            runner.now = broker.now
         self.app = app
         self.options = options
         self.runner = runner
@@ -106,12 +111,10 @@ class Agent:
         self.clock = clock
         self.started = clock.now()
         self.queues = list(options.queues)
-        #: Limits set by remote control: task → (soft, hard), in seconds.
-        self.time_limits: dict[str, tuple[float | None, float | None]] = {}
         self.events = options.events
         #: Tasks run by children that are gone.
         self.buried = 0
-        self.limits = Limits(broker, runner)
+        self.limits = Limits(broker, runner, aside)
         self._payloads = PayloadDropper(runner.payloads, aside) if runner.payloads is not None else None
         self.completer = Completer(
             broker,
@@ -130,11 +133,14 @@ class Agent:
             link,
             queues=lambda: self.queues,
             conclude=self.completer.put,
+            aside=aside,
             tell=self.tell,
             terminated=None if memory is None else memory.terminated,
+            kill=kill,
             rand=rand,
             clock=clock,
         )
+        self._concluder = Concluder(runner, self.completer.put, aside)
         self._rand = rand
         self._backoff = Backoff(rand=rand)
         #: Since when the maintenance waits for an answer; 0: it does not.
@@ -157,7 +163,8 @@ class Agent:
             self.enforcer.run,
         ]
         if self.memory is not None:  # else the child watches over the same connection
-            wanted.append(Watchdog(self.broker, lambda: self._asked, self.clock, limit=ANSWER).run)
+            limit = patience(ANSWER, self.app.conf)
+            wanted.append(Watchdog(self.broker, lambda: self._asked, self.clock, limit=limit).run)
         if self.pool is not None:
             wanted.append(self.pool.run)
         if isinstance(self.broker, Bus) and self.options.heartbeats:
@@ -170,8 +177,24 @@ class Agent:
             most, fewest = options.autoscale
             bounds = Bounds(most=most, fewest=fewest, keepalive=options.autoscale_keepalive)
         return Autoscale(
-            self.broker, memory, self.clock, bounds=bounds, queues=lambda: self.queues, buried=lambda: self.buried
+            self.broker, memory, self.clock, bounds=bounds, queues=self._open_queues, buried=lambda: self.buried
         )
+
+    def _open_queues(self) -> Sequence[str]:
+        """Those that are not paused: what waits in a paused one waits for no child."""
+        paused = self.enforcer.book.paused
+        return [queue for queue in self.queues if queue not in paused]
+
+    def resume(self, orders: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on where an agent ended before this one: ``orders`` are those that its children obey, by method."""
+        runner = self.runner
+        for name, rate in orders.get("rate_limit", {}).get("rates", {}).items():
+            runner.limit_rate(name, rate)
+        for name, (soft, hard) in orders.get("time_limit", {}).get("limits", {}).items():
+            runner.set_limits(name, soft, hard)
+        self.queues = list(orders.get("queues", {}).get("queues", self.queues))
+        self.events = runner.report.events = bool(orders.get("events", {}).get("on", self.events))
+        self.enforcer.book.hear(from_wire(orders.get("obey", {}).get("rules", ())))
 
     def unready(self) -> str:
         """Why this node cannot be relied on to run tasks now, or nothing."""
@@ -244,9 +267,10 @@ class Agent:
                 self._backoff.reset()
                 # Of many, none is named; but a suspect that was alone is taken for the cause (``model/leases.py``).
                 alone = died.many and len(orphans) == 1 and orphans[0].marks.suspect
-                return self.completer.put([self._verdict(delivery, died, alone) for delivery in orphans])
+                self._concluder([(delivery, self._verdict(delivery, died, alone)) for delivery in orphans])
+                return
 
-    def _verdict(self, delivery: Delivery, died: Died, alone: bool) -> Completion:
+    def _verdict(self, delivery: Delivery, died: Died, alone: bool) -> o.Outcome:
         outcome: o.Outcome
         terminating = self.enforcer.terminating
         if delivery.token != died.token and not alone:
@@ -255,13 +279,13 @@ class Agent:
             outcome = terminating.pop(delivery.token)
         elif died.limit:
             outcome = o.TimedOut(died.limit)
-        elif (refusal := self.enforcer.book.refusal(delivery.message, self.clock.now())) is not None:
+        elif (refusal := self.enforcer.book.refusal(delivery.message, self.runner.now())) is not None:
             outcome = refusal  # it would be refused when it is claimed again
         elif self.enforcer.killed(died.owner):
             outcome = o.Unstarted(orphaned=True)
         else:
             outcome = o.Crashed(died.how)
-        return self.runner.conclude(delivery, outcome)
+        return outcome
 
     def _emit(self, kind: str, fields: dict[str, Any]) -> None:
         event = {**fields, "type": kind, "timestamp": self.clock.now()}

@@ -40,6 +40,8 @@ class Autoscale:
         self.bounds = bounds
         self._broker = broker
         self._memory = memory
+        if memory.slots.words.bounds is not None:
+            self._bind(*memory.slots.words.bounds)
         self._clock = clock
         self._queues = queues
         self._buried = buried
@@ -90,8 +92,7 @@ class Autoscale:
         """From now on between so many. Raises ValueError for what cannot be."""
         if not 0 <= fewest <= most or not 1 <= most <= self._memory.most:
             raise ValueError(f"autoscale {most},{fewest}: give MAX from 1 to {self._memory.most} and MIN up to MAX")
-        old = self.bounds
-        self.bounds = Bounds(most=most, fewest=fewest, keepalive=old.keepalive if old is not None else 30.0)
+        self._bind(most, fewest)
         self._set(min(max(self.wanted, fewest), most))
 
     def grow(self, by: int) -> int:
@@ -106,10 +107,14 @@ class Autoscale:
         if not 1 <= wanted <= self._memory.most:
             raise ValueError(f"a pool of {wanted} children cannot be: it has 1 to {self._memory.most}")
         if self.bounds is not None:
-            most, fewest = max(self.bounds.most, wanted), min(self.bounds.fewest, wanted)
-            self.bounds = Bounds(most=most, fewest=fewest, keepalive=self.bounds.keepalive)
+            self._bind(max(self.bounds.most, wanted), min(self.bounds.fewest, wanted))
         self._set(wanted)
         return wanted
+
+    def _bind(self, most: int, fewest: int) -> None:
+        keepalive = self.bounds.keepalive if self.bounds is not None else 30.0
+        self.bounds = Bounds(most=most, fewest=fewest, keepalive=keepalive)
+        self._memory.slots.words.bounds = (most, fewest)
 
     def _set(self, wanted: int) -> None:
         self._state = Scale(wanted=wanted, since=self._clock.monotonic(), done=self._state.done)

@@ -40,7 +40,7 @@ from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 from celeriac.worker.services import IDLE_TICK, Services
 from celeriac.worker.slot import Slot
-from celeriac.worker.watchdog import Watchdog
+from celeriac.worker.watchdog import Watchdog, patience
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -52,6 +52,8 @@ logger = logging.getLogger("celery.worker")
 #: So few outcomes wait so long, in seconds, for company.
 _FEW = 16
 _GATHER = 0.004
+#: Seconds that a child waits for the orders of its agent.
+_GREETING = 1.0
 #: Seconds that coroutines have to clean up when they are cancelled at the end.
 _CANCEL_LIMIT = 1.0
 #: Seconds after its hard limit in which a coroutine's own loop has to end it: else that loop is blocked.
@@ -64,7 +66,7 @@ class Child:
     ``extras`` are further services (coroutine functions of the child) on the same loop: the agent's, in one process.
     ``connecting()`` is called once the loop runs, ``ready()`` once the servers answered; ``abandon()`` when everything
     is given back and tasks still run, which no thread can end: a process leaves there. ``orders`` are those of its
-    supervisor, where it has one.
+    supervisor, where it has one; an extra sets ``greeted`` when those of its agent are obeyed.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Child:
         ready: Callable[[], None] | None = None,
         abandon: Callable[[], None] | None = None,
         orders: Orders | None = None,
+        greeted: asyncio.Event | None = None,
     ) -> None:
         self.app = app
         self.options = options
@@ -114,6 +117,7 @@ class Child:
         #: Monotonic time at which what still runs is given back; none while it was only asked to retire.
         self._deadline = math.inf
         self._orders = orders
+        self._greeted = greeted
         self._retiring = False
         #: What made the I/O loop fail.
         self.failed: BaseException | None = None
@@ -258,17 +262,19 @@ class Child:
             rules=self.rules,
         )
         self.completer, self.fetcher = services.completer, services.fetcher
-        limit = 2 * self.fetcher.wait
+        limit = patience(self.fetcher.wait, self.app.conf)
         watchdog = Watchdog(self.broker, lambda: self.fetcher.asked, services.clock, limit=limit)
         try:
             if self._connecting is not None:
                 self._connecting()
             if await self._may_begin():
                 async with asyncio.TaskGroup() as group:
+                    extras = [group.create_task(extra(self)) for extra in self._extras]
+                    await self._be_greeted()
                     work = [self.completer.run(), self.fetcher.run(), services.leases.run()]
-                    work += [services.tick(self._pulse, self._watch), *(extra(self) for extra in self._extras)]
-                    work += [watchdog.run(), *([self.departure.run()] if self._orders is not None else [])]
-                    running = [group.create_task(each) for each in work]
+                    work += [services.tick(self._pulse, self._watch), watchdog.run()]
+                    work += [self.departure.run()] if self._orders is not None else []
+                    running = [*(group.create_task(each) for each in work), *extras]
                     if self._ready is not None:
                         self._ready()
                     self.departure.begin()
@@ -292,6 +298,17 @@ class Child:
             return there and (self._orders is None or await self._orders.may_begin(self._stop_requested))
         finally:
             beating.cancel()
+
+    async def _be_greeted(self) -> None:
+        """Wait for the agent's orders, as the first claim is to obey them. An agent that is away or hangs keeps nobody
+        from working: the orders are obeyed when it comes."""
+        if self._greeted is not None:
+            waiting = [asyncio.ensure_future(each.wait()) for each in (self._greeted, self._stop_requested)]
+            try:
+                await asyncio.wait(waiting, timeout=_GREETING, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for each in waiting:
+                    each.cancel()
 
     async def _beat(self) -> None:
         """The pulse of a child that does not claim yet."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -20,7 +21,7 @@ from celeriac.ports import Broker, ResultStore, Unified
 __all__ = ["Aside", "Closer"]
 
 #: Runs a function where user code may take its time: on a thread.
-Aside = Callable[..., Awaitable[Completion | None]]
+Aside = Callable[..., Awaitable[Any]]
 #: Chords that are remembered while a server is away.
 _BEGUN = 1000
 

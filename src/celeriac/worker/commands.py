@@ -381,9 +381,8 @@ async def time_limit(state: Agent, task_name: str, hard: Any = None, soft: Any =
     for name, value in (("soft", soft), ("hard", hard)):
         if value is not None and not (isinstance(value, (int, float)) and value > 0):
             raise ValueError(f"a {name} limit is a number of seconds above 0, not {value!r}")
-    state.time_limits[task_name] = (soft, hard)
     state.runner.set_limits(task_name, soft, hard)
-    state.tell("time_limit", {"limits": state.time_limits})
+    state.tell("time_limit", {"limits": state.runner.time_limits})
     await state.link.ask("time_limit", {"limits": {task_name: (soft, hard)}})
     return {"ok": "time limits set successfully"}
 

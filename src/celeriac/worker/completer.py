@@ -28,6 +28,7 @@ from celeriac.model.settle import Accept, Completion, Hold, Settlement, StoredRe
 from celeriac.ports import Broker, Clock, Ledger, ResultStore, Unified
 from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside, Closer
+from celeriac.worker.locks import renewals
 
 __all__ = ["Completer"]
 
@@ -65,7 +66,8 @@ class Completer:
 
     ``settled(deliveries)`` is called with the deliveries that are over; ``expected()`` says how many are held in all;
     ``join`` concludes complete chords (``Joiner.conclude``), run by ``aside``; ``ended(deliveries)`` hears of those
-    that were accepted under their lease: nobody will ask for their messages again. A completion whose delivery is in
+    that were accepted under their lease: nobody will ask for their messages again; ``now()`` is what due times count
+    by. A completion whose delivery is in
     ``early`` was acknowledged before its run: it has nothing to settle.
     """
 
@@ -81,6 +83,7 @@ class Completer:
         aside: Aside = asyncio.to_thread,
         ended: Callable[[Sequence[Delivery]], None] | None = None,
         clock: Clock = SYSTEM,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self.early: set[str] = set()
         self._broker = broker
@@ -89,6 +92,7 @@ class Completer:
         self._expected = expected
         self._ended = ended
         self._clock = clock
+        self._now = now or clock.now
         self._written = 0.0
         #: Size of the batch that is being written.
         self._writing = 0
@@ -156,11 +160,16 @@ class Completer:
         """Write a batch, again and again while a server is away."""
         started = [item for item in batch if isinstance(item, StoredResult)]
         left = _Left([item for item in batch if isinstance(item, Completion)])
+        renewed = renewals(left.todo, self._now())
         while started or left:
             try:
                 if started and self._store is not None:
                     await self._store.put(started)
                 started = []
+                if renewed and isinstance(self._broker, Ledger):
+                    # Before what it is for: a lock that outlives a lost write is freed by the task all the same.
+                    await self._broker.change_ledger(renewed)
+                renewed = []
                 if left.todo:
                     await self._finish(left)
                 if left.steps:

@@ -25,6 +25,8 @@ from celeriac.model.rules import SEARCHED, Order, Rule, RuleChange, decode_order
 from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, Rules
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.closer import Aside
+from celeriac.worker.concluding import Concluder
 from celeriac.worker.link import Link
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.rules import RuleBook, to_wire
@@ -57,12 +59,15 @@ class Enforcer:
         queues: Callable[[], Sequence[str]],
         conclude: Callable[[Sequence[Completion]], None],
         tell: Callable[[str, Mapping[str, Any]], None],
+        aside: Aside = asyncio.to_thread,
         terminated: Callable[[int], None] | None = None,
+        kill: Callable[[int, int], None] | None = None,
         rand: Callable[[], float] = random.random,
         clock: Clock = SYSTEM,
     ) -> None:
         """``queues()`` are those of the node, ``conclude`` takes what is to be written, ``tell`` repeats an order to
-        children that start later, ``terminated(pid)`` tells the supervisor that a process is ended on request."""
+        children that start later, ``terminated(pid)`` tells the supervisor that a process is ended on request, and
+        ``kill(pid, signal number)`` does so (default: ``os.kill``)."""
         self._signer = control_signer_of(runner.app.conf)
         self.book = RuleBook(self._signer)
         #: token → how it ends, of tasks ended on request.
@@ -73,8 +78,10 @@ class Enforcer:
         self._link = link
         self._queues = queues
         self._conclude = conclude
+        self._concluder = Concluder(runner, conclude, aside)
         self._tell = tell
         self._terminated = terminated
+        self._kill = kill
         self._hurry = asyncio.Event()
         self._rand = rand
         self._clock = clock
@@ -109,7 +116,7 @@ class Enforcer:
         ``OperationalError`` when they cannot be written."""
         value = encode_order(order)
         if self._rules is None:
-            until = None if self._life is None else self._clock.now() + self._life
+            until = None if self._life is None else self._runner.now() + self._life
             await self._order([Rule(key, value, until) for key in keys])
             return
         await self._learn()
@@ -125,7 +132,7 @@ class Enforcer:
     async def _learn(self) -> None:
         """Read what changed and tell the children."""
         assert self._rules is not None
-        new = self.book.learn(await self._rules.rules(self.book.epoch), self._clock.now())
+        new = self.book.learn(await self._rules.rules(self.book.epoch), self._runner.now())
         if new or self._clock.monotonic() < self._insist_until:
             await self._order(new)
 
@@ -155,7 +162,7 @@ class Enforcer:
             self._terminated(pid)
         # The child would take SIGTERM for a warm shutdown.
         try:
-            os.kill(pid, signal.SIGKILL if number == signal.SIGTERM else number)
+            (self._kill or os.kill)(pid, signal.SIGKILL if number == signal.SIGTERM else number)
         except ProcessLookupError:
             pass  # it has just died, and its notice says of what
 
@@ -195,19 +202,20 @@ class Enforcer:
         ids, queues = self._unsearched()
         if not ids:
             return
-        epoch, now = book.epoch, self._clock.now()
+        epoch, now = book.epoch, self._runner.now()
         deliveries = await self._rules.withdraw(ids, queues)
-        completions = []
+        ended, back = [], []
         for delivery in deliveries:
             message, refusal = delivery.message, book.refusal(delivery.message, now)
             if refusal is not None and not delivery.redelivered:
-                completions.append(self._runner.conclude(delivery, refusal))
+                ended.append((delivery, refusal))
             else:
                 # An earlier delivery may have ended well: whoever claims it looks at its result first.
                 due = None if isinstance(message, Malformed) else message.due
-                completions.append(Completion(settlement=Release(delivery, due=due)))
-        if completions:
-            self._conclude(completions)
+                back.append(Completion(settlement=Release(delivery, due=due)))
+        self._concluder(ended)
+        if back:
+            self._conclude(back)
         mark = str(epoch).encode()
         await self._rules.set_rules([self._change(SEARCHED + queue, mark) for queue in queues])
 

@@ -16,16 +16,19 @@ from celeriac.exceptions import OperationalError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
 from celeriac.model.ledger import LOCK
-from celeriac.model.message import NO_MARKS, Delivery, Malformed
+from celeriac.model.message import NO_MARKS, Delivery
 from celeriac.model.plan import exhausted
-from celeriac.model.settle import Accept, Completion, Release, Settlement
-from celeriac.ports import Broker, Clock, ResultStore, Rules
+from celeriac.model.settle import Accept, Completion, Release
+from celeriac.ports import Broker, Clock, ResultStore
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.closer import Aside
+from celeriac.worker.concluding import Concluder, sent_again
+from celeriac.worker.early import accept_early
 from celeriac.worker.limits import Limits
 from celeriac.worker.locks import begin_locked
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.refusals import Refusals
-from celeriac.worker.rule_reader import read_rules
+from celeriac.worker.rule_reader import RuleReader
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 
@@ -69,10 +72,13 @@ class Fetcher:
         limits: Limits,
         rules: RuleBook,
         rand: Callable[[], float],
+        claimed: Callable[[float], None],
         finishing: Callable[[], int] = lambda: 0,
         clock: Clock = SYSTEM,
+        aside: Aside = asyncio.to_thread,
     ) -> None:
-        """``finishing()`` says how many of ``held`` are run and being written."""
+        """``claimed(began)`` hears of each claim that brought something, and when it was sent, before that is held;
+        ``finishing()`` says how many of ``held`` are run and being written."""
         self.held: dict[str, Delivery] = {}
         self.queues: list[str] = list(options.queues)
         #: The connection works, as far as the last claim knows.
@@ -91,13 +97,15 @@ class Fetcher:
         self._coroutines = coroutines
         self._async: Executor | None = None
         self._conclude = conclude
+        self._concluder = Concluder(runner, conclude, aside)
         self._early = early
         self._limits = limits
         self._rules = rules
-        self._ruled: Rules | None = broker if isinstance(broker, Rules) else None
         #: The rules are to be read, whatever the claims say.
         self._stale = False
         self._backoff = Backoff(rand=rand)
+        self._reader = RuleReader(broker, rules, runner, self._backoff, clock)
+        self._claimed = claimed
         self._finishing = finishing
         self._clock = clock
         #: Set whenever something was claimed.
@@ -183,7 +191,7 @@ class Fetcher:
             try:
                 deliveries = await self._claim(broker, queues, room)
             except OperationalError as error:
-                self.connected = False
+                self._away()
                 delay = backoff.next()
                 if backoff.loud:
                     logger.error("Cannot reach the broker, next try in %.1f s: %s", delay, error)
@@ -191,17 +199,12 @@ class Fetcher:
                 continue
             if deliveries is None:
                 continue
-            if not self.connected:
-                self.connected = True
-                if backoff.failures:
-                    logger.warning("The broker is back after %d failed tries", backoff.failures)
-            backoff.reset()
+            self._back()
             self.backlog = len(deliveries) >= room
-            if not deliveries and self._ruled is not None and self._ruled.epoch != self._rules.epoch:
+            if not deliveries and self._reader.behind:
                 await self._obey()
             if deliveries:
-                if not self.held:
-                    self._runner.valid_until = began + self._options.lease
+                self._claimed(began)
                 await self.admit(deliveries)
                 if self._fruitless > 1:
                     # What goes back at once comes back at once, where a clock is wrong: not a thousand times a second.
@@ -211,6 +214,17 @@ class Fetcher:
                 if len(self.queues) > 1:
                     # The first queue of a claim goes first; each gets its turn.
                     self.queues.append(self.queues.pop(0))
+
+    def _away(self) -> None:
+        self.connected = False
+
+    def _back(self) -> None:
+        """The broker has answered."""
+        if not self.connected:
+            self.connected = True
+            if self._backoff.failures:
+                logger.warning("The broker is back after %d failed tries", self._backoff.failures)
+        self._backoff.reset()
 
     async def _rest(self) -> None:
         """The queue was drained: the next claim leaves with the outcome of what came, not ahead of it.
@@ -281,10 +295,9 @@ class Fetcher:
 
     async def _obey(self) -> None:
         """Read the rules, however long it takes: what is claimed must not be admitted by older ones."""
-        ruled, self._stale = self._ruled, False
-        if ruled is not None and await read_rules(
-            ruled, self._rules, self._backoff, lambda: self._stopping, self._clock
-        ):
+        self._stale = False
+        if await self._reader.read(lambda: self._stopping, self._away):
+            self._back()
             self._sift()
 
     def ruled(self) -> None:
@@ -294,13 +307,12 @@ class Fetcher:
 
     def _sift(self) -> None:
         """Conclude or give back what has not started and is not to run."""
-        rules, now = self._rules, self._clock.now()
+        rules, now = self._rules, self._runner.now()
         for executor in (self._sync, self._async):
             if executor is not None and (rules.refuses or rules.paused):
                 good, paused, refused = rules.sort(executor.recall(), now)
                 self.give_back(paused)
-                if refused:
-                    self._conclude([self._runner.conclude(*each) for each in refused])
+                self._concluder(refused)
                 if good:
                     executor.feed(good)
 
@@ -313,13 +325,14 @@ class Fetcher:
         for delivery in deliveries:
             self.held[delivery.token] = delivery
         self.admitted.set()
-        if self._ruled is not None and self._ruled.epoch != self._rules.epoch:
+        if self._reader.behind:
             await self._obey()
         paused = self._rules.paused
         if paused:  # a claim took them just before
-            back = [Completion(settlement=Release(d)) for d in deliveries if d.queue in paused]
+            back = [d for d in deliveries if d.queue in paused]
             if back:
-                self._conclude(back)
+                self._conclude([Completion(settlement=Release(d)) for d in back])
+                self._limits.forgo(back)
                 deliveries = [d for d in deliveries if d.queue not in paused]
         deliveries = self._one_suspect(deliveries, alone)
         if self._stopping:
@@ -330,30 +343,32 @@ class Fetcher:
         coroutines: list[Delivery] = []
         limited: list[Delivery] = []
         concluded: list[Completion] = []
+        ended: list[tuple[Delivery, o.Outcome]] = []
         done = await self._refusals.repeated([d for d in deliveries if d.redelivered])
         for delivery in deliveries:
             message = delivery.message
             outcome = refusal(delivery, now, done)
-            if outcome is not None:
-                concluded.append(
-                    outcome if isinstance(outcome, Completion) else self._runner.conclude(delivery, outcome)
-                )
-                continue
-            found = entry(message.task)
-            if found is None:
-                concluded.append(self._runner.conclude(delivery, o.Unknown()))
+            if isinstance(outcome, Completion):
+                concluded.append(outcome)
+            elif outcome is not None:
+                ended.append((delivery, outcome))
+            elif (found := entry(message.task)) is None:
+                ended.append((delivery, o.Unknown()))
             elif delivery.marks is not NO_MARKS and exhausted(delivery.marks, found.options):
-                concluded.append(self._runner.conclude(delivery, o.Lost()))
+                ended.append((delivery, o.Lost()))
             elif found.options.limited:
                 limited.append(delivery)
             elif found.tracer.is_async:
                 coroutines.append(delivery)
             else:
                 sync.append(delivery)
-        goes_on = sync or coroutines or limited or not all(isinstance(each.settlement, Release) for each in concluded)
-        self._fruitless = 0 if goes_on else self._fruitless + 1
         if concluded:
             self._conclude(concluded)
+        if ended:
+            concluded += self._concluder(ended)
+            self._limits.forgo([delivery for delivery, _ in ended])
+        goes_on = sync or coroutines or limited or not all(isinstance(each.settlement, Release) for each in concluded)
+        self._fruitless = 0 if goes_on else self._fruitless + 1
         await self._hand_over(sync, coroutines)
         seated = 0
         if limited:
@@ -385,15 +400,16 @@ class Fetcher:
     async def _hand_over(self, sync: list[Delivery], coroutines: list[Delivery]) -> None:
         """Feed the executors what is to run, but for unique tasks that others have replaced."""
         locked = [d for d in (*sync, *coroutines) if LOCK in d.message.headers]  # type: ignore[union-attr]
-        if locked and (replaced := await begin_locked(self._broker, locked)):
-            self._conclude([self._runner.conclude(d, replaced[d.token]) for d in locked if d.token in replaced])
-            sync = [delivery for delivery in sync if delivery.token not in replaced]
-            coroutines = [delivery for delivery in coroutines if delivery.token not in replaced]
-        sync = await self._acknowledge_early(sync)
-        coroutines = await self._acknowledge_early(coroutines)
-        if sync:
+        if locked:
+            backoff, clock, lease = self._backoff, self._clock, self._options.lease
+            stays = await begin_locked(self._broker, locked, backoff, lambda: self._stopping, clock, patience=lease)
+            self._concluder([(d, stays[d.token]) for d in locked if d.token in stays])
+            sync, coroutines = ([d for d in each if d.token not in stays] for each in (sync, coroutines))
+        sync, coroutines = await self._acknowledge_early(sync), await self._acknowledge_early(coroutines)
+        # The leases of some may have been lost meanwhile.
+        if sync := [delivery for delivery in sync if delivery.token in self.held]:
             self._sync.feed(sync)
-        if coroutines:
+        if coroutines := [delivery for delivery in coroutines if delivery.token in self.held]:
             if self._async is None:
                 self._async = self._coroutines()
             self._async.feed(coroutines)
@@ -416,7 +432,15 @@ class Fetcher:
         early = [d for d in deliveries if not self._acks_late(d)]
         if not early:
             return deliveries
-        refused = await self._retry_settle([Accept(delivery) for delivery in early])
+        refused = await accept_early(
+            self._broker,
+            [Accept(delivery) for delivery in early],
+            self._backoff,
+            stopping=lambda: self._stopping,
+            held=self.held,
+            valid=lambda: self._runner.valid_until,
+            clock=self._clock,
+        )
         if refused is None:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in early])
             return [d for d in deliveries if self._acks_late(d)]
@@ -429,24 +453,6 @@ class Fetcher:
     def _acks_late(self, delivery: Delivery) -> bool:
         found = self._runner.entry(delivery.message.task)
         return found is None or found.options.acks_late
-
-    async def _retry_settle(self, accepts: Sequence[Accept]) -> Sequence[Settlement] | None:
-        """The refused ones; None when the child stops before the broker has answered."""
-        again = False
-        while not self._stopping:
-            try:
-                refused = await self._broker.settle(accepts)
-            except OperationalError as error:
-                again, delay = True, self._backoff.next()
-                if self._backoff.loud:
-                    logger.error("Cannot acknowledge %d tasks, next try in %.1f s: %s", len(accepts), delay, error)
-                await self._clock.sleep(delay)
-                continue
-            if again and self._clock.monotonic() < self._runner.valid_until:
-                # Nobody else can have had them: only the answer to an earlier try was lost.
-                refused = [settlement for settlement in refused if settlement.delivery.token not in self.held]
-            return refused
-        return None
 
     # -- giving back -------------------------------------------------------------------------------------------
 
@@ -469,13 +475,7 @@ class Fetcher:
         if not deliveries:
             return
         early, conclude = self._early, self._runner.conclude
-        self._conclude([self._again(d) if d.token in early else conclude(d, o.Unstarted()) for d in deliveries])
-
-    @staticmethod
-    def _again(delivery: Delivery) -> Completion:
-        """Settled early but never started: it is published again."""
-        message = delivery.message
-        return Completion(settlement=Accept(delivery), publish=() if isinstance(message, Malformed) else (message,))
+        self._conclude([sent_again(d) if d.token in early else conclude(d, o.Unstarted()) for d in deliveries])
 
     def drop_unheld(self) -> None:
         """Take those that are no longer held away from the executors, before they start."""

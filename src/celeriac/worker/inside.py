@@ -82,7 +82,7 @@ def _obey(child: Child, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         child.fetcher.ruled()
     if not child.rules.refuses:
         return []
-    now, left = time.time(), []
+    now, left = child.runner.now(), []
     for delivery, _ in child.running():
         order = child.rules.order_for(delivery.message, now)
         if order is not None and order.terminate and not _end(child, delivery, order):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from celeriac.exceptions import OperationalError
@@ -39,7 +40,21 @@ class Leases:
         self._lease = lease
         self._lost = lost
         self._valid = valid
+        self._until = 0.0
+        #: When the first of the claims was sent that were answered since the last renewal was.
+        self._claimed = math.inf
         self._hurry = asyncio.Event()
+
+    def claimed(self, began: float) -> None:
+        """A claim has brought something: its leases began soon after ``began``, in monotonic seconds. Called before
+        that is held: another renewal may have been sent meanwhile, and knows nothing of them."""
+        self._claimed = min(self._claimed, began)
+        until = began + self._lease
+        self._certain(min(until, self._until) if self._held else until)
+
+    def _certain(self, until: float) -> None:
+        self._until = until
+        self._valid(until)
 
     def hurry(self) -> None:
         """Renew now: what was claimed after an outage waits for it."""
@@ -52,7 +67,7 @@ class Leases:
             await self._pause(every)
             if not self._held:
                 # Nothing to lose: what is claimed later has a fresh lease.
-                self._valid(self._clock.monotonic() + self._lease)
+                self._certain(self._clock.monotonic() + self._lease)
                 continue
             try:
                 await self.renew()
@@ -72,7 +87,7 @@ class Leases:
 
     async def renew(self) -> None:
         """Renew once. Raises OperationalError, or TimeoutError after half a lease."""
-        before = self._clock.monotonic()
+        before, self._claimed = self._clock.monotonic(), math.inf
         held = list(self._held.values())
         async with asyncio.timeout(self._lease / 2):
             lost = await self._broker.extend(held)
@@ -80,4 +95,4 @@ class Leases:
             # First of all: what has not started yet must not start under the new time.
             self._lost(lost)
         # Counted from before the call: the server's clock started later.
-        self._valid(before + self._lease)
+        self._certain(min(before, self._claimed) + self._lease)

@@ -1,7 +1,8 @@
 """Asks the server whether limited tasks may run, and tells it when their seats are free.
 
-On the I/O loop. The fetcher calls ``permit`` before it hands limited deliveries over, child and agent call ``ended``
-when deliveries are over. It knows what a limit is made of; who may run is the server's word.
+On the I/O loop, but for keys whose arguments lie in a payload store. The fetcher calls ``permit`` before it hands
+limited deliveries over, and ``forgo`` for those that end without; child and agent call ``ended`` and ``buried`` when
+deliveries are over. It knows what a limit is made of; who may run is the server's word.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from celeriac.model.options import TaskOptions
 from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, Limiter
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.closer import Aside
+from celeriac.worker.concluding import is_far
 from celeriac.worker.runner import STORE_AWAY, Runner
 
 __all__ = ["Limits", "Permitted"]
@@ -57,12 +60,16 @@ class Permitted(Struct):
 class Limits:
     """The limits of one process. Where the broker cannot keep any there are none: such a node does not start."""
 
-    def __init__(self, broker: Broker, runner: Runner) -> None:
+    def __init__(self, broker: Broker, runner: Runner, aside: Aside = asyncio.to_thread) -> None:
+        """``aside`` reads arguments that lie in a payload store."""
         self._limiter: Limiter | None = broker if isinstance(broker, Limiter) else None
         self._runner = runner
+        self._aside = aside
         #: Token → the seat that its delivery has.
         self._seats: dict[str, Seats] = {}
         self._freed: set[Seats] = set()
+        #: Deliveries that will not ask: what is kept for them is given up.
+        self._forgone: list[Delivery] = []
         self._waking: asyncio.Task[None] | None = None
         #: Some task has ``max_concurrency``.
         self.seated = any(task.max_concurrency is not None for task in runner.app.tasks.values())
@@ -71,8 +78,7 @@ class Limits:
         """Who may run now. Raises ``OperationalError``; what was judged then is judged again."""
         permitted = Permitted([], [], [])
         asks: list[Ask] = []
-        for delivery in deliveries:
-            asked = self._ask(delivery)
+        for delivery, asked in zip(deliveries, await self._each(self._ask, deliveries), strict=True):
             if isinstance(asked, Ask):
                 asks.append(asked)
             elif asked is not None:
@@ -110,6 +116,17 @@ class Limits:
                 await clock.sleep(delay)
         return None
 
+    async def _each(self, look: Callable[[Delivery], Any], deliveries: Sequence[Delivery]) -> list[Any]:
+        """What ``look`` says to each; on threads where it reads from a payload store."""
+        far = [each for each in deliveries if is_far(self._runner, each) and self._is_keyed(each)]
+        read = await asyncio.gather(*(self._aside(look, each) for each in far)) if far else ()
+        known = dict(zip((each.token for each in far), read, strict=True))
+        return [known[each.token] if each.token in known else look(each) for each in deliveries]
+
+    def _is_keyed(self, delivery: Delivery) -> bool:
+        entry = self._runner.entry(delivery.message.task)
+        return entry is not None and not (entry.options.rate_key is None and entry.options.concurrency_key is None)
+
     def _ask(self, delivery: Delivery) -> Ask | Completion | None:
         """What to ask for a delivery; None: nothing, it runs as it is; a completion when its key cannot be told."""
         try:
@@ -141,9 +158,18 @@ class Limits:
             self.free({seats for each in deliveries if (seats := self._seats.pop(each.token, None)) is not None})
 
     def buried(self, deliveries: Sequence[Delivery]) -> None:
-        """As ``ended``, for deliveries that another process held."""
+        """As ``ended``, for deliveries that another process held, or that nobody had asked for."""
         if self.seated:
-            self.free({seats for each in deliveries if (seats := self._seats_of(each)) is not None})
+            self.free(set(), [each for each in deliveries if self._has_seats(each)])
+
+    def forgo(self, deliveries: Sequence[Delivery]) -> None:
+        """These will not ask, or not now: a seat that was kept for one is given to the next."""
+        if self.seated:
+            self.free(set(), [each for each in deliveries if each.token not in self._seats and self._has_seats(each)])
+
+    def _has_seats(self, delivery: Delivery) -> bool:
+        entry = self._runner.entry(delivery.message.task)
+        return entry is not None and entry.options.max_concurrency is not None
 
     def _seats_of(self, delivery: Delivery) -> Seats | None:
         message, signer = delivery.message, self._runner.signer
@@ -155,17 +181,22 @@ class Limits:
             return None
         return None if ask is None else ask.seats
 
-    def free(self, seats: set[Seats]) -> None:
+    def free(self, seats: set[Seats], forgone: Sequence[Delivery] = ()) -> None:
         """Tell the server, all at once what comes while it answers."""
         self._freed |= seats
-        if self._freed and self._waking is None:
+        self._forgone += forgone
+        if (self._freed or self._forgone) and self._waking is None:
             self._waking = asyncio.ensure_future(self._wake())
 
     async def _wake(self) -> None:
         try:
-            while self._freed and self._limiter is not None:
+            while (self._freed or self._forgone) and self._limiter is not None:
                 freed, self._freed = self._freed, set()
-                await self._limiter.freed(list(freed))
+                forgone, self._forgone = self._forgone, []
+                found = await self._each(self._seats_of, forgone)
+                asks = [Ask(each, None, seats) for each, seats in zip(forgone, found, strict=True) if seats is not None]
+                if freed or asks:
+                    await self._limiter.freed(list(freed), asks)
         except OperationalError as error:
             logger.debug("Cannot wake who waits for a seat, maintenance will: %s", error)
         finally:

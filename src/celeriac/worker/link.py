@@ -1,5 +1,8 @@
 """Between an agent and the children of its node: questions and orders, one JSON line each, over a Unix socket.
 
+A child that connects is greeted: it is told the orders that the agent keeps, and then that these were all. It claims
+nothing before.
+
 The agent listens on an abstract socket (it vanishes with the process); each child connects, also after either side was
 replaced. Each makes sure that the other is of this node (``peer.py``). In one process the agent calls ``answer``
 directly (``LocalLink``).
@@ -18,6 +21,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from celeriac.worker.inside import answer
+from celeriac.worker.kept import KeptOrders
 from celeriac.worker.peer import is_of_this_node
 
 if TYPE_CHECKING:
@@ -28,6 +32,10 @@ __all__ = ["Link", "LinkServer", "LocalLink", "attend"]
 logger = logging.getLogger("celery.worker")
 
 _RECONNECT = 0.2
+#: The same for a child that has not been greeted yet: it waits with its first claim.
+_FIRST = 0.02
+#: What an agent says behind its orders.
+_GREETED = "greeted"
 #: Seconds between two lines about strangers.
 _SILENCE = 60.0
 _LINE_LIMIT = 64 * 1024 * 1024
@@ -55,15 +63,17 @@ class LocalLink:
 
 
 class LinkServer:
-    """The agent's side. ``orders`` are repeated to every child that connects later (a replaced child must know
-    them)."""
+    """The agent's side. Orders are repeated to every child that connects later (a replaced child must know them), and
+    ``kept`` for an agent that comes after this one."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, kept: KeptOrders | None = None) -> None:
         self._name = name
+        self._kept = kept
         self._writers: set[asyncio.StreamWriter] = set()
         self._waiting: dict[int, tuple[asyncio.Future[None], list[Any], int]] = {}
         self._numbers = itertools.count(1)
-        self._orders: dict[str, Mapping[str, Any]] = {}
+        #: By method.
+        self.orders: dict[str, Mapping[str, Any]] = kept.read() if kept is not None else {}
         self._told = -math.inf
 
     async def serve(self) -> None:
@@ -87,7 +97,7 @@ class LinkServer:
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
-            for method, arguments in self._orders.items():
+            for method, arguments in (*self.orders.items(), (_GREETED, {})):
                 writer.write(_line({"n": 0, "method": method, "arguments": arguments}))
             while line := await reader.readline():
                 reply = json.loads(line)
@@ -105,7 +115,9 @@ class LinkServer:
 
     def keep(self, method: str, arguments: Mapping[str, Any]) -> None:
         """An order that children started later must obey as well; the newest of a method counts."""
-        self._orders[method] = arguments
+        self.orders[method] = arguments
+        if self._kept is not None:
+            self._kept.write(self.orders)
 
     async def ask(self, method: str, arguments: Mapping[str, Any], *, timeout: float = 0.8) -> list[Any]:
         """See ``Link``."""
@@ -128,17 +140,20 @@ class LinkServer:
         return answers
 
 
-async def attend(child: Child, name: str) -> None:
-    """A child's side: connect, answer, connect again."""
+async def attend(child: Child, name: str, greeted: asyncio.Event) -> None:
+    """A child's side: connect, answer, connect again. Sets ``greeted`` when the agent's orders are obeyed."""
     while True:
         try:
             reader, writer = await _connect(name)
         except OSError:
-            await asyncio.sleep(_RECONNECT)
+            await asyncio.sleep(_RECONNECT if greeted.is_set() else _FIRST)
             continue
         try:
             while line := await reader.readline():
                 request = json.loads(line)
+                if request["method"] == _GREETED:
+                    greeted.set()
+                    continue
                 reply = answer(child, request["method"], request["arguments"])
                 if request["n"]:
                     writer.write(_line({"n": request["n"], "answer": reply}))

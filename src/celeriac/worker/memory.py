@@ -6,17 +6,19 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from celeriac.worker.kept import KeptOrders
 from celeriac.worker.slot import READY, TERMINATED, Slots
 
 __all__ = ["NodeMemory"]
 
 
 class NodeMemory(Struct, frozen=True):
-    """As an agent sees it. ``most``: children that the slots have room for."""
+    """As an agent sees it. ``most``: children that the slots have room for; ``kept``: orders by remote control."""
 
     slots: Slots
     kick: Callable[[], None]
     most: int
+    kept: KeptOrders | None = None
 
     def want(self, children: int) -> None:
         """Tell the supervisor how many children there should be."""

@@ -43,7 +43,7 @@ from celeriac.model.message import Delivery, Malformed, Message
 from celeriac.model.options import TaskOptions
 from celeriac.model.outcome import Embed
 from celeriac.model.plan import Plan, Send, plan
-from celeriac.model.settle import Completion, StoredResult
+from celeriac.model.settle import Completion, Release, StoredResult
 from celeriac.ports import Clock
 from celeriac.worker.follow_ups import FollowUps, Sent
 from celeriac.worker.joiner import Joiner
@@ -110,6 +110,8 @@ class Runner:
         self.stuck: Callable[[str], None] | None = None
         #: Rates set by remote control, starts per second by task (0: no limit); see ``limit_rate``.
         self.rates: dict[str, float] = {}
+        #: Limits set by remote control, soft and hard, in seconds by task; see ``set_limits``.
+        self.time_limits: dict[str, tuple[float | None, float | None]] = {}
         #: token → outcome, of coroutines that are cancelled on request.
         self.terminated: dict[str, o.Revoked] = {}
         self._slot = slot
@@ -144,6 +146,9 @@ class Runner:
 
     def _options(self, task: Any) -> TaskOptions:
         options: TaskOptions = task.options()
+        limits = self.time_limits.get(task.name)
+        if limits is not None:
+            options = replace(options, soft_time_limit=limits[0], time_limit=limits[1])
         rate = self.rates.get(task.name)
         if rate is None or self.app.conf.worker_disable_rate_limits:
             return options
@@ -156,10 +161,8 @@ class Runner:
 
     def set_limits(self, name: str, soft: float | None, hard: float | None) -> None:
         """From now on tasks of that name have these limits in seconds; None: the node's."""
-        entry = self.entry(name)
-        if entry is not None:
-            options = replace(entry.options, soft_time_limit=soft, time_limit=hard)
-            self._entries[name] = replace(entry, options=options)
+        self.time_limits[name] = (soft, hard)
+        self._entries.pop(name, None)
 
     def expect(self, name: str) -> float:
         """How long a task of that name takes, in seconds; unknown ones are expected to be long."""
@@ -231,7 +234,13 @@ class Runner:
         if self._slot is not None:
             self._slot.end()
         message = delivery.message  # it was checked before it ran
-        embed = self._embed(message) if isinstance(message, Message) else None
+        try:
+            embed = self._embed(message) if isinstance(message, Message) else None
+        except OperationalError:
+            entry = self.entry(message.task)
+            if entry is None or entry.options.acks_late:
+                return self.conclude(delivery, o.Postponed(STORE_AWAY))
+            embed = None  # nothing brings it back
         return self.conclude(delivery, o.Failure(exc, format_traceback(exc)), embed=embed)
 
     async def arun(self, delivery: Delivery) -> Completion | Delivery:
@@ -317,7 +326,10 @@ class Runner:
             entry = self.entry(message.task)
         options = entry.options if entry is not None else self._foreign(message.task)
         if embed is None and type(outcome) in _NEEDS_EMBED and not isinstance(message, Malformed):
-            embed = self._embed(message)
+            try:
+                embed = self._embed(message)
+            except OperationalError as error:
+                outcome = self._unless_over(delivery, outcome, options, error)
         now = self.now()
         decided = plan(delivery, outcome, options, now, self._rand(), embed, self._hostname, self.options.park)
         try:
@@ -339,6 +351,16 @@ class Runner:
             return outcome
         reason = self.signer.refusal(message)
         return outcome if reason is None else o.Unsigned(reason)
+
+    def _unless_over(
+        self, delivery: Delivery, outcome: o.Outcome, options: TaskOptions, error: OperationalError
+    ) -> o.Outcome:
+        """What becomes of a task whose payload is away: what follows its end cannot be told, so it does not end yet."""
+        if isinstance(plan(delivery, outcome, options, self.now(), 0.0, park=self.options.park).settlement, Release):
+            return outcome
+        name = one_line(f"{delivery.message.task}[{delivery.message.id}]")
+        logger.warning("The end of task %s waits for what follows it: %s", name, error)
+        return o.Postponed(STORE_AWAY, crashed=isinstance(outcome, (o.Crashed, o.TimedOut)))
 
     def _written(
         self, delivery: Delivery, outcome: o.Outcome, decided: Plan, options: TaskOptions, request: Any, now: float
@@ -417,8 +439,11 @@ class Runner:
         return decode_body(message, accept=self._accept, max_bytes=self._max_bytes)
 
     def _embed(self, message: Message) -> Embed | None:
+        """What follows, as far as it can be decoded. Raises ``OperationalError`` while it is away."""
         try:
             return self.decoded(message)[2]
+        except OperationalError:
+            raise
         except CeleryError:
             return None
 

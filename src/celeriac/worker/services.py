@@ -62,7 +62,7 @@ class Services:
         self.runner = runner
         self.clock = clock
         self._sync = sync
-        self.limits = limits = Limits(broker, runner)
+        self.limits = limits = Limits(broker, runner, aside)
         self.completer = completer = Completer(
             broker,
             store,
@@ -73,6 +73,7 @@ class Services:
             aside=aside,
             ended=PayloadDropper(runner.payloads, aside) if runner.payloads is not None else None,
             clock=clock,
+            now=runner.now,
         )
         self.fetcher = Fetcher(
             broker,
@@ -86,8 +87,10 @@ class Services:
             rules=rules,
             limits=limits,
             rand=rand,
+            claimed=self._claimed,
             finishing=lambda: completer.finishing,
             clock=clock,
+            aside=aside,
         )
         self.leases = Leases(broker, self.fetcher.held, clock, lease=options.lease, lost=self._lost, valid=self._valid)
 
@@ -103,6 +106,9 @@ class Services:
         if batch:
             self.completer.put(batch)  # type: ignore[arg-type]
             self.fetcher.changed()
+
+    def _claimed(self, began: float) -> None:
+        self.leases.claimed(began)
 
     def _held(self) -> int:
         return len(self.fetcher.held)

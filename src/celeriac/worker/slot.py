@@ -95,6 +95,16 @@ class Words:
     def failing(self, value: int) -> None:
         struct.pack_into("<I", self._memory, 4, value)
 
+    @property
+    def bounds(self) -> tuple[int, int] | None:
+        """Most and fewest children as remote control has set them, or None; kept for the agent that comes after."""
+        most, fewest = self._FORM.unpack_from(self._memory, self._FORM.size)
+        return (most, fewest) if most else None
+
+    @bounds.setter
+    def bounds(self, value: tuple[int, int]) -> None:
+        self._FORM.pack_into(self._memory, self._FORM.size, *value)
+
 
 class Slots:
     """The slots of a node: one anonymous shared mapping, made before the forks. The first one is the agent's."""

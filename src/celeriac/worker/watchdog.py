@@ -9,17 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from celeriac.exceptions import OperationalError
 from celeriac.ports import Broker, Clock
 
-__all__ = ["Watchdog"]
+__all__ = ["Watchdog", "patience"]
 
 logger = logging.getLogger("celery.worker")
 
 #: Seconds for a close, and between two tries to open.
 _CLOSE = 5.0
 _EVERY = 1.0
+
+
+def patience(wait: float, conf: Any) -> float:
+    """Seconds after which a call that should take ``wait`` has hung: an adapter may retry for as long as it may connect
+    (a SQLite file that is locked), and that is not the watchdog's affair."""
+    return 2 * max(wait, float(conf.seconds("broker_connection_timeout") or 4.0))
 
 
 class Watchdog:

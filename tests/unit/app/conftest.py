@@ -39,14 +39,11 @@ def sent() -> Collector:
 
 @pytest.fixture(autouse=True)
 def no_traces() -> Iterator[None]:
-    """Shared tasks and current apps of a test end with it."""
-    finalizers = dict(state._finalizers)
+    """Current apps of a test end with it."""
     state._apps.clear()
     before = current._default, current._latest, current._thread.app
     current._default = current._latest = current._thread.app = None
     yield
-    state._finalizers.clear()
-    state._finalizers.update(finalizers)
     current._default, current._latest, current._thread.app = before
 
 

@@ -8,16 +8,20 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from celeriac import Celery, chain
 from celeriac.app.dead import DeadLetterNotFound, DeadLetterRefused, Retried
 from celeriac.brokers import memory
+from celeriac.brokers.memory.dead_port import MemoryDeadLetters
 from celeriac.client import resolver
-from celeriac.exceptions import QueueNotFound
+from celeriac.exceptions import OperationalError, QueueNotFound
+from celeriac.model.dead import Stayed
+from celeriac.model.ledger import lock_of
 from celeriac.model.message import Delivery, Marks
-from celeriac.model.settle import DeadLetter, DeadReason, Release
+from celeriac.model.settle import Completion, DeadLetter, DeadReason, Release
 from celeriac.ports import Broker
 
 _numbers = itertools.count()
@@ -267,6 +271,36 @@ def test_who_comes_second_hears_of_it(app: Celery) -> None:
         app.dead_letters.retry(letter)
 
 
+def failed(app: Celery) -> Any:
+    result = send(app, 1)
+    bury(app)
+    app.backend.store_result(result.id, ValueError("x"), "FAILURE", traceback="tb")
+    return result
+
+
+@pytest.mark.parametrize(("uncertain", "state"), [(False, "FAILURE"), (True, "RETRY")])
+def test_what_was_not_sent_has_failed(app: Celery, uncertain: bool, state: str) -> None:
+    result = failed(app)
+    error = OperationalError("away")
+    error.uncertain = uncertain
+    with (
+        mock.patch.object(MemoryDeadLetters, "replay", side_effect=error),
+        pytest.raises(OperationalError, match="away"),
+    ):
+        app.dead_letters.retry(result.id)
+    assert app.AsyncResult(result.id).state == state
+
+
+def test_what_somebody_else_has_sent_meanwhile_is_as_it_was(app: Celery) -> None:
+    result = failed(app)
+    (letter,) = app.dead_letters.list()
+    gone = [Stayed(letter.key)]
+    with mock.patch.object(MemoryDeadLetters, "replay", return_value=gone), pytest.raises(DeadLetterNotFound):
+        app.dead_letters.retry(letter)
+    again = app.AsyncResult(result.id)
+    assert (again.state, again.traceback) == ("FAILURE", "tb")
+
+
 def test_without_a_result_backend() -> None:
     url = f"memory://dead-{next(_numbers)}"
     app = Celery("dead", broker=url, backend="disabled://", set_as_current=False)
@@ -276,3 +310,66 @@ def test_without_a_result_backend() -> None:
     assert len(claim(app)) == 1
     app.close()
     memory.drop(url)
+
+
+# -- unique tasks
+
+
+@pytest.fixture
+def unique(app: Celery) -> Any:
+    """A unique task, and ``die(*args)``: one of it is sent and dies, and its lock is freed."""
+
+    @app.task(name="unique", shared=False, unique="args")
+    def unique(x: int, y: int = 0) -> None: ...
+
+    return app.tasks["unique"]
+
+
+def die(app: Celery, task: Any, *args: Any) -> str:
+    sent = task.delay(*args)
+
+    async def work(broker: Any) -> None:
+        held = await broker.claim(["celery"], limit=1000, wait=0.0)
+        (mine,) = (each for each in held if each.message.id == sent.id)
+        letter = DeadLetter(delivery=mine, reason=DeadReason.FAILED)
+        done = Completion(settlement=letter, frees=(lock_of(mine.message),))
+        await broker.finish([done, *(Completion(settlement=Release(each)) for each in held if each is not mine)])
+
+    with_broker(app, work)
+    app.backend.store_result(sent.id, ValueError("x"), "FAILURE")
+    return str(sent.id)
+
+
+def test_a_unique_task_is_not_sent_again_beside_an_equal_one(app: Celery, unique: Any) -> None:
+    dead = die(app, unique, 1)
+    equal = unique.delay(1)
+    with pytest.raises(DeadLetterRefused, match=f"not sent again: an equal one, {equal.id}, waits or runs"):
+        app.dead_letters.retry(dead)
+    (skipped,) = app.dead_letters.retry_all().skipped
+    assert (skipped.letter.id, skipped.why) == (dead, f"an equal one, {equal.id}, waits or runs")
+    assert app.AsyncResult(dead).state == "FAILURE", "its record says what it said before"
+    assert app.dead_letters.count() == 1
+    assert [each.message.id for each in claim(app)] == [equal.id]
+    app.backend.store_result(equal.id, None, "SUCCESS")
+    assert app.dead_letters.retry(dead).id == dead, "the lock of one that is over is taken over"
+    assert unique.delay(1).id == dead, "it holds the lock again"
+
+
+def test_of_equal_dead_letters_one_is_sent_again(app: Celery, unique: Any) -> None:
+    first, second, other = die(app, unique, 1), die(app, unique, 1), die(app, unique, 2)
+    done = app.dead_letters.retry_all()
+    assert (done.ids, [each.letter.id for each in done.skipped]) == ((other, second), [first])
+    assert [app.AsyncResult(each).state for each in (first, second, other)] == ["FAILURE", "RETRY", "RETRY"]
+
+
+def test_other_arguments_are_under_another_lock(app: Celery, unique: Any) -> None:
+    dead = die(app, unique, 1)
+    app.dead_letters.retry(dead, args=[7], countdown=50)
+    assert unique.delay(1).id != dead
+    assert unique.delay(x=7, y=0).id == dead
+
+
+def test_a_lock_that_nobody_has_freed_is_its_own(app: Celery, unique: Any) -> None:
+    dead = unique.delay(1)
+    bury(app)
+    assert app.dead_letters.retry(dead.id).id == dead.id == unique.delay(1).id

@@ -284,3 +284,9 @@ def test_annotation_around_a_method() -> None:
     task = app.task(name="a")(lambda x: x)
     app.finalize()
     assert task.apply((1,)).get()[0] == "around"
+
+
+def test_a_slip_in_an_option_is_told(app: Celery) -> None:
+    with pytest.warns(UserWarning, match="no option 'autoretry_fot' of a task.* did you mean 'autoretry_for'"):
+        app.task(name="slip", autoretry_fot=(OSError,))(lambda: 1)
+    assert app.task(name="own", tenant_header="x")(lambda: 1).tenant_header == "x"

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from celeriac import Celery, chain, chord, group, signals
 from celeriac.brokers import memory
 from celeriac.brokers.memory.shared import Server
+from celeriac.client.payloads import payloads_of
 from celeriac.exceptions import ImproperlyConfigured, OperationalError, TaskNotUnique, TaskRevokedError
 from celeriac.model.ledger import LOCK, Lock, lock_of
 from celeriac.model.message import Message
@@ -363,3 +365,38 @@ def test_one_queue_only(bench: Bench) -> None:
     bench.app.conf.task_queues = [Queue("one", fan), Queue("two", fan)]
     with pytest.raises(ValueError, match="goes to several queues"):
         bench.task().apply_async(queue="one", idempotency_key="k")
+
+
+def test_what_is_not_sent_leaves_no_payload(bench: Bench, tmp_path: Path) -> None:
+    bench.app.conf.payload_store = str(tmp_path)
+    bench.app.conf.payload_store_min_bytes = 2000
+    task, strict = bench.task(unique=True), bench.task("strict", unique=True, on_conflict="raise")
+
+    def stored() -> int:
+        return sum(path.is_file() and path.parent != tmp_path for path in tmp_path.rglob("*"))
+
+    large = "x" * 5000
+    assert len({task.apply_async((large,), idempotency_key="k").id for _ in range(5)}) == 1 == stored()
+    assert len({task.delay(large).id for _ in range(5)}) == 1 == stored()
+    strict.delay(large)
+    for _ in range(3):
+        with pytest.raises(TaskNotUnique):
+            strict.delay(large)
+    assert stored() == 2
+    payloads = payloads_of(bench.app.conf)
+    assert payloads is not None
+    assert all(payloads.fetch(each) for each in bench.taken()), "those of the messages that were sent are there"
+
+
+def test_a_payload_that_cannot_be_dropped_goes_with_its_day(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.app.conf.payload_store = str(tmp_path)
+    bench.app.conf.payload_store_min_bytes = 2000
+
+    def away(*args: Any) -> None:
+        raise OperationalError("the store is away")
+
+    monkeypatch.setattr("celeriac.payloads.directory.Directory.drop", away)
+    task = bench.task(unique=True)
+    assert task.delay("x" * 5000).id == task.delay("x" * 5000).id

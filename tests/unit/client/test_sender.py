@@ -344,3 +344,10 @@ def test_a_closed_sender_opens_again(sender: Sender) -> None:
     sender.close()
     sender.send(sender.message("t"))
     assert sender.publisher.depth(["celery"], timeout=1)["celery"].ready == 2
+
+
+def test_a_slip_in_an_option_is_told(sender: Sender, recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.warns(UserWarning, match="no option 'idempotancy_key' of apply_async.*did you mean 'idempotency_key'"):
+        sender.message("t", options={"idempotancy_key": "x"})
+    foreign = {"mandatory": True, "content_type": "x", "stamped_headers": ["tasks_id"], "tasks_id": "1"}
+    sender.message("t", options=foreign)

@@ -206,6 +206,19 @@ def test_what_did_not_start_goes_back_as_it_came() -> None:
     assert again == Release(known, marks=Marks(suspect=True)), "what may have run is shown as redelivered"
 
 
+@pytest.mark.parametrize("outcome", [o.Unstarted(suspect=True), o.Unstarted(orphaned=True), o.Unknown()])
+def test_what_did_not_start_keeps_its_place_under_a_rate(outcome: o.Outcome) -> None:
+    settlement = decide(outcome, lent=delivery(Marks(reserved=True, crashes=1))).settlement
+    assert isinstance(settlement, Release)
+    assert settlement.marks is not None
+    assert (settlement.marks.reserved, settlement.marks.crashes) == (True, 1)
+
+
+def test_what_has_started_has_no_place_any_more() -> None:
+    settlement = decide(o.Crashed("signal 9"), lent=delivery(Marks(reserved=True, parked_until=9e9))).settlement
+    assert settlement == Release(delivery(Marks(reserved=True, parked_until=9e9)), marks=Marks(crashes=1, suspect=True))
+
+
 def test_a_repeat_is_settled_without_a_trace() -> None:
     assert decide(o.Repeated()) == Plan(settlement=Accept(delivery()))
 

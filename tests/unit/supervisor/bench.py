@@ -86,3 +86,5 @@ class Bench:
             place.close()
         for each in (made._notices_read, made._notices_write, made._wake_read, made._wake_write):
             os.close(each)
+        if made._memory.kept is not None:
+            made._memory.kept.close()

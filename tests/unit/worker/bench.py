@@ -29,6 +29,7 @@ class FakeRunner:
         self.runtimes: dict[str, float] = {}
         self.count = 0
         self.signer: Any = None
+        self.payloads: Any = None
         self.valid_until = float("inf")
         self.now = time.time
         self.outcomes: list[tuple[str, o.Outcome]] = []
@@ -67,6 +68,8 @@ class FetcherBench:
         self.coroutines = FakeExecutor(coroutines)
         self.concluded: list[Completion] = []
         self.early: set[str] = set()
+        #: When the claims were sent that brought something.
+        self.claimed: list[float] = []
         self.limits = Limits(self.broker, self.runner)  # type: ignore[arg-type]
         self.rules = RuleBook()
         node = NodeOptions(**{"hostname": "w@h", "queues": ("celery",), **options})
@@ -82,6 +85,7 @@ class FetcherBench:
             limits=self.limits,
             rules=self.rules,
             rand=lambda: 0.0,
+            claimed=self.claimed.append,
         )
 
     def settled(self, deliveries: Sequence[Delivery]) -> None:

@@ -20,9 +20,15 @@ class Queues(FakeBroker):
     """So many messages are ready."""
 
     ready, oldest, asked = 0, None, 0
+    looked: list[list[str]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked = []
 
     async def depth(self, queues: Sequence[str]) -> Mapping[str, Depth]:
         self.asked += 1
+        self.looked.append(list(queues))
         self.faults.meet("depth")
         return {name: Depth(ready=self.ready, oldest=self.oldest) for name in queues}
 
@@ -33,7 +39,11 @@ class Bench:
         self.memory = NodeMemory(self.slots, self._kick, 20)
         self.slots.words.wanted = wanted
         self.clock, self.broker = VirtualClock(), Queues()
-        self.made = Autoscale(
+        self.made = self.again(bounds)
+
+    def again(self, bounds: Bounds | None) -> Autoscale:
+        """Another one for the same node, as a new agent makes it."""
+        return Autoscale(
             self.broker,  # type: ignore[arg-type]
             self.memory,
             self.clock,
@@ -131,6 +141,20 @@ def test_new_bounds_hold_at_once() -> None:
     for most, fewest in ((0, 0), (2, 3), (5, -1), (21, 1)):
         with pytest.raises(ValueError, match="give MAX from 1 to 20 and MIN up to MAX"):
             bench.made.bound(most, fewest)
+
+
+@pytest.mark.parametrize("before", [None, Bounds(most=2, fewest=2, keepalive=5.0)])
+def test_bounds_by_hand_outlive_the_agent(before: Bounds | None) -> None:
+    bench = Bench(before)
+    made = [bench.made, bench.again(before)]
+    assert made[1].bounds == before
+    made[0].bound(8, 5)
+    assert bench.again(before).bounds == made[0].bounds
+    made[0].grow(10)
+    assert bench.again(before).bounds == made[0].bounds
+    assert made[0].bounds is not None
+    assert (made[0].bounds.most, made[0].bounds.fewest) == (15, 5)
+    assert bench.again(before).wanted == 15
 
 
 # -- what else the memory says -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import threading
@@ -14,6 +15,7 @@ import pytest
 from celeriac import Celery
 from celeriac.brokers.memory import server
 from celeriac.model.settle import StoredResult
+from celeriac.worker import child as child_module
 from celeriac.worker import fetcher
 from celeriac.worker.child import Child
 from celeriac.worker.inprocess import in_process
@@ -342,3 +344,53 @@ def test_events_of_two_threads_at_once_are_sent(idle: Child) -> None:
     idle.loop = FakeLoop()  # type: ignore[assignment]
     idle._emit("task-started", {})
     assert called(idle) == ["_flush_events_soon"]
+
+
+class Unmet(Node):
+    """A child whose agent has not greeted it yet."""
+
+    def __init__(self, app: Celery) -> None:
+        super().__init__(app)
+        self.greeted = self.child._greeted = asyncio.Event()
+
+    def greet(self) -> None:
+        self.child._call_loop(self.greeted.set)
+
+
+def test_nothing_is_claimed_before_the_agents_orders_are_obeyed(
+    app: Celery, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_module, "_GREETING", 60.0)
+    gate.open.set()
+    node = Unmet(app)
+    begun = threading.Event()
+
+    async def last(child: Child) -> None:
+        begun.set()
+
+    node.child._extras = [*node.child._extras, last]
+    send(app, "gate")
+    node.thread.start()
+    assert begun.wait(LONG)
+    assert (node.ready.is_set(), node.depth()) == (False, (1, 0))
+    node.greet()
+    node.until(ready=0, leased=0)
+    node.stop()
+
+
+def test_an_agent_that_is_away_keeps_nobody_from_working(
+    app: Celery, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_module, "_GREETING", 0.01)
+    gate.open.set()
+    send(app, "gate")
+    node = Unmet(app).start()
+    node.until(ready=0, leased=0)
+    node.stop()
+
+
+def test_stopping_does_not_wait_for_the_agent(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_module, "_GREETING", 60.0)
+    node = Unmet(app)
+    node.thread.start()
+    node.stop()

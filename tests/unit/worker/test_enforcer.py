@@ -91,6 +91,15 @@ def test_revoked_ones_are_searched_once_in_the_fleet(bench: Bench) -> None:
     assert bench.log("withdraw")[1:] == [(["b"], ["q1", "q2"])], "only what is new"
 
 
+def test_rules_end_by_the_brokers_clock(bench: Bench, runner: Runner) -> None:
+    runner.now = lambda: 1_000.0
+    bench.broker.orphaned = [found := delivery(id="a")]
+    bench.broker.rule(rule("revoke:a", 5, expires=2_800.0))
+    bench.look()
+    assert list(bench.enforcer.book.revoked) == ["a"]
+    assert [each.settlement for each in bench.concluded] == [Accept(found)]
+
+
 def test_another_node_was_faster(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It searches meanwhile, and says so."""
     bench.broker.rule(rule("revoke:a", 5))

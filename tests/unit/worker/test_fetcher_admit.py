@@ -239,6 +239,20 @@ def test_a_refusal_after_our_lease_is_somebody_elses() -> None:
     assert bench.fetcher.held == {}
 
 
+def test_what_is_lost_while_it_is_admitted_does_not_run() -> None:
+    bench, early, late, lost = FetcherBench(), delivery("early"), delivery(), delivery()
+
+    async def main() -> None:
+        bench.broker.faults.away("settle")
+        admitting = asyncio.create_task(bench.fetcher.admit([early, late, lost]))
+        await asyncio.sleep(0)
+        del bench.fetcher.held[lost.token]
+        await admitting
+
+    asyncio.run(main())
+    assert bench.sync.inbox == [early, late]
+
+
 def test_stopping_does_not_wait_for_a_broker_that_is_away() -> None:
     bench, early, late = FetcherBench(), delivery("early"), delivery()
 

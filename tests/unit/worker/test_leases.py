@@ -134,3 +134,36 @@ def test_what_ends_meanwhile_does_not_disturb() -> None:
 
     asyncio.run(main())
     assert bench.broker.log == [("extend", [one.token, two.token])]
+
+
+def test_a_claim_is_certain_from_before_it_was_sent() -> None:
+    bench = Bench(30.0)
+    bench.leases.claimed(990.0)
+    assert bench.valid == [1_020.0]
+    bench.hold(delivery())
+    bench.leases.claimed(980.0)
+    bench.leases.claimed(995.0)
+    assert bench.valid == [1_020.0, 1_010.0, 1_010.0]
+    bench.held.clear()
+    bench.leases.claimed(1_000.0)
+    assert bench.valid[-1] == 1_030.0
+
+
+def test_what_is_claimed_during_a_renewal_is_not_renewed_by_it() -> None:
+    bench = Bench(30.0)
+    bench.hold(delivery())
+    bench.broker.seconds = 4.0
+
+    async def main() -> None:
+        renewing = asyncio.create_task(bench.leases.renew())
+        await asyncio.sleep(0)
+        bench.leases.claimed(997.0)
+        bench.hold(delivery())
+        await bench.clock.advance(4.0)
+        await renewing
+        renewing = asyncio.create_task(bench.leases.renew())
+        await bench.clock.advance(4.0)
+        await renewing
+
+    asyncio.run(main())
+    assert bench.valid[-2:] == [1_027.0, 1_034.0]

@@ -8,11 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from celeriac import Celery
+from celeriac.codec.reference import CONTENT_TYPE
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.limits import GO, LOST, PARKED, Ask, Permission, Permit, Rate, Seats
 from celeriac.model.message import Delivery, Marks
+from celeriac.model.rules import Rule, RulesRead
 from celeriac.model.settle import DeadLetter, Release
 from celeriac.worker import adapters, inside
 from celeriac.worker.limits import Limits
@@ -20,7 +23,7 @@ from celeriac.worker.options import NodeOptions
 from celeriac.worker.report import Report
 from celeriac.worker.runner import Runner
 from tests.unit.worker.bench import KNOWN, FakeRunner, FetcherBench
-from tests.unit.worker.fakes import FakeBroker, delivery, tokens, until
+from tests.unit.worker.fakes import FakeBroker, delivery, malformed, tokens, until
 
 
 class FakeLimiter(FakeBroker):
@@ -31,15 +34,17 @@ class FakeLimiter(FakeBroker):
         self.answers = list(answers)
         self.asked: list[Ask] = []
         self.freed_seats: list[set[Seats]] = []
+        self.forgone: list[Delivery] = []
 
     async def permit(self, asks: Sequence[Ask]) -> Sequence[Permit]:
         self.faults.meet("permit")
         self.asked += asks
         return [self.answers.pop(0) if self.answers else GO for _ in asks]
 
-    async def freed(self, seats: Sequence[Seats]) -> None:
+    async def freed(self, seats: Sequence[Seats], forgone: Sequence[Ask] = ()) -> None:
         await asyncio.sleep(0)
-        self.freed_seats.append(set(seats))
+        self.freed_seats.append({*seats, *(ask.seats for ask in forgone if ask.seats is not None)})
+        self.forgone += [ask.delivery for ask in forgone]
         self.faults.meet("freed")
 
 
@@ -163,6 +168,54 @@ def test_the_agent_frees_what_a_dead_child_held() -> None:
     asyncio.run(main())
 
 
+def test_those_that_will_not_ask_forgo_what_is_kept_for_them() -> None:
+    async def main() -> None:
+        limiter, limits = limits_of(max_concurrency=1, max_concurrency_key=lambda n: n)
+        held, silent = delivery("t", 1), delivery("t", 2)
+        await limits.permit([held])
+        limits.forgo([held, silent, delivery("unknown"), malformed()])
+        await until(lambda: bool(limiter.freed_seats))
+        assert (limiter.freed_seats, limiter.forgone) == ([{Seats("t[2]", 1)}], [silent])
+
+    asyncio.run(main())
+
+
+def test_nobody_looks_into_what_is_not_signed() -> None:
+    async def main() -> None:
+        keys: list[int] = []
+        limiter, limits = limits_of(max_concurrency=1, max_concurrency_key=lambda n: keys.append(n))
+        limits._runner.signer = SimpleNamespace(refusal=lambda message: "signature missing")  # type: ignore[assignment]
+        limits.buried([delivery("t", 1)])
+        await until(lambda: limits._waking is None)
+        assert (keys, limiter.freed_seats) == ([], [])
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_a_payload_store_is_read_beside_the_loop(keyed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        runner, limiter, aside = runner_of(max_concurrency=1, **keys), FakeLimiter(), list[Delivery]()
+        runner.payloads = object()  # type: ignore[assignment]
+        monkeypatch.setattr(runner, "decoded", lambda message: ([message.id], {}, None))
+
+        async def run(look: Any, delivery: Delivery) -> Any:
+            aside.append(delivery)
+            return look(delivery)
+
+        limits = Limits(limiter, runner, run)  # type: ignore[arg-type]
+        far, near = delivery("t", id="far", content_type=CONTENT_TYPE), delivery("t", id="near")
+        permitted = await limits.permit([far, near])
+        assert permitted.go == [far, near]
+        assert [ask.seats.key for ask in limiter.asked if ask.seats] == (["t[far]", "t[near]"] if keyed else ["t", "t"])
+        limits.buried([far])
+        await until(lambda: bool(limiter.freed_seats))
+        assert aside == ([far, far] if keyed else [])
+
+    keys = {"max_concurrency_key": lambda task_id: task_id} if keyed else {}
+    asyncio.run(main())
+
+
 def test_a_rate_set_by_remote_control() -> None:
     runner = runner_of()
     limiter = FakeLimiter()
@@ -213,6 +266,20 @@ def test_the_others_do_not_wait_and_each_goes_to_its_executor(bench: FetcherBenc
 def test_ordinary_tasks_are_not_asked_for(bench: FetcherBench) -> None:
     asyncio.run(bench.fetcher.admit([delivery("t"), delivery("co")]))
     assert bench.limiter.asked == []  # type: ignore[attr-defined]
+
+
+def test_what_ends_without_asking_gives_up_its_seat(bench: FetcherBench) -> None:
+    async def main() -> None:
+        bench.limits.seated = True
+        monkey = delivery("l", id="revoked")
+        bench.rules.learn(RulesRead(1, [Rule("revoke:revoked", b"{}", None, 1)]), 0.0)
+        bench.rules.learn(RulesRead(2, [Rule("pause:later", b"{}", None, 2)]), 0.0)
+        paused = replace(delivery("l"), queue="later")
+        await bench.fetcher.admit([monkey, paused, delivery("t")])
+        await until(lambda: len(bench.limiter.forgone) == 2)  # type: ignore[attr-defined]
+        assert tokens(bench.limiter.forgone) == tokens([paused, monkey])  # type: ignore[attr-defined]
+
+    asyncio.run(main())
 
 
 def test_it_asks_again_while_the_broker_is_away(bench: FetcherBench) -> None:

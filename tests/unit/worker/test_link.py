@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import time
@@ -15,11 +16,16 @@ import pytest
 from celeriac.model.message import Delivery
 from celeriac.model.outcome import Revoked
 from celeriac.model.rules import Order, Rule, encode_order
+from celeriac.worker import link
 from celeriac.worker.inside import answer
+from celeriac.worker.kept import KeptOrders
 from celeriac.worker.link import LinkServer, LocalLink, _line
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.rules import RuleBook, to_wire
 from tests.unit.worker.fakes import delivery, malformed
+
+#: More than any test needs, in seconds.
+LONG = 10.0
 
 
 class FakeChild:
@@ -35,7 +41,11 @@ class FakeChild:
         self.requeued = 0
         self.cancellable: set[str] = set()
         self.graces: list[Any] = []
-        self.runner = SimpleNamespace(totals={"t": 3}, count=3, terminated={}, conclude=lambda *what: what)
+        self.runner = SimpleNamespace(
+            totals={"t": 3}, count=3, terminated={}, conclude=lambda *what: what, now=lambda: self.now
+        )
+        #: Seconds since the epoch, by the broker.
+        self.now = time.time()
         self.written: list[Any] = []
         self.completer = SimpleNamespace(early=set(), put=self.written.extend)
         self.report = SimpleNamespace(events=False)
@@ -111,6 +121,13 @@ def test_revoke_only_refuses(child: FakeChild) -> None:
     assert obey(child, "revoke:a", "revoke:b", "pause:q") == []
     assert (list(child.rules.revoked), child.rules.paused) == (["a", "b"], {"q"})
     assert (child.runner.terminated, child.sifted) == ({}, 1)
+
+
+def test_orders_end_by_the_brokers_clock(child: FakeChild) -> None:
+    one, child.now = delivery(id="a"), 1_000.0
+    child.runs(one)
+    rule = Rule("revoke:a", encode_order(Order(terminate=True)), 1_005.0)
+    assert [each["token"] for each in ask(child, "obey", rules=to_wire([rule]))] == [one.token]
 
 
 def test_terminate_cancels_what_can_be_cancelled_and_names_the_rest(child: FakeChild) -> None:
@@ -262,9 +279,47 @@ def test_orders_are_repeated_to_children_of_later() -> None:
         assert peer.lines == [
             {"n": 0, "method": "events", "arguments": {"on": False}},
             {"n": 0, "method": "revoke", "arguments": {"ids": ["a"]}},
+            {"n": 0, "method": "greeted", "arguments": {}},
         ]
 
     serve(body)
+
+
+def test_orders_outlive_the_agent() -> None:
+    kept = KeptOrders()
+
+    async def main() -> None:
+        LinkServer("unused", kept).keep("events", {"on": True})
+        (peer,) = await peers(LinkServer("unused", kept), 1)
+        assert peer.lines[0] == {"n": 0, "method": "events", "arguments": {"on": True}}
+
+    asyncio.run(main())
+    kept.close()
+
+
+def test_a_child_is_greeted_when_it_has_obeyed_all_orders(child: FakeChild, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries, greeted = itertools.count(), asyncio.Event()
+
+    async def connect(name: str) -> Any:
+        if next(tries) < 3:
+            raise ConnectionRefusedError  # the agent comes later
+        reader = asyncio.StreamReader()
+        reader.feed_data(_line({"n": 0, "method": "queues", "arguments": {"queues": ["a", "b"]}}))
+        assert not greeted.is_set()
+        reader.feed_data(_line({"n": 0, "method": "greeted", "arguments": {}}))
+        return reader, SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr(link, "_connect", connect)
+    monkeypatch.setattr(link, "_FIRST", 0.0)
+
+    async def main() -> None:
+        attending = asyncio.create_task(link.attend(child, "unused", greeted))  # type: ignore[arg-type]
+        async with asyncio.timeout(LONG):
+            await greeted.wait()
+        assert child.fetcher.queues == ["a", "b"]
+        attending.cancel()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("last", [b"", b"{rubbish\n"])

@@ -9,21 +9,23 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from celeriac.clock import SYSTEM
 from celeriac.model import outcome as o
 from celeriac.model.ledger import LOCK, Change, Lock, replaced_key
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept
+from celeriac.worker.backoff import Backoff
 from celeriac.worker.locks import begin_locked
 from tests.unit.worker.bench import FetcherBench
 from tests.unit.worker.completing import Bench, on_bench
-from tests.unit.worker.fakes import FakeBroker, delivery, done, message
+from tests.unit.worker.fakes import FakeBroker, FakeStore, UnifiedBroker, delivery, done, message
 
 
 class LedgerBroker(FakeBroker):
     """One with a ledger."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.values: dict[str, bytes] = {}
 
     async def read_ledger(self, keys: Sequence[str]) -> Sequence[bytes | None]:
@@ -45,13 +47,30 @@ class LedgerBroker(FakeBroker):
         return made
 
 
+class UnifiedLedgerBroker(UnifiedBroker, LedgerBroker):
+    """One that finishes in one step."""
+
+
 def locked(name: str, task: str = "t", **fields: Any) -> tuple[Delivery, Lock]:
     lock = Lock(f"lock-{name}", name)
     return delivery(task, id=name, headers={LOCK: lock.header()}, **fields), lock
 
 
-def begin(broker: FakeBroker, *deliveries: Delivery) -> dict[str, o.Revoked]:
-    return dict(asyncio.run(begin_locked(broker, deliveries)))  # type: ignore[arg-type]
+def begin(
+    broker: FakeBroker, *deliveries: Delivery, patience: float = 1.0, stopping: bool = False
+) -> dict[str, o.Outcome]:
+    class Clock:
+        time = 0.0
+
+        def monotonic(self) -> float:
+            return self.time
+
+        async def sleep(self, seconds: float) -> None:
+            self.time += seconds
+
+    backoff, clock, server = Backoff(rand=lambda: 1.0), Clock(), broker
+    started = begin_locked(server, deliveries, backoff, lambda: stopping, clock, patience=patience)  # type: ignore[arg-type]
+    return dict(asyncio.run(started))
 
 
 def test_a_start_is_noted_once_a_batch() -> None:
@@ -79,11 +98,26 @@ def test_who_was_replaced_does_not() -> None:
 
 
 @pytest.mark.parametrize("call", ["change", "read"])
-def test_while_the_ledger_is_away_they_run(call: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_ledger_is_asked_again_when_no_answer_came(call: str) -> None:
     broker = LedgerBroker()
-    broker.faults.away(call)
-    assert begin(broker, locked("a")[0]) == {}
+    broker.faults.away(call, times=3)
+    broker.values = {"lock-a": b"other", replaced_key("a"): b"other"}
+    delivery, _ = locked("a")
+    assert begin(broker, delivery) == {delivery.token: o.Revoked("replaced by other")}
+
+
+def test_when_the_ledger_stays_away_they_run(caplog: pytest.LogCaptureFixture) -> None:
+    broker = LedgerBroker()
+    broker.faults.away("change")
+    assert begin(broker, locked("a")[0], patience=0.0) == {}
     assert "Cannot note the start of 1 unique tasks: away" in caplog.text
+
+
+def test_a_child_that_stops_meanwhile_gives_them_back() -> None:
+    broker = LedgerBroker()
+    broker.faults.away("change")
+    delivery, _ = locked("a")
+    assert begin(broker, delivery, stopping=True) == {delivery.token: o.Unstarted()}
 
 
 def test_a_broker_without_a_ledger() -> None:
@@ -122,3 +156,33 @@ def test_step_by_step_a_lock_is_freed_once_the_end_is_stored() -> None:
     assert broker.values == {other.key: b"somebody"}
     assert bench.names() == ["extend", "publish", "put", "extend", "change", "settle"]
     assert isinstance(completion.settlement, Accept)
+
+
+@pytest.mark.parametrize("make", [UnifiedLedgerBroker, LedgerBroker])
+def test_a_retry_renews_the_lock_first(make: type[LedgerBroker]) -> None:
+    mine, lock = locked("mine")
+    broker = make()
+    store = FakeStore(server=broker.traits.server)
+    broker.values = {lock.key: lock.started}
+    broker.faults.away("change")
+    due = SYSTEM.now() + 3600.0
+    again = message(id="mine", headers={LOCK: replace(lock, life=60.0).header()}, due=due)
+    other = message(id="other", headers={LOCK: Lock("lock-other", "other").header()})
+    renewed: list[Change] = []
+    change_ledger = broker.change_ledger
+
+    async def change(changes: Sequence[Change]) -> Sequence[bool]:
+        renewed[:] = changes
+        return await change_ledger(changes)
+
+    broker.change_ledger = change  # type: ignore[method-assign]
+
+    async def body(bench: Bench) -> None:
+        await bench.write([done(mine, publish=[other, again])])
+
+    bench = on_bench(body, lambda: Bench(broker, store))
+    (only,) = renewed
+    assert (only.key, only.value, only.expected) == (lock.key, lock.started, lock.started)
+    assert only.expires == pytest.approx(3660.0, abs=30.0)
+    assert bench.names()[0] == "change"
+    assert bench.names().count("change") == 1, "again after an outage, and then no more"

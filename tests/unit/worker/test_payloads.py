@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from celeriac import Celery
 from celeriac.client.payloads import Payloads, payloads_of
 from celeriac.codec.body import encode_body
-from celeriac.exceptions import OperationalError
-from celeriac.model.message import Delivery
+from celeriac.exceptions import OperationalError, SoftTimeLimitExceeded
+from celeriac.model import outcome as o
+from celeriac.model.message import NO_MARKS, Delivery, Marks
 from celeriac.model.settle import Completion, DeadLetter, DeadReason, Release, Verdict
 from celeriac.worker.completer import Completer
 from celeriac.worker.payloads import PayloadDropper
@@ -59,12 +61,9 @@ def record(completion: Completion) -> dict[str, Any]:
 
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    def fails(*args: Any) -> Any:
-        raise OperationalError("the store is away")
-
     def away() -> None:
-        monkeypatch.setattr("celeriac.payloads.directory.Directory.read", fails)
-        monkeypatch.setattr("celeriac.payloads.directory.Directory.write", fails)
+        monkeypatch.setattr("celeriac.payloads.directory.Directory.read", _fails)
+        monkeypatch.setattr("celeriac.payloads.directory.Directory.write", _fails)
 
     return away
 
@@ -117,6 +116,74 @@ def test_arguments_that_are_away_are_waited_for(
     assert completion.settlement.due is not None
     assert completion.settlement.marks is None, "it does not count"
     assert completion.result is None
+
+
+CHAIN = {"chain": [{"task": "echo", "args": (), "kwargs": {}, "options": {"task_id": "behind"}}]}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "marks", "crashes"),
+    [
+        (o.Revoked("expired"), NO_MARKS, None),
+        (o.Repeated("FAILURE"), NO_MARKS, None),
+        (o.Lost(), Marks(crashes=3), None),
+        (o.TimedOut(1.0), NO_MARKS, 1),
+        (o.Crashed("signal 9"), Marks(crashes=2), 3),
+    ],
+)
+def test_no_end_is_told_while_what_follows_is_away(
+    payloads: Payloads,
+    make_runner: Callable[..., Runner],
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: o.Outcome,
+    marks: Marks,
+    crashes: int | None,
+) -> None:
+    body = payloads.put_body(encode_body((LARGE,), {}, CHAIN), None)
+    ended = delivery("echo", body=body.body, content_type=body.content_type, marks=marks)
+    runner = make_runner()
+    with monkeypatch.context() as patch:
+        patch.setattr("celeriac.payloads.directory.Directory.read", _fails)
+        waits = runner.conclude(ended, outcome)
+    assert isinstance(waits.settlement, Release)
+    assert waits.settlement.due is not None
+    assert (waits.settlement.marks and waits.settlement.marks.crashes) == crashes
+    assert (waits.result, waits.others, waits.publish) == (None, (), ())
+    over = runner.conclude(ended, outcome)
+    assert not isinstance(over.settlement, Release)
+    assert [each.id for each in over.others] == ["behind"] or isinstance(outcome, o.Repeated)
+
+
+@pytest.mark.parametrize("outcome", [o.Unknown(), o.Crashed("signal 9")])
+def test_what_goes_back_anyway_needs_no_payload(
+    payloads: Payloads, make_runner: Callable[..., Runner], away: Callable[[], None], outcome: o.Outcome
+) -> None:
+    waiting = referring(payloads, "echo", LARGE)
+    runner = make_runner()
+    there = runner.conclude(waiting, outcome).settlement
+    away()
+    gone = runner.conclude(waiting, outcome).settlement
+    assert isinstance(there, Release)
+    assert isinstance(gone, Release)
+    assert replace(there, due=None, marks=None) == replace(gone, due=None, marks=None)
+    assert (there.marks and there.marks.crashes) == (gone.marks and gone.marks.crashes)
+    assert (there.due is None) == (gone.due is None)
+
+
+@pytest.mark.parametrize("acks_late", [True, False])
+def test_a_soft_limit_outside_the_body_while_the_store_is_away(
+    payloads: Payloads, app: Celery, make_runner: Callable[..., Runner], away: Callable[[], None], acks_late: bool
+) -> None:
+    app.tasks["echo"].acks_late = acks_late
+    limited = referring(payloads, "echo", LARGE)
+    away()
+    completion = make_runner().limited(limited, SoftTimeLimitExceeded(1))
+    assert isinstance(completion.settlement, Release) is acks_late
+    assert (completion.result is None) is acks_late, "acknowledged before it ran, nothing brings it back"
+
+
+def _fails(*args: Any) -> Any:
+    raise OperationalError("the store is away")
 
 
 def test_a_result_stays_in_its_record_when_the_store_is_away(

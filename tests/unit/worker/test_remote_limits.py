@@ -97,6 +97,18 @@ def test_time_limits_reach_all_children_also_later_ones(bench: Bench, app: Celer
     assert bench.agent.runner.entry("slow").options.time_limit == 9  # type: ignore[union-attr]
 
 
+def test_rates_and_time_limits_stand_side_by_side(bench: Bench, app: Celery) -> None:
+    """Whichever was set first, by remote control or by the orders that a later child is told."""
+    app.task(name="slow", time_limit=7)(lambda: None)
+    bench.ask("time_limit", {"task_name": "slow", "soft": 2, "hard": 3.5})
+    bench.ask("rate_limit", {"task_name": "slow", "rate_limit": "10/s"})
+    options = bench.agent.runner.entry("slow").options  # type: ignore[union-attr]
+    assert (options.soft_time_limit, options.time_limit, options.rate) == (2, 3.5, 10.0)
+    bench.ask("time_limit", {"task_name": "slow", "hard": 9})
+    options = bench.agent.runner.entry("slow").options  # type: ignore[union-attr]
+    assert (options.soft_time_limit, options.time_limit, options.rate) == (None, 9, 10.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

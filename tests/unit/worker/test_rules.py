@@ -290,6 +290,44 @@ def test_a_paused_queue_is_not_claimed_from_until_it_is_resumed(
     asyncio.run(main())
 
 
+def test_a_node_whose_queues_are_all_paused_says_that_the_broker_is_away(
+    ruled: FetcherBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but the rules is asked for then."""
+    monkeypatch.setattr(fetching, "PAUSED_LOOK", 0.0)
+    broker, seen = broker_of(ruled), list[bool]()
+    ruled.rules.learn(RulesRead(5, [rule("pause:celery", 5)], True), NOW)
+    reads = broker.rules
+
+    async def rules(after: int = 0) -> RulesRead:
+        seen.append(ruled.fetcher.connected)
+        return await reads(after)
+
+    monkeypatch.setattr(broker, "rules", rules)
+    broker.faults.away("rules", 2)
+
+    async def main() -> None:
+        running = asyncio.create_task(ruled.fetcher.run())
+        await until(lambda: len(seen) >= 4)
+        ruled.fetcher.stop()
+        await running
+
+    asyncio.run(main())
+    assert seen[:4] == [True, False, False, True]
+
+
+def test_rules_end_by_the_brokers_clock(ruled: FetcherBench) -> None:
+    """Ours may have jumped, and nobody would read again what was forgotten then."""
+    ruled.runner.now = lambda: NOW
+    broker_of(ruled).rule(rule("revoke:a", 5, NOW + 1_800), rule("revoke:b", 6, NOW + 1_800))
+    claimed, waiting = delivery(id="a"), delivery(id="b")
+    asyncio.run(ruled.fetcher.admit([claimed]))
+    assert ruled.outcome(claimed) == o.Revoked("revoked")
+    ruled.sync.feed([waiting])
+    ruled.fetcher.ruled()
+    assert ruled.outcome(waiting) == o.Revoked("revoked")
+
+
 def test_one_of_two_queues_is_paused(ruled: FetcherBench) -> None:
     broker = broker_of(ruled)
     ruled.fetcher.queues[:] = ["celery", "other"]

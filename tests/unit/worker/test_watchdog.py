@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from celeriac import Celery
 from celeriac.testing.clock import VirtualClock
-from celeriac.worker.watchdog import Watchdog
+from celeriac.worker.watchdog import Watchdog, patience
 from tests.unit.worker.fakes import FakeBroker, until
 
 
@@ -68,3 +69,11 @@ def test_it_tries_until_the_broker_is_there(bench: Bench) -> None:
         running.cancel()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(("wait", "timeout", "limit"), [(10.0, 4.0, 20.0), (1.0, 4.0, 8.0), (2.0, 60.0, 120.0)])
+def test_a_locked_file_is_waited_for(wait: float, timeout: float, limit: float) -> None:
+    """For as long as the adapter does: with short leases a claim waits less than that."""
+    conf = Celery(broker="memory://", set_as_current=False).conf
+    conf.broker_connection_timeout = timeout
+    assert patience(wait, conf) == limit

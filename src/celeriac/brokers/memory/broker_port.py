@@ -326,10 +326,10 @@ class MemoryBroker:
         with self._locked() as server:
             return server.limits.permit(asks, server.clock.now(), self._options.seat_promise)
 
-    async def freed(self, seats: Sequence[Seats]) -> None:
+    async def freed(self, seats: Sequence[Seats], forgone: Sequence[Ask] = ()) -> None:
         """See ``Limiter.freed``."""
         with self._locked() as server:
-            server.limits.freed(seats, server.clock.now(), self._options.seat_promise)
+            server.limits.freed(seats, server.clock.now(), self._options.seat_promise, forgone)
 
     # -- looks -------------------------------------------------------------------------------------------------------
 

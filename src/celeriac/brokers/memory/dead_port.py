@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from celeriac.brokers.memory.broker_port import add, encoded
 from celeriac.brokers.memory.shared import Server
-from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay
+from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay, Stayed
 from celeriac.ports import AdapterOptions
 
 __all__ = ["MemoryDeadLetters"]
@@ -28,17 +28,22 @@ class MemoryDeadLetters:
         with self._server.lock:
             return [self._server.queues.dead.get(key) for key in keys]
 
-    def replay(self, replays: Sequence[Replay], *, timeout: float) -> Sequence[str]:
+    def replay(self, replays: Sequence[Replay], *, timeout: float) -> Sequence[Stayed]:
         """See ``DeadLetters.replay``."""
         texts = encoded([replay.message for replay in replays])
-        gone: list[str] = []
-        with self._server.lock:
+        stayed: list[Stayed] = []
+        server = self._server
+        with server.lock:
+            dead, tick = server.queues.dead, server.clock.monotonic()
             for replay, text in zip(replays, texts, strict=True):
-                if self._server.queues.dead.remove(replay.key):
-                    add(self._server, [text])
+                if dead.get(replay.key) is None:
+                    stayed.append(Stayed(replay.key))
+                elif replay.change is not None and not server.ledger.change(replay.change, tick):
+                    stayed.append(Stayed(replay.key, False, server.ledger.read(replay.change.key, tick)))
                 else:
-                    gone.append(replay.key)
-        return gone
+                    dead.remove(replay.key)
+                    add(server, [text])
+        return stayed
 
     def drop(self, keys: Sequence[str], *, timeout: float) -> int:
         """See ``DeadLetters.drop``."""

@@ -7,7 +7,7 @@ woken for it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
@@ -30,10 +30,12 @@ class _Row(Struct):
 class Limits:
     """All limits of one server."""
 
-    __slots__ = ("_paces", "_queues", "_rows")
+    __slots__ = ("_paces", "_paused", "_queues", "_rows")
 
-    def __init__(self, queues: Queues) -> None:
+    def __init__(self, queues: Queues, paused: Callable[[str, float], bool] = lambda queue, now: False) -> None:
+        """``paused(queue, now)``: those that wait there are not woken."""
         self._queues = queues
+        self._paused = paused
         self._paces: dict[str, Pace] = {}
         self._rows: dict[str, _Row] = {}
 
@@ -70,9 +72,16 @@ class Limits:
             row.holders.add(token)
         return GO
 
-    def freed(self, seats: Iterable[Seats], now: float, promise: float) -> None:
+    def freed(self, seats: Iterable[Seats], now: float, promise: float, forgone: Iterable[Ask] = ()) -> None:
         """See ``Limiter.freed``."""
-        for each in seats:
+        freed = dict.fromkeys(seats)
+        for ask in forgone:
+            if ask.seats is not None:
+                promised = self._row(ask.seats).promised
+                if promised.get(ask.delivery.message.id, 0) > now:
+                    promised[ask.delivery.message.id] = now
+                freed[ask.seats] = None
+        for each in freed:
             self._wake(each.key, self._row(each), now, promise)
             self._sweep(each.key, now)
 
@@ -103,11 +112,17 @@ class Limits:
     def _wake(self, key: str, row: _Row, now: float, promise: float) -> None:
         line = self._queues.parked.get(key)
         woken: list[Parked] = []
+        passed: list[Parked] = []
         while line and self._used(row, now) < row.most:
             parked = line.popleft()
+            if self._paused(parked.queue, now):
+                passed.append(parked)
+                continue
             parked.item.since = now
             row.promised[parked.id] = now + promise
             woken.append(parked)
+        if line is not None:
+            line.extendleft(reversed(passed))
         if line is not None and not line:
             del self._queues.parked[key]
         if woken:

@@ -154,11 +154,12 @@ class Queues:
     def withdraw(
         self, names: Sequence[str], wanted: Callable[[bytes], bool], *, owner: str, until: float
     ) -> list[tuple[str, str, bytes]]:
-        """Take what is wanted out of the midst of these queues and their schedules; as ``take``."""
+        """Take what is wanted out of the midst of these queues, their schedules and parks; as ``take``."""
         taken: list[tuple[str, str, bytes]] = []
         for name in dict.fromkeys(names):
             queue = self._queues.get(name) or _Queue()
             items = [item for ready in queue.ready for item in ready] + [item for _, _, item in queue.schedule]
+            items += [each.item for line in self.parked.values() for each in line if each.queue == name]
             found = [item for item in items if wanted(item.raw)]
             if not found:
                 continue
@@ -169,11 +170,20 @@ class Queues:
                 ready.extend(kept)
             queue.schedule = [entry for entry in queue.schedule if id(entry[2]) not in gone]
             heapify(queue.schedule)
+            self._keep_parked(lambda each: id(each.item) not in gone)  # noqa: B023
             for item in found:
                 token = f"{owner}:{next(self._numbers)}"
                 self.leases[token] = Lease(owner, name, item, until)
                 taken.append((token, name, item.raw))
         return taken
+
+    def _keep_parked(self, keep: Callable[[Parked], bool]) -> None:
+        for key, line in tuple(self.parked.items()):
+            kept = deque(each for each in line if keep(each))
+            if len(kept) < len(line):
+                self.parked[key] = kept
+            if not kept:
+                del self.parked[key]
 
     def wake_all(self) -> None:
         """Wake everybody who waits."""
@@ -269,12 +279,8 @@ class Queues:
         queue = self._queues.get(name) or _Queue()
         dropped = [item.raw for ready in queue.ready for item in ready]
         dropped += [item.raw for _, _, item in queue.schedule]
-        for key, line in tuple(self.parked.items()):
-            dropped += [each.item.raw for each in line if each.queue == name]
-            kept = deque(each for each in line if each.queue != name)
-            self.parked[key] = kept
-            if not kept:
-                del self.parked[key]
+        dropped += [each.item.raw for line in self.parked.values() for each in line if each.queue == name]
+        self._keep_parked(lambda each: each.queue != name)
         for ready in queue.ready:
             ready.clear()
         queue.schedule.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from celeriac.model.rules import REVOKE, RULES_LIMIT, TOMBSTONE, Rule, RuleChange, RulesRead
+from celeriac.model.rules import PAUSE, REVOKE, RULES_LIMIT, TOMBSTONE, Rule, RuleChange, RulesRead
 
 __all__ = ["RuleTable"]
 
@@ -47,6 +47,11 @@ class RuleTable:
         if after < max(self._floor, 1) or after > self.epoch:
             return RulesRead(self.epoch, [rule for rule in self._rules.values() if rule.value is not None], True)
         return RulesRead(self.epoch, [rule for rule in self._rules.values() if rule.epoch > after])
+
+    def pauses(self, queue: str, now: float) -> bool:
+        """Whether this queue is paused."""
+        rule = self._rules.get(PAUSE + queue)
+        return rule is not None and rule.value is not None and (rule.expires is None or rule.expires > now)
 
     def named(self, prefix: str) -> RulesRead:
         """See ``RulesDesk.rules``."""

@@ -49,11 +49,11 @@ class Server:
         self.clock = clock
         self.lock = threading.Lock()
         self.queues = Queues()
-        self.limits = Limits(self.queues)
         self.results = Results()
         self.chords = Chords(self.queues.leases)
         self.stages: Stages[tuple[str, bytes, int, float | None]] = Stages()
         self.rules = RuleTable()
+        self.limits = Limits(self.queues, self.rules.pauses)
         self.topics = Topics()
         self.ledger = LedgerTable()
         self.traits = Traits(durable=False, native_delay=True, server=("memory", name))

@@ -13,7 +13,7 @@ from typing import Any
 from celeriac.brokers.redis.endings import dead_record
 from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.ledger_keys import change_args
-from celeriac.brokers.redis.limits import queue_of
+from celeriac.brokers.redis.parks import queue_of
 from celeriac.brokers.redis.scripts import DEPTH, LEASED, LEDGER_CHANGE, PURGE, PURGE_PARK, PURGED, Script
 from celeriac.codec import envelope
 from celeriac.model.ledger import lock_of
@@ -67,20 +67,20 @@ def depth(layout: Layout, queues: Sequence[str]) -> Generator[Ask, Any, Mapping[
 def purge(layout: Layout, queue: str) -> Generator[Ask, Any, int]:
     """Drop what waits in a queue in one step, then free its locks; returns how much that was."""
     fields = [field.decode() for field in (yield None, ["HKEYS", layout.parks], []) if queue_of(field) == queue]
-    parked: list[bytes] = []
-    for field in fields:
-        parked += yield None, ["LRANGE", layout.park(field), 0, -1], []
+    number = envelope.new_id()
+    parks = [layout.park(field) for field in fields]
+    parks_aside = [layout.purged_park(queue, number, index) for index in range(len(fields))]
     # First those that may be woken meanwhile.
-    dropped = int((yield PURGE_PARK, [layout.parks, *map(layout.park, fields)], fields) if fields else 0)
-    yield from _free(layout, queue, [text[max(text.find(b"{"), 0) :] for text in parked if envelope.LOCK_MARK in text])
-    aside = layout.purged(queue, envelope.new_id())
+    parked = (yield PURGE_PARK, [layout.parks, *parks, *parks_aside], [_KEEP_PURGED, *fields]) if fields else 0
+    aside = layout.purged(queue, number)
     count = yield PURGE, [layout.schedule(queue), *layout.lists(queue), *aside], [_KEEP_PURGED]
-    for key in aside if count else ():
+    for key in (*(parks_aside if parked else ()), *(aside if count else ())):
         left = 1
         while left:
             left, *texts = yield PURGED, [key], [_PURGE_PAGE, envelope.LOCK_MARK]
-            yield from _free(layout, queue, texts)
-    return dropped + int(count)
+            # What was parked has its step and its id in front.
+            yield from _free(layout, queue, [text[max(text.find(b"{"), 0) :] for text in texts])
+    return int(parked) + int(count)
 
 
 def _free(layout: Layout, queue: str, texts: Sequence[bytes]) -> Generator[Ask, Any, None]:

@@ -6,21 +6,25 @@ A key is the letter's member in ``celeriac:dead``, ``<uuid>:<queue>``; bytes tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.blocking import Pool, monotonic
 from celeriac.brokers.redis.endings import dead_record
 from celeriac.brokers.redis.layout import Layout
+from celeriac.brokers.redis.ledger_keys import change_args
 from celeriac.brokers.redis.scripts import DEAD_DROP, DEAD_PAGE, DEAD_REPLAY
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
-from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay
+from celeriac.exceptions import OperationalError
+from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay, Stayed
 from celeriac.ports import AdapterOptions
 
 __all__ = ["RedisDeadLetters"]
 
 #: Most letters, and about how many bytes, that one page looks at; most that one script changes.
 _SCAN, _SCAN_BYTES, _BATCH = 500, 8 * 1024 * 1024, 200
+_NO_CHANGE: tuple[Word, ...] = ("any", "", "drop", "", "")
 
 
 class RedisDeadLetters:
@@ -56,22 +60,49 @@ class RedisDeadLetters:
         texts = self._pool.call(words, timeout, repeat=True)
         return [_record(key, text) for key, text in zip(keys, texts, strict=True)]
 
-    def replay(self, replays: Sequence[Replay], *, timeout: float) -> Sequence[str]:
+    def replay(self, replays: Sequence[Replay], *, timeout: float) -> Sequence[Stayed]:
         """See ``DeadLetters.replay``. As with ``Publisher.publish`` workers move what is not due yet."""
-        layout, deadline = self._layout, monotonic() + timeout
+        deadline = monotonic() + timeout
         texts = [envelope.encode(replay.message) for replay in replays]
-        gone: list[str] = []
+        stayed: list[Stayed] = []
         for at in range(0, len(replays), _BATCH):
-            page = replays[at : at + _BATCH]
-            lists: dict[str, int] = {}
-            args: list[Word] = []
-            for replay, text in zip(page, texts[at:], strict=False):
-                ready = layout.ready(replay.message.queue, replay.message)
-                args += (_bytes(replay.key), lists.setdefault(ready, len(self._keys) + len(lists) + 1), text)
-            left = max(deadline - monotonic(), 0.001)
-            numbers = self._pool.script(DEAD_REPLAY, [*self._keys, *lists], args, left, repeat=True)
-            gone += (page[number].key for number in numbers)
-        return gone
+            stayed += self._replay(replays[at : at + _BATCH], texts[at : at + _BATCH], deadline)
+        return stayed
+
+    def _replay(self, page: Sequence[Replay], texts: Sequence[bytes], deadline: float) -> list[Stayed]:
+        layout = self._layout
+        lists: dict[str, int] = {}
+        for replay in page:
+            lists.setdefault(layout.ready(replay.message.queue, replay.message), len(self._keys) + len(lists) + 1)
+        locks: list[str] = []
+        args: list[Word] = [len(lists)]
+        for replay, text in zip(page, texts, strict=True):
+            keys, change = change_args(layout, () if replay.change is None else (replay.change,))
+            locks += keys
+            number = len(self._keys) + len(lists) + len(locks) if keys else 0
+            place = lists[layout.ready(replay.message.queue, replay.message)]
+            args += (_bytes(replay.key), place, text, number, *(change or _NO_CHANGE))
+        answer, sent = self._asked([*self._keys, *lists, *locks], args, deadline)
+        found = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
+        return [Stayed(page[number].key, bool(gone), there) for number, gone, there in found if not (sent and gone)]
+
+    def _asked(self, keys: Sequence[Word], args: Sequence[Word], deadline: float) -> tuple[Sequence[Any], bool]:
+        """The script's answer, and whether letters that are gone were sent by an earlier try, whose answer was lost."""
+
+        def attempt() -> Sequence[Any]:
+            answer: Sequence[Any] = self._pool.script(DEAD_REPLAY, keys, args, max(deadline - monotonic(), 0.001))
+            return answer
+
+        try:
+            return attempt(), False
+        except OperationalError as error:
+            if not error.uncertain or monotonic() >= deadline:
+                raise
+        try:
+            return attempt(), True
+        except OperationalError as error:
+            error.uncertain = True
+            raise
 
     def drop(self, keys: Sequence[str], *, timeout: float) -> int:
         """See ``DeadLetters.drop``."""

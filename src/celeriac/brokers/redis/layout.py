@@ -17,6 +17,8 @@ the same + ``:<ready list>``   list    its messages for that list
 ``celeriac:parked:<park>``     list    ``<step>:<length of the id>:<id><envelope>``, those that wait for a seat;
                                        the left end is next; ``<park>`` is ``["<queue>","<key>"]``
 ``celeriac:parks``             hash    ``<park>`` → number of seats; only those in which somebody waits
+``celeriac:purged:<purge>:…``  list    what a purge dropped: ``<queue>:schedule`` (a zset), ``<queue>:<step>``,
+                                       ``<queue>:park:<n>``; searched for locks, gone after ten minutes
 ``celeriac:dead``              zset    ``<uuid>:<queue>`` → epoch seconds of the death
 ``celeriac:dead:records``      hash    the same member → JSON with all an operator needs
 ``celeriac:dead:counts``       hash    queue → how many of its messages are dead; "" → bytes of all records
@@ -159,6 +161,10 @@ class Layout:
         """Where schedule and ready lists of a queue are set aside by its purge of that number."""
         aside = f"{self.prefix}celeriac:purged:{number}:{queue}"
         return f"{aside}:schedule", *(f"{aside}:{step}" for step in self.steps)
+
+    def purged_park(self, queue: str, number: str, index: int) -> str:
+        """Where a park of a queue is set aside by its purge of that number."""
+        return f"{self.prefix}celeriac:purged:{number}:{queue}:park:{index}"
 
     def group(self, group_id: str) -> str:
         """Key of a saved group."""

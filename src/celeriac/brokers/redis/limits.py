@@ -8,35 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-import msgspec
-
 from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.link import Link
+from celeriac.brokers.redis.parks import park_field, park_of
 from celeriac.brokers.redis.scripts import LIMITS
 from celeriac.brokers.redis.sockets import Word
 from celeriac.model.limits import GO, LOST, PARKED, SLACK, Ask, Permission, Permit, Rate, Seats
 from celeriac.model.message import Malformed
+from celeriac.model.rules import PAUSE
 
-__all__ = ["Limits", "park_field", "queue_of"]
+__all__ = ["Limits"]
 
 #: Most deliveries, and most parks, that one script judges.
 _BATCH = 256
 _PARKS = 64
-_json_text = msgspec.json.Encoder().encode
-_json_pair = msgspec.json.Decoder(tuple[str, str]).decode
-
-
-def park_field(queue: str, key: str) -> str:
-    """The field of a park in the hash of all."""
-    return _json_text((queue, key)).decode()
-
-
-def queue_of(field: bytes) -> str | None:
-    """The queue of a park by its field; None when somebody else wrote it."""
-    try:
-        return _json_pair(field)[0]
-    except msgspec.MsgspecError:
-        return None
 
 
 class _Call:
@@ -66,6 +51,12 @@ class _Call:
             len(layout.tail(delivery.queue)),
         )
 
+    def forgo(self, ask: Ask) -> None:
+        """Add a delivery that will not ask."""
+        if ask.seats is not None:
+            park = self.park(ask.delivery.queue, ask.seats)
+            self._asks += ("", ask.delivery.message.id, 0, "", park, 0, 0)
+
     def park(self, queue: str, seats: Seats) -> int:
         """The number of a park."""
         if seats.key not in self._seats:
@@ -75,7 +66,7 @@ class _Call:
 
     def keys(self) -> list[str]:
         layout = self._layout
-        keys = [layout.unacked, layout.index, layout.parks]
+        keys = [layout.unacked, layout.index, layout.parks, layout.rules[1]]
         keys += [layout.rate(rate.bucket) for rate in self._rates]
         keys += map(layout.seats, self._seats)
         for queue, key in self._parks:
@@ -85,7 +76,7 @@ class _Call:
     def args(self) -> list[Word]:
         steps = self._layout.steps
         counts = len(self._rates), len(self._seats), len(self._parks), len(steps)
-        args: list[Word] = [SLACK, self._promise, *counts, *steps]
+        args: list[Word] = [SLACK, self._promise, PAUSE, *counts, *steps]
         args += [f"{rate.interval:.6f}" for rate in self._rates]
         args += self._most
         for queue, key in self._parks:
@@ -113,8 +104,14 @@ class Limits:
             permits += map(_permit, await self._link.script(LIMITS, call.keys(), call.args()))
         return permits
 
-    async def freed(self, seats: Iterable[Seats]) -> None:
+    async def freed(self, seats: Iterable[Seats], forgone: Sequence[Ask] = ()) -> None:
         """See ``Limiter.freed``."""
+        for at in range(0, len(forgone), _BATCH):
+            call = _Call(self._layout, self._promise)
+            for ask in forgone[at : at + _BATCH]:
+                call.forgo(ask)
+            await self._link.script(LIMITS, call.keys(), call.args())
+        seats = dict.fromkeys([*seats, *(ask.seats for ask in forgone if ask.seats is not None)])
         # Of several queues each is the first in its turn.
         queues = sorted(self._queues)
         self._turn += 1
@@ -128,11 +125,8 @@ class Limits:
             found, page = await self._link.call("HSCAN", self._layout.parks, cursor, "COUNT", _PARKS)
             parks: list[tuple[str, Seats]] = []
             for field, most in zip(page[::2], page[1::2], strict=True):
-                try:
-                    queue, key = _json_pair(field)
-                    parks.append((queue, Seats(key, int(most))))
-                except (msgspec.MsgspecError, ValueError):
-                    continue  # not ours
+                if (park := park_of(field)) is not None and most.isdigit():  # else not ours
+                    parks.append((park[0], Seats(park[1], int(most))))
             waits = waits or bool(parks)
             await self._wake(parks)
             cursor = int(found)

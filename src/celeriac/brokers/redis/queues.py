@@ -194,9 +194,9 @@ class RedisBroker:
         """See ``Limiter.permit``."""
         return await self._limits.permit(asks)
 
-    async def freed(self, seats: Sequence[Seats]) -> None:
+    async def freed(self, seats: Sequence[Seats], forgone: Sequence[Ask] = ()) -> None:
         """See ``Limiter.freed``."""
-        await self._limits.freed(seats)
+        await self._limits.freed(seats, forgone)
 
     # -- Rules
 
@@ -207,7 +207,9 @@ class RedisBroker:
 
     async def rules(self, after: int = 0) -> RulesRead:
         """See ``Rules.rules``."""
-        return rules.rules_read(await self._link.script(RULES_READ, self._layout.rules, [after, ""]))
+        answer = await self._link.script(RULES_READ, self._layout.rules, [after, ""])
+        self._claims.time.heard(float(answer[3]))  # an agent does not claim
+        return rules.rules_read(answer)
 
     async def set_rules(self, changes: Sequence[RuleChange]) -> int:
         """See ``Rules.set_rules``."""

@@ -22,7 +22,7 @@ def change_args(changes: Sequence[RuleChange]) -> list[Word]:
 
 def rules_read(answer: Sequence[Any]) -> RulesRead:
     """What ``rules_read.lua`` has answered."""
-    epoch, complete, flat = answer
+    epoch, complete, flat, _ = answer
     rules = [
         Rule(key.decode("utf-8", "replace"), value, float(ends) if ends else None, int(float(began)))
         for key, value, ends, began in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)

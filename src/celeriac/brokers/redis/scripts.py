@@ -32,12 +32,12 @@ def read_all() -> None:
 class Script:
     """One script in two spellings: servers from 7.0 on are told that it may run when memory is full.
 
-    ``after`` names the file of functions that stands in front of it.
+    ``after`` names the files of functions that stand in front of it.
     """
 
     def __init__(self, name: str, *, after: str = "", drains: bool = False) -> None:
         self.name = name
-        text = b"".join((_FOLDER / f"{part}.lua").read_bytes() for part in (after, name) if part)
+        text = b"".join((_FOLDER / f"{part}.lua").read_bytes() for part in (*after.split(), name))
         self._plain = _digest(text), text
         flagged = b"#!lua flags=allow-oom\n" + text if drains else text
         self._flagged = _digest(flagged), flagged
@@ -60,7 +60,7 @@ EXPIRED = Script("expired")
 RESTORE = Script("restore", drains=True)
 TRIM = Script("trim", after="dead", drains=True)
 DEAD_PAGE = Script("dead_page")
-DEAD_REPLAY = Script("dead_replay", after="dead", drains=True)
+DEAD_REPLAY = Script("dead_replay", after="dead ledger", drains=True)
 DEAD_DROP = Script("dead_drop", after="dead", drains=True)
 PURGE = Script("purge", drains=True)
 LIMITS = Script("limits", drains=True)

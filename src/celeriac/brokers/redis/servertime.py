@@ -12,7 +12,8 @@ __all__ = ["ServerTime"]
 
 
 class ServerTime:
-    """``heard`` by the one who claims, asked by whoever compares times. Before the first answer: this machine's."""
+    """``heard`` by the one who claims or reads rules, asked by whoever compares times. Before the first answer: this
+    machine's."""
 
     __slots__ = ("_ahead",)
 

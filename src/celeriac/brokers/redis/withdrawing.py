@@ -12,6 +12,7 @@ from typing import Any
 from celeriac.brokers.redis.claims import Claims, Read
 from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.link import Link
+from celeriac.brokers.redis.parks import queue_of
 from celeriac.brokers.redis.scripts import WITHDRAW
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec.seeking import written
@@ -36,7 +37,8 @@ async def withdraw(
     forms = sorted(written(ids))
     found: list[Delivery] = []
     wrong: list[Release] = []
-    for queue, key, kind in _places(layout, queues):
+    parks = [field.decode() for field in await link.call("HKEYS", layout.parks) if queue_of(field) in queues]
+    for queue, key, kind in _places(layout, queues, parks):
         at: Any = b"0"
         page = _FIRST
         while at:
@@ -56,8 +58,10 @@ async def withdraw(
     return found, wrong
 
 
-def _places(layout: Layout, queues: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Queue, key and type of all places where messages wait."""
+def _places(layout: Layout, queues: Sequence[str], parks: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Queue, key and kind of all places where messages wait. Parks come first: from there they go to ready."""
+    for field in parks:
+        yield queue_of(field.encode()) or "", layout.park(field), "park"
     for queue in dict.fromkeys(queues):
         yield queue, layout.schedule(queue), "zset"
         for name in layout.lists(queue):

@@ -257,13 +257,14 @@ class SQLiteBroker:
         self._session.bells.ring_queues(woken)
         return permits
 
-    async def freed(self, seats: Sequence[Seats]) -> None:
+    async def freed(self, seats: Sequence[Seats], forgone: Sequence[Ask] = ()) -> None:
         """See ``Limiter.freed``."""
-        waited = await self._session.bare(lambda sqlite: limits.waits(sqlite, seats))
-        if waited:
-            promise = self._options.seat_promise
+        known = dict.fromkeys([*seats, *(ask.seats for ask in forgone if ask.seats is not None)])
+        waited = await self._session.bare(lambda sqlite: limits.waits(sqlite, known))
+        if waited or forgone:
+            promise, rows = self._options.seat_promise, len(waited) + len(forgone)
             woken = await self._session.write(
-                lambda sqlite: limits.freed(sqlite, waited, time.time(), promise), rows=len(waited)
+                lambda sqlite: limits.freed(sqlite, waited, time.time(), promise, forgone), rows=rows
             )
             self._session.bells.ring_queues(woken)
 

@@ -8,9 +8,10 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from celeriac.brokers.sqlite import ledger_table
 from celeriac.brokers.sqlite import queues as tables
 from celeriac.brokers.sqlite.statements import statements
-from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord
+from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay, Stayed
 from celeriac.ports import AdapterOptions
 
 __all__ = ["drop", "get", "newest", "page", "replay", "trim"]
@@ -60,13 +61,25 @@ def get(sqlite: sqlite3.Connection, keys: Sequence[str]) -> list[DeadRecord | No
     return [None if row is None else _record(row) for row in rows]
 
 
-def replay(sqlite: sqlite3.Connection, letters: Sequence[tuple[str, tables.Row]], now: float) -> list[bool]:
-    """Put messages in the place of letters; for each whether the letter was there."""
-    there = [_drop(sqlite, key) for key, _ in letters]
-    rows = [row for (_, row), was in zip(letters, there, strict=True) if was]
+def replay(
+    sqlite: sqlite3.Connection, replays: Sequence[Replay], prepared: Sequence[tables.Row], now: float
+) -> list[Stayed]:
+    """Put messages, as ``prepared``, in the place of letters; returns those of which nothing happened."""
+    stayed: list[Stayed] = []
+    rows: list[tables.Row] = []
+    for each, row in zip(replays, prepared, strict=True):
+        change, there = each.change, None
+        if change is not None and sqlite.execute(_SQL["get"], (_key(each.key),)).fetchone() is not None:
+            there = ledger_table.change_all(sqlite, [change], now)
+        if there is not None:
+            stayed.append(Stayed(each.key, False, there[0]))
+        elif _drop(sqlite, each.key):
+            rows.append(row)
+        else:
+            stayed.append(Stayed(each.key))
     if rows:
         tables.add(sqlite, rows, now)
-    return there
+    return stayed
 
 
 def drop(sqlite: sqlite3.Connection, keys: Sequence[str]) -> int:

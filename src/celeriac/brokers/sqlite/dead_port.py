@@ -9,7 +9,7 @@ from celeriac.brokers.sqlite import dead
 from celeriac.brokers.sqlite import queues as tables
 from celeriac.brokers.sqlite.address import Address
 from celeriac.brokers.sqlite.blocking import Pool
-from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay
+from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay, Stayed
 from celeriac.ports import AdapterOptions
 
 __all__ = ["SQLiteDeadLetters"]
@@ -31,14 +31,13 @@ class SQLiteDeadLetters:
         with self._pool.desk() as desk:
             return desk.read(lambda sqlite: dead.get(sqlite, keys), timeout)
 
-    def replay(self, replays: Sequence[Replay], *, timeout: float) -> Sequence[str]:
+    def replay(self, replays: Sequence[Replay], *, timeout: float) -> Sequence[Stayed]:
         """See ``DeadLetters.replay``."""
         rows = tables.prepare(replay.message for replay in replays)
-        letters = [(replay.key, row) for replay, row in zip(replays, rows, strict=True)]
         with self._pool.desk() as desk:
-            there = desk.write(lambda sqlite: dead.replay(sqlite, letters, time.time()), timeout)
+            stayed = desk.write(lambda sqlite: dead.replay(sqlite, replays, rows, time.time()), timeout)
             desk.bells.ring_queues({row[0] for row in rows})
-        return [key for (key, _), was in zip(letters, there, strict=True) if not was]
+        return stayed
 
     def drop(self, keys: Sequence[str], *, timeout: float) -> int:
         """See ``DeadLetters.drop``."""

@@ -13,6 +13,7 @@ from celeriac.brokers.sqlite.queues import SQL as MESSAGES
 from celeriac.brokers.sqlite.queues import held, numbers, push_front, unpack
 from celeriac.brokers.sqlite.statements import statements
 from celeriac.model.limits import GO, LOST, PARKED, Ask, Pace, Permission, Permit, Rate, Seats
+from celeriac.model.rules import PAUSE
 
 __all__ = ["drop_parked", "forget", "freed", "keys_waiting", "permit", "waits"]
 
@@ -49,11 +50,11 @@ class _Row:
         """As many as there are free seats become ready, in front; returns their queues."""
         if self._empty or self.free <= 0:
             return []
-        rows = self._sqlite.execute(_SQL["first_parked"], (self.key, self.free)).fetchall()
+        rows = self._sqlite.execute(_SQL["first_parked"], (self.key, PAUSE, self._now, self.free)).fetchall()
         self._empty = len(rows) < self.free
         if not rows:
             return []
-        self._sqlite.execute(_SQL["unpark"], (self.key, *rows[-1][:2]))
+        self._sqlite.executemany(_SQL["unpark"], [(self.key, *row[:2]) for row in rows])
         lanes: dict[tuple[str, int], list[tuple[int, int]]] = {}
         for _, key, queue, level, alone in rows:
             self._sqlite.execute(_SQL["take_seat"], (self.key, key, None, self._now + self._promise))
@@ -138,8 +139,13 @@ def _take(
     return due
 
 
-def freed(sqlite: sqlite3.Connection, seats: Iterable[Seats], now: float, promise: float) -> set[str]:
-    """Wake those for whom there is a seat; returns their queues."""
+def freed(
+    sqlite: sqlite3.Connection, seats: Iterable[Seats], now: float, promise: float, forgone: Iterable[Ask] = ()
+) -> set[str]:
+    """Wake those for whom there is a seat, also where ``forgone`` do not want theirs; returns their queues."""
+    for ask in forgone:
+        if ask.seats is not None:
+            sqlite.execute(_SQL["forgo_seat"], (ask.seats.key, unpack(ask.delivery.token)[1], now))
     return {queue for each in seats for queue in _Row(sqlite, each, now, promise).wake()}
 
 

@@ -31,11 +31,17 @@ SELECT ?, ?, ?, ?, ?, queue, step FROM message WHERE id = ?;
 -- :ends  key: the first and the last position; apart, for together they would be looked for in all rows
 SELECT (SELECT min(position) FROM parked WHERE key = ?1), (SELECT max(position) FROM parked WHERE key = ?1);
 
--- :first_parked  key, limit
-SELECT position, id, queue, step, alone FROM parked WHERE key = ? ORDER BY position, id LIMIT ?;
+-- :forgo_seat  key, id, now: what is kept for it is free
+UPDATE seat SET until = min(until, ?3) WHERE key = ?1 AND id = ?2 AND claim IS NULL;
 
--- :unpark  key, position, id: up to and including this one
-DELETE FROM parked WHERE key = ? AND (position, id) <= (?, ?);
+-- :first_parked  key, what pause rules begin with, now, limit: of those whose queues are not paused
+SELECT position, id, queue, step, alone FROM parked WHERE key = ?1 AND NOT EXISTS (
+    SELECT 1 FROM rule
+    WHERE rule.key = ?2 || parked.queue AND value IS NOT NULL AND (expires IS NULL OR expires > ?3)
+) ORDER BY position, id LIMIT ?4;
+
+-- :unpark  key, position, id
+DELETE FROM parked WHERE key = ? AND position = ? AND id = ?;
 
 -- :parks  each key that somebody waits for, with how many seats there are; jumps from key to key
 WITH RECURSIVE name(key) AS (

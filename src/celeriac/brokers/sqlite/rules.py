@@ -75,7 +75,8 @@ def withdraw(
     for (queue, level), keys in lanes.items():
         left = set(keys)
         # The schedule is read through for each look: last, and only for those that are nowhere else.
-        for where, lane in (("ready", (queue, level)), ("front", (queue, level)), ("schedule", (queue,))):
+        places = ("ready", (queue, level)), ("front", (queue, level)), ("parks", (queue,)), ("schedule", (queue,))
+        for where, lane in places:
             if left:
                 found = [row[0] for row in sqlite.execute(SQL[f"in_{where}"], (*lane, numbers(left)))]
                 if found:

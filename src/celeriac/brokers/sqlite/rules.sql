@@ -52,5 +52,11 @@ SELECT id FROM schedule WHERE queue = ? AND id IN (SELECT value FROM json_each(?
 -- :drop_from_schedule  queue, ids as JSON
 DELETE FROM schedule WHERE queue = ? AND id IN (SELECT value FROM json_each(?));
 
+-- :in_parks  queue, ids as JSON
+SELECT id FROM parked WHERE queue = ? AND id IN (SELECT value FROM json_each(?));
+
+-- :drop_from_parks  queue, ids as JSON
+DELETE FROM parked WHERE queue = ? AND id IN (SELECT value FROM json_each(?));
+
 -- :lanes  ids as JSON
 SELECT id, queue, step FROM message WHERE id IN (SELECT value FROM json_each(?));

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from celeriac.model.dead import ALL, DeadFilter, DeadRecord, Replay
+from celeriac.model.dead import ALL, DeadFilter, DeadRecord, Replay, Stayed
+from celeriac.model.ledger import Change
 from celeriac.model.message import Malformed, Marks
 from celeriac.model.settle import DeadLetter, DeadReason, Release
-from celeriac.ports import Broker, DeadLetters, Depth
+from celeriac.ports import Broker, DeadLetters, Depth, Ledger
 from celeriac.testing.conformance.harness import Harness
 from celeriac.testing.conformance.tools import asynchronous, gathered, ids, message, messages, only, take
 
@@ -142,11 +143,40 @@ class Dead:
             assert (taken.message.priority, taken.redelivered, taken.marks) == (3, False, Marks())
             again = [Replay(key=a.key, message=sent), Replay(key=b.key, message=message("b"))]
             gone = await asyncio.to_thread(letters.replay, again, timeout=_LONG)
-            assert list(gone) == [a.key], "replay: returns the keys that are not there"
+            assert list(gone) == [Stayed(a.key)], "replay: returns those that are not there"
             assert ids(await take(broker, "q", "elsewhere")) == ["b"], "replay: and publishes nothing for those"
             unknown = [Replay(key=key, message=sent) for key in ("", "nobody", "-1", "9" * 30)]
             assert len(await asyncio.to_thread(letters.replay, unknown, timeout=_LONG)) == 4
             assert await take(broker, "q", "elsewhere") == []
+
+    @asynchronous
+    async def test_a_replay_takes_a_lock_in_the_same_step(self, harness: Harness) -> None:
+        broker = await harness.open_broker()
+        for each in ("a", "b", "c", "d"):
+            await _die(broker, each)
+        if not isinstance(broker, Ledger):
+            harness.cannot("keep a ledger")
+        with closing(harness.dead_letters()) as letters:
+            d, c, b, a = await _all(letters)
+            free = Change("lock", b"a", None, 50.0)
+            replays = [
+                Replay(key="nobody", message=message("n"), change=free),
+                Replay(key=a.key, message=message("a"), change=free),
+                Replay(key=b.key, message=message("b"), change=Change("lock", b"b", None)),
+                Replay(key=c.key, message=message("c")),
+                Replay(key=d.key, message=message("d", "elsewhere"), change=Change("other", b"d", b"x")),
+            ]
+            stayed = await asyncio.to_thread(letters.replay, replays, timeout=_LONG)
+            assert list(stayed) == [Stayed("nobody"), Stayed(b.key, False, b"a"), Stayed(d.key, False, None)]
+            assert [each.id for each in await _all(letters)] == ["d", "b"], "replay: such a letter stays"
+            assert ids(await take(broker, "q", "elsewhere")) == ["a", "c"], "replay: its message is not published"
+            there = await broker.read_ledger(["lock", "other"])
+            assert list(there) == [b"a", None], "replay: makes the change with the message"
+            over = [Replay(key=b.key, message=message("b"), change=Change("lock", b"b", b"a", 0.2))]
+            assert list(await asyncio.to_thread(letters.replay, over, timeout=_LONG)) == []
+            assert list(await broker.read_ledger(["lock"])) == [b"b"], "replay: takes over what is expected"
+            await harness.elapse(0.3)
+            assert list(await broker.read_ledger(["lock"])) == [None], "replay: for the time of the change"
 
     @asynchronous
     async def test_a_replay_that_cannot_be_encoded_changes_nothing(self, harness: Harness) -> None:

@@ -12,9 +12,11 @@ import pytest
 from celeriac.exceptions import OperationalError
 from celeriac.model.limits import GO, LOST, PARKED, SLACK, Ask, Permission, Permit, Rate, Seats
 from celeriac.model.message import Delivery
+from celeriac.model.rules import RuleChange
 from celeriac.model.settle import Accept, Release
 from celeriac.ports import Broker, Limiter
 from celeriac.testing.conformance.harness import Harness
+from celeriac.testing.conformance.rules import rules_of
 from celeriac.testing.conformance.tools import accept, asynchronous, gathered, ids, message, messages, only, take
 
 __all__ = ["Limits"]
@@ -202,6 +204,65 @@ class Limits:
         await accept(broker, [quick])
         await limiter.freed([_ONE])
         assert ids(await take(broker)) == ["b"], "freed: what then asks without a seat waits in front"
+
+    @asynchronous
+    async def test_a_forgone_seat_is_free_at_once(self, harness: Harness) -> None:
+        broker, limiter = await _limiter(harness)
+        await broker.publish(messages("a", "b", "c", "d"))
+        held = await take(broker)
+        await seated(limiter, held, _ONE)
+        await accept(broker, held[:1])
+        await limiter.freed([_ONE])
+        revoked = await only(broker)
+        await limiter.freed([], [Ask(revoked, None, _ONE)])
+        paused = await only(broker)
+        assert (revoked.message.id, paused.message.id) == ("b", "c"), "freed: a forgone seat wakes the next one"
+        await accept(broker, [revoked])
+        await broker.settle([Release(paused, due=harness.now() + 0.01)])
+        await limiter.freed([], [Ask(revoked, None, _ONE), Ask(paused, None, _ONE)])
+        running = await only(broker)
+        assert running.message.id == "d", "freed: again, and for those that go back"
+        assert await seated(limiter, [running], _ONE) == [GO]
+        await limiter.freed([], [Ask(running, None, _ONE)])
+        await harness.elapse(0.1)
+        back = await only(broker)
+        late = await only_of(broker, "e")
+        assert await seated(limiter, [late, back], _ONE) == [PARKED, PARKED], "freed: a seat that is taken stays so"
+        await accept(broker, [running])
+        await limiter.freed([_ONE])
+        assert ids(await take(broker)) == ["c"], "freed: who comes back waits in front"
+
+    @asynchronous
+    async def test_who_waits_in_a_paused_queue_lets_others_pass(self, harness: Harness) -> None:
+        broker, limiter = await _limiter(harness)
+        rules = rules_of(harness, broker)
+        await broker.declare(["q", "other"])
+        running = await only_of(broker, "running")
+        await broker.publish(messages("a", "b", "c"))
+        waiting = await take(broker)
+        assert await seated(limiter, [running, *waiting], _ONE) == [GO, PARKED, PARKED, PARKED]
+        await rules.set_rules([RuleChange("pause:q", b"{}")])
+        await accept(broker, [running])
+        await limiter.freed([_ONE])
+        await broker.maintain()
+        assert (await broker.depth(["q"]))["q"].scheduled == 3, "freed, maintain: nobody is woken in a paused queue"
+        await broker.publish(messages("x", "y", queue="other"))
+        others = await take(broker, "other")
+        assert await seated(limiter, others, _ONE) == [GO, PARKED], "permit: its seats are others' meanwhile"
+        await accept(broker, others[:1])
+        await limiter.freed([_ONE])
+        (last,) = await take(broker, "other")
+        assert await seated(limiter, [last], _ONE) == [GO], "freed: others pass"
+        await accept(broker, [last])
+        await rules.set_rules([RuleChange("pause:q", None)])
+        order = []
+        for _ in waiting:
+            await broker.maintain()
+            each = await only(broker)
+            assert await seated(limiter, [each], _ONE) == [GO]
+            order.append(each.message.id)
+            await accept(broker, [each])
+        assert order == ["a", "b", "c"], "maintain: resumed, in the order in which they were parked"
 
     @asynchronous
     async def test_purge_finds_what_is_parked(self, harness: Harness) -> None:

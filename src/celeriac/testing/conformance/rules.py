@@ -9,7 +9,7 @@ import pytest
 
 from celeriac.exceptions import OperationalError
 from celeriac.model.rules import TOMBSTONE, Rule, RuleChange, RulesRead
-from celeriac.ports import Broker, Rules, RulesDesk
+from celeriac.ports import Broker, Rules, RulesDesk, Timekeeper
 from celeriac.testing.conformance.harness import Harness
 from celeriac.testing.conformance.tools import accept, asynchronous, ids, message, take
 
@@ -113,6 +113,16 @@ class RulesTheme:
         epoch = await rules.set_rules([RuleChange("long", b"renewed", None)])
         (renewed,) = (await other.rules(epoch - 1)).rules
         assert renewed == Rule("long", b"renewed", None, epoch), "set_rules: the last writing counts"
+
+    @asynchronous
+    async def test_reading_tells_the_servers_time(self, harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+        broker = await harness.open_broker()
+        rules, real = rules_of(harness, broker), time.time
+        if not isinstance(broker, Timekeeper):
+            return
+        monkeypatch.setattr(time, "time", lambda: real() + 3600)
+        await rules.rules()
+        assert abs(broker.now() - real()) < 60, "now: as of the last reading of rules, by one who does not claim"
 
     @asynchronous
     async def test_dropped_rules_are_remembered_for_a_day(self, harness: Harness) -> None:

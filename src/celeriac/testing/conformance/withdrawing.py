@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from celeriac.model.limits import GO, Ask, Seats
+from celeriac.ports import Limiter
 from celeriac.testing.conformance.harness import Harness
 from celeriac.testing.conformance.rules import rules_of
 from celeriac.testing.conformance.tools import accept, asynchronous, ids, message, messages, take
@@ -27,6 +29,34 @@ class Withdrawing:
         assert ids(await take(broker)) == ["a", "c"], "withdraw: leaves all others where they are"
         depth = (await broker.depth(["q"]))["q"]
         assert depth.scheduled == 1, "withdraw: scheduled ones, too"
+
+    @asynchronous
+    async def test_parked_ones_are_taken(self, harness: Harness) -> None:
+        broker = await harness.open_broker()
+        rules = rules_of(harness, broker)
+        if not isinstance(broker, Limiter):
+            harness.cannot("limit across workers")
+        await broker.publish([*messages("a", "b", "c"), *messages("x", "y", queue="other")])
+        held, seats = await take(broker, "q", "other"), Seats("task", 1)
+        permits = await broker.permit([Ask(each, None, seats) for each in held])
+        running = [each for each, permit in zip(held, permits, strict=True) if permit == GO]
+        waiting = {d.message.id: d for d in held if d.queue == "q" and d.token != running[0].token}
+        wanted = min(waiting)
+        taken = await rules.withdraw({wanted, "x", "y"}, ["q"])
+        assert ids(taken) == [wanted], "withdraw: those that wait for a seat, in these queues"
+        assert taken[0].raw == waiting[wanted].raw, "withdraw: unchanged"
+        await accept(broker, [*taken, *running])
+        came = []
+        for _ in range(3):
+            await broker.freed([seats])
+            each = (await take(broker, "q", "other"))[0]
+            came.append(each.message.id)
+            assert await broker.permit([Ask(each, None, seats)]) == [GO]
+            await accept(broker, [each])
+        gone = {wanted, *ids(running)}
+        assert sorted(came) == sorted({"a", "b", "c", "x", "y"} - gone), "withdraw: leaves the others where they are"
+        depth = (await broker.depth(["q"]))["q"]
+        assert (depth.ready, depth.scheduled, depth.leased) == (0, 0, 0), "withdraw: nothing is left"
 
     @asynchronous
     async def test_only_in_these_queues(self, harness: Harness) -> None:

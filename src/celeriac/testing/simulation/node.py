@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celeriac.client import resolver
@@ -59,6 +61,11 @@ class Child:
         world = node.world
         self.node = node
         self.process = process
+        #: No process of this machine has such a number.
+        self.pid = -node.numbers
+        #: Its main thread does not run tasks that nothing could end (``inside.py``).
+        self.slot = True
+        self.exit_reason = ""
         self.app = world.app
         self.options = node.options
         self.report = Report()
@@ -173,7 +180,8 @@ class Node:
         self.is_stopping = False
         self.children: list[Child] = []
         self.clock = clock
-        self._numbers = 0
+        #: Processes started so far.
+        self.numbers = 0
         #: What children that start later must know.
         self._orders: dict[str, Mapping[str, Any]] = {}
         self.agent: Agent | None = None
@@ -185,9 +193,9 @@ class Node:
     # -- the supervisor ----------------------------------------------------------------------------------------
 
     def _process(self, kind: str) -> Process:
-        self._numbers += 1
+        self.numbers += 1
         # One machine: its processes share the wall clock and how fast it goes.
-        return spawn(self.world.timeline, f"{self.options.hostname}-{kind}{self._numbers}", self.clock.twin())
+        return spawn(self.world.timeline, f"{self.options.hostname}-{kind}{self.numbers}", self.clock.twin())
 
     def start_child(self) -> None:
         """Fork another child."""
@@ -217,7 +225,9 @@ class Node:
             stop_node=self.stop,
             clock=clock,
             rand=rand,
+            kill=self._kill,
         )
+        agent.resume(self._orders)
         self.agent_process = process
 
         async def main() -> None:
@@ -293,6 +303,8 @@ class Node:
 
     def _left(self, child: Child) -> None:
         child.process.kill()
+        if child.exit_reason:
+            self.world.deaths += 1  # with all that it ran
         if child in self.children:
             self.children.remove(child)
         if self.is_stopping and not self.children:
@@ -309,7 +321,20 @@ class Node:
     async def ask(self, method: str, arguments: Mapping[str, Any], *, timeout: float = 0.8) -> list[Any]:
         """See ``Link``."""
         able = [child for child in self.children if not child.process.is_paused]
-        return [answer(child, method, arguments) for child in able]  # type: ignore[arg-type]
+        answers = [answer(child, method, arguments) for child in able]  # type: ignore[arg-type]
+        if method == "obey":
+            for child, tasks in zip(able, answers, strict=True):
+                for task in tasks:
+                    task["pid"] = child.pid
+        return answers
+
+    def _kill(self, pid: int, number: int) -> None:
+        """A signal of the agent's to one of its children."""
+        child = next((each for each in self.children if each.pid == pid), None)
+        if child is None:
+            raise ProcessLookupError
+        if number == signal.SIGKILL:
+            self.world.outside(partial(self.child_died, child, "signal 9 (SIGKILL)"))
 
     def keep(self, method: str, arguments: Mapping[str, Any]) -> None:
         """An order that children started later must obey as well."""

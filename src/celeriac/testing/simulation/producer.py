@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from celeriac.model.dead import Replay, Stayed
 from celeriac.model.ledger import Change
 from celeriac.model.message import Message
 from celeriac.model.rules import RuleChange, RulesRead
@@ -15,10 +16,18 @@ __all__ = ["SimulatedPublisher", "SimulatedReader"]
 
 
 class SimulatedPublisher:
-    """The ``Publisher`` of an app in a simulation; ``published(messages)`` hears of what has arrived."""
+    """The ``Publisher`` of an app in a simulation; ``published(messages)`` hears of what has arrived, ``ruled``
+    of changed rules."""
 
-    def __init__(self, publisher: Publisher, weather: Weather, published: Callable[[Sequence[Message]], None]) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        weather: Weather,
+        published: Callable[[Sequence[Message]], None],
+        ruled: Callable[[Sequence[RuleChange]], None],
+    ) -> None:
         self._publisher = publisher
+        self._ruled = ruled
         self._weather = weather
         self._published = published
         self._staged: dict[str, list[Message]] = {}
@@ -70,6 +79,7 @@ class SimulatedPublisher:
         """See ``RulesDesk``."""
         self._weather.check("broker")
         epoch: int = self._publisher.set_rules(changes, timeout=timeout)  # type: ignore[attr-defined]
+        self._ruled(changes)
         self._weather.check_answer("broker")
         return epoch
 
@@ -83,6 +93,45 @@ class SimulatedPublisher:
 
     def close(self) -> None:
         """See ``Publisher``."""
+
+
+class SimulatedPort:
+    """Any other blocking port of the broker's server: its calls go through the weather."""
+
+    def __init__(self, port: Any, weather: Weather) -> None:
+        self._port = port
+        self._weather = weather
+
+    def __getattr__(self, name: str) -> Any:
+        real, weather = getattr(self._port, name), self._weather
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            weather.check("broker")
+            answer = real(*args, **kwargs)
+            weather.check_answer("broker")
+            return answer
+
+        return call
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class SimulatedDeadLetters(SimulatedPort):
+    """The ``DeadLetters`` of an app in a simulation; ``published(messages)`` hears of what was sent again."""
+
+    def __init__(self, port: Any, weather: Weather, published: Callable[[Sequence[Message]], None]) -> None:
+        super().__init__(port, weather)
+        self._published = published
+
+    def replay(self, replays: Sequence[Replay], *, timeout: float) -> Sequence[Stayed]:
+        """See ``DeadLetters``."""
+        self._weather.check("broker")
+        stayed: Sequence[Stayed] = self._port.replay(replays, timeout=timeout)
+        kept = {each.key for each in stayed}
+        self._published([each.message for each in replays if each.key not in kept])
+        self._weather.check_answer("broker")
+        return stayed
 
 
 class SimulatedReader:

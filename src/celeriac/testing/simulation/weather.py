@@ -25,8 +25,11 @@ _STORE_CALLS = (
     "put", "get", "forget", "sweep", "open_chords", "join", "gather", "close_chord", "grow_chord", "overdue",
 )  # fmt: skip
 _BUS_CALLS = ("emit", "reply")
+_MORE_CALLS = ("rules", "set_rules", "withdraw", "permit", "freed", "read_ledger", "change_ledger")
 #: Calls that do not arrive late: nobody would hear their answer, or (``put``) no server could tell the order.
-_NO_GHOSTS = frozenset({"claim", "get", "gather", "orphans", "overdue", "join", "put"})
+_NO_GHOSTS = frozenset(
+    {"claim", "withdraw", "get", "gather", "orphans", "overdue", "join", "put", "rules", "read_ledger"}
+)
 #: Seconds after which an adapter gives up a server that says nothing, and within which a late request arrives.
 _SILENCE = 5.0
 _LATE = 3.0
@@ -89,13 +92,15 @@ class Line:
         self._claimed: list[Any] = []
         self.settle: Any
         self.close = adapter.close
-        calls = ("open", *_BROKER_CALLS, *_STORE_CALLS, *_BUS_CALLS)
+        calls = ("open", *_BROKER_CALLS, *_STORE_CALLS, *_BUS_CALLS, *_MORE_CALLS)
         for name in calls:
             if hasattr(adapter, name):
                 setattr(self, name, self._call(name))
         if hasattr(adapter, "claim"):
             self.claim = self._claim
             self.listen = adapter.listen
+            #: What the last answer to a claim told of the rules (``Rules.epoch``).
+            self.epoch = 0
 
     def _call(self, name: str) -> Any:
         real, weather, process = getattr(self.adapter, name), self._weather, self._process
@@ -121,16 +126,19 @@ class Line:
             return early
         if not self._weather.is_calm:
             await self._send("claim", (), {})
+        self.adapter.epoch = self.epoch  # an answer that was lost told nothing
         answer = await self.adapter.claim(queues, limit=limit, wait=wait)
+        epoch = self.adapter.epoch
         if self._tell is not None:
             self._tell(self._process.name, "claim", (queues,), answer)
         if not self._weather.is_calm:
             try:
                 await self._receive()
             except asyncio.CancelledError:
-                self._claimed = list(answer)
+                self._claimed, self.epoch = list(answer), epoch
                 self._process.call_later(_LEFT, self._give_back)
                 raise
+        self.epoch = epoch
         return answer
 
     def _give_back(self) -> None:

@@ -14,7 +14,12 @@ from celeriac.exceptions import TimeoutError  # noqa: A004 - Celery's name
 from celeriac.testing.simulation.node import Node
 from celeriac.testing.simulation.patches import current_app, seeded, virtual_time
 from celeriac.testing.simulation.process import ProcessClock
-from celeriac.testing.simulation.producer import SimulatedPublisher, SimulatedReader
+from celeriac.testing.simulation.producer import (
+    SimulatedDeadLetters,
+    SimulatedPort,
+    SimulatedPublisher,
+    SimulatedReader,
+)
 from celeriac.testing.simulation.surroundings import Surroundings
 from celeriac.testing.simulation.timeline import Timeline
 from celeriac.worker.options import NodeOptions
@@ -22,6 +27,7 @@ from celeriac.worker.options import NodeOptions
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
     from celeriac.model.message import Message
+    from celeriac.model.rules import RuleChange
 
 __all__ = ["World"]
 
@@ -79,18 +85,29 @@ class World(Surroundings):
         """The app's connections lead here."""
         app, memory = self.app, self._memory
         options = resolver.adapter_options(app.conf)
-        publisher = SimulatedPublisher(memory.publisher(self.broker_url, options), self.weather, self._published)
+        real = memory.publisher(self.broker_url, options)
+        publisher = SimulatedPublisher(real, self.weather, self._published, self._ruled)
         stack.enter_context(app.sender._publisher.standing_in(publisher))
         stack.enter_context(app.control._caller.standing_in(memory.caller(self.broker_url, options)))
+        ledger = SimulatedPort(memory.ledger(self.broker_url, options), self.weather)
+        stack.enter_context(app.task_steps._ledger.standing_in(ledger))
+        letters = SimulatedDeadLetters(memory.dead_letters(self.broker_url, options), self.weather, self._published)
+        stack.enter_context(app.dead_letters._port.standing_in(letters))
         if self.store_url is not None and app.backend._reader is not None:
             reader = memory.reader(self.store_url, resolver.store_options(app.conf))
             simulated = SimulatedReader(reader, self.weather, self.store_name, self._wait)
             stack.enter_context(app.backend._reader.standing_in(simulated))
 
     def _published(self, messages: Sequence[Message]) -> None:
+        self._told("publish", messages)
+
+    def _ruled(self, changes: Sequence[RuleChange]) -> None:
+        self._told("set_rules", changes)
+
+    def _told(self, method: str, what: Sequence[Any]) -> None:
         if self.tell is not None:
             current = self.timeline.current
-            self.tell(current.name if current is not None else "producer", "publish", (messages,), None)
+            self.tell(current.name if current is not None else "producer", method, (what,), None)
 
     def _wait(self, ids: Sequence[str], timeout: float | None) -> str | None:
         """``Reader.wait``. Raises ``TimeoutError`` when nothing is left that could end one of the tasks."""
@@ -185,12 +202,14 @@ class World(Surroundings):
                 raise AssertionError(f"{process.name}: {error}")
 
     def is_idle(self) -> bool:
-        """Nothing is lent, nothing is ready for a living node, no chord waits for its body."""
+        """Nothing is lent, nothing is ready for a living node or waits there for a seat, no chord waits for its
+        body."""
         now = self.timeline.epoch + self.timeline.time
         queues = {queue for node in self.nodes for queue in node.options.queues}
         return (
             not self.server.queues.leases
             and not any(self.server.queues.depth(queue, now).ready for queue in queues)
+            and not any(each.queue in queues for line in self.server.queues.parked.values() for each in line)
             and not (self.store_server is not None and self.store_server.chords.pending())
         )
 

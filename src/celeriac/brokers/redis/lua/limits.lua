@@ -4,25 +4,28 @@
 -- A seat is held by a token as long as that is in the index, or promised to a task until a time: "?<id>" -> epoch
 -- seconds. Promises that have ended are kept for a minute: who comes back with one waits in front.
 --
--- KEYS  1 unacked, 2 unacked_index, 3 celeriac:parks, then r rates, then s seats,
+-- Those whose queues are paused are not woken.
+--
+-- KEYS  1 unacked, 2 unacked_index, 3 celeriac:parks, 4 celeriac:rules, then r rates, then s seats,
 --       then for each of g parks: the park, and the ready lists of its queue, one for each step
--- ARGV  1 seconds by which a start may be ahead of its time, 2 seconds of a promise, 3 r, 4 s, 5 g, 6 number of steps, the
---       steps, then for each rate the seconds between two starts, for each of the seats how many there are, for each park
+-- ARGV  1 seconds by which a start may be ahead of its time, 2 seconds of a promise, 3 what pause rules begin with, 4 r,
+--       5 s, 6 g, 7 number of steps, the steps, then for each rate the seconds between two starts, for each of the seats how many there are, for each park
 --       the number of its seats (from 1) and its field in celeriac:parks,
---       then for each delivery: token, task id, number of its rate (from 1, 0 none), "1" = it has reserved its time, number
+--       then for each delivery: token ("" = it will not ask: what is kept for it is free), task id, number of its rate (from 1, 0 none), "1" = it has reserved its time, number
 --       of its park (from 1, 0 none), number of its step (from 0), length of the end of its unacked entry, ',"","<queue>"]'
 -- Returns for each delivery: "" it may run, "P" it is parked, "L" its token is gone, or when it may run, epoch seconds.
 
 local call, pcall, KEYS, ARGV = redis.call, redis.pcall, KEYS, ARGV
 local unacked, index, parks = KEYS[1], KEYS[2], KEYS[3]
 local slack, promise = tonumber(ARGV[1]), tonumber(ARGV[2])
-local r, s, g, steps = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local intervals, limits, fields = 6 + steps, 6 + steps + r, 6 + steps + r + s
+local pause = ARGV[3]
+local r, s, g, steps = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local intervals, limits, fields = 7 + steps, 7 + steps + r, 7 + steps + r + s
 local asks = fields + 2 * g + 1
 local time = call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local rank_of = {}
-for i = 1, steps do rank_of[ARGV[6 + i]] = i - 1 end
+for i = 1, steps do rank_of[ARGV[7 + i]] = i - 1 end
 
 -- 1. Types, before the first write. The lengths of the parks are wanted anyway.
 local lengths = {}
@@ -34,10 +37,11 @@ local function read(command, i)
   return reply
 end
 local _, bad = read('HLEN', 1)
-for i = 2, 3 + r + s do
-  if not bad then _, bad = read(i == 3 and 'HLEN' or i > 3 and i <= 3 + r and 'STRLEN' or 'ZCARD', i) end
+for i = 2, 4 + r + s do
+  local hash, text = i == 3 or i == 4, i > 4 and i <= 4 + r
+  if not bad then _, bad = read(hash and 'HLEN' or text and 'STRLEN' or 'ZCARD', i) end
 end
-for i = 4 + r + s, #KEYS do
+for i = 5 + r + s, #KEYS do
   local length
   if not bad then length, bad = read('LLEN', i) end
   lengths[i] = length
@@ -49,7 +53,7 @@ local rates = {}
 local function rate_of(k)
   local rate = rates[k]
   if not rate then
-    local start, line = string.match(call('GET', KEYS[3 + k]) or '', '^(%S+) (%S+)$')
+    local start, line = string.match(call('GET', KEYS[4 + k]) or '', '^(%S+) (%S+)$')
     rate = { start = tonumber(start or 0), line = tonumber(line or 0), interval = tonumber(ARGV[intervals + k]) }
     rates[k] = rate
   end
@@ -72,7 +76,7 @@ local seats = {}
 local function seats_of(k)
   local found = seats[k]
   if found then return found end
-  local key, holders, promised, tokens, used = KEYS[3 + r + k], {}, {}, {}, 0
+  local key, holders, promised, tokens, used = KEYS[4 + r + k], {}, {}, {}, 0
   local members = call('ZRANGE', key, 0, -1, 'WITHSCORES')
   for i = 1, #members, 2 do
     if string.sub(members[i], 1, 1) ~= '?' then
@@ -117,18 +121,24 @@ local places, woken = {}, {}
 local function place_of(n)
   local place = places[n]
   if not place then
-    local at = 4 + r + s + (n - 1) * (1 + steps)
+    local at = 5 + r + s + (n - 1) * (1 + steps)
     place = { at = at, key = KEYS[at], length = lengths[at], seat = seats_of(tonumber(ARGV[fields + 2 * n - 1])),
       field = ARGV[fields + 2 * n] }
-    place.before = place.length
     places[n] = place
   end
   return place
 end
 
+local function is_paused(place)
+  if place.paused == nil then
+    place.paused = call('HEXISTS', KEYS[4], pause .. cjson.decode(place.field)[1]) == 1
+  end
+  return place.paused
+end
+
 local function wake(place)
   local seat = place.seat
-  while place.length > 0 and seat.used < seat.most do
+  while place.length > 0 and seat.used < seat.most and not is_paused(place) do
     local entry = call('LPOP', place.key)
     place.length = place.length - 1
     local first, last, step, length = string.find(entry, '^(%d+):(%d+):')
@@ -141,7 +151,7 @@ end
 
 local function park(place, token, id, step, tail)
   local entry = call('HGET', unacked, token) or ''
-  local text = ARGV[6 + 1 + step] .. ':' .. #id .. ':' .. id .. string.sub(entry, 2, -(tail + 1))
+  local text = ARGV[7 + 1 + step] .. ':' .. #id .. ':' .. id .. string.sub(entry, 2, -(tail + 1))
   local seat = place.seat
   call('ZREM', index, token)
   call('HDEL', unacked, token)
@@ -162,7 +172,14 @@ for j = 1, #tokens do
   local i = asks + 7 * (j - 1)
   local token, id, rate, n = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 4])
   local verdict, seat = '', nil
-  if not held[j] then
+  if token == '' then
+    verdict, seat = 'L', place_of(n).seat
+    if seat.promised[id] then
+      call('ZADD', seat.key, string.format('%.6f', now), '?' .. id)
+      seat.promised[id], seat.used = false, seat.used - 1
+    end
+    seat = nil
+  elseif not held[j] then
     verdict = 'L'
   elseif n > 0 then
     local place = place_of(n)
@@ -205,7 +222,7 @@ end
 for i = #woken, 1, -1 do call('RPUSH', woken[i][1], woken[i][2]) end
 for k, rate in pairs(rates) do
   local life = math.max(rate.start, rate.line) - now + 1
-  call('SET', KEYS[3 + k], string.format('%.6f %.6f', rate.start, rate.line), 'PX', math.ceil(life * 1000))
+  call('SET', KEYS[4 + k], string.format('%.6f %.6f', rate.start, rate.line), 'PX', math.ceil(life * 1000))
 end
 -- A seat that nobody asks for in a week is that of a delivery which ended without a word.
 for _, seat in pairs(seats) do call('EXPIRE', seat.key, 604800) end

@@ -3,7 +3,7 @@
 -- KEYS  1 epoch, 2 hash of values, 3 zset of epochs, 4 zset of ends, 5 the last epoch of all dropped rules that are forgotten
 -- ARGV  1 the epoch, 2 what the keys of interest begin with
 -- Returns { the epoch now as text, "1" = these are all in force, { key, value (false: dropped), end ("" never), epoch,
---       ... } in the order of their changes }.
+--       ... } in the order of their changes, the server's time as text (seconds since the epoch) }.
 
 local call = redis.call
 local after = tonumber(ARGV[1])
@@ -22,4 +22,5 @@ for i = 1, #found, 2 do
     end
   end
 end
-return { epoch, all and '1' or '', rules }
+local time = call('TIME')
+return { epoch, all and '1' or '', rules, string.format('%d.%06d', time[1], time[2]) }

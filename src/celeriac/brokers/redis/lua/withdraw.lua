@@ -1,9 +1,9 @@
--- Takes the messages of some tasks out of one page of a ready list or of a schedule, under leases. An id is what stands
+-- Takes the messages of some tasks out of one page of a ready list, a schedule or a park, under leases. An id is what stands
 -- behind "id": in the text, which is never decoded here; whoever gets the messages looks more closely.
 --
--- KEYS  1 unacked, 2 unacked_index, 3 the list or schedule
+-- KEYS  1 unacked, 2 unacked_index, 3 the list, schedule or park
 -- ARGV  1 format of the tokens, 2 number of the first token, 3 seconds by which the lease is longer than the usual one,
---       4 the end of the unacked entries ',"","<queue>"]', 5 "list" or "zset", 6 where to go on: index or cursor, 7 page,
+--       4 the end of the unacked entries ',"","<queue>"]', 5 "list", "zset" or "park", 6 where to go on: index or cursor, 7 page,
 --       then the ids, as they are written in JSON
 -- Returns { where to go on as text ("" the end), bytes that were looked at, envelopes under tokens in this order }.
 
@@ -19,14 +19,18 @@ local function is_wanted(text)
   end
 end
 
-local kind = call('TYPE', KEYS[3]).ok
-if kind ~= ARGV[5] then return { '', 0, {} } end
+local kind, parked = call('TYPE', KEYS[3]).ok, ARGV[5] == 'park'
+if kind ~= (parked and 'list' or ARGV[5]) then return { '', 0, {} } end
 local envelopes, next_at, bytes = {}, '', 0
 if kind == 'list' then
   local from, size = tonumber(ARGV[6]), tonumber(ARGV[7])
   local page = call('LRANGE', KEYS[3], from, from + size - 1)
   for i, text in ipairs(page) do
     bytes = bytes + #text
+    if parked then
+      local _, last, length = string.find(text, '^%d+:(%d+):')
+      text = string.sub(text, last + 1 + tonumber(length))
+    end
     if is_wanted(text) then
       envelopes[#envelopes + 1] = text
       -- No message looks like a token. Marked first, removed in one pass from the nearer end: it walks along the list.
