@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-__all__ = ["Backoff"]
+__all__ = ["Backoff", "Fruitless"]
+
+#: Seconds between claims of what only comes and goes.
+_FIRST = 0.01
+_MOST = 0.5
+#: Most ids that are remembered.
+_IDS = 10_000
 
 
 class Backoff:
@@ -36,3 +42,31 @@ class Backoff:
         """It worked."""
         self._next = self._first
         self.failures = 0
+
+
+class Fruitless:
+    """Slows claims down that bring, again, what went back before: where a clock is wrong, what is put off comes back at
+    once. The first time is no fault: so a thousand tasks that are due later leave the queue at full speed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._ids: set[str] = set()
+
+    def went_back(self, ids: Collection[str]) -> None:
+        """A claim brought these, and all of them went back."""
+        if not self._ids.isdisjoint(ids):
+            self.count += 1
+        elif len(self._ids) > _IDS:
+            self._ids.clear()
+        self._ids.update(ids)
+
+    def reset(self) -> None:
+        """A claim brought something else."""
+        if self._ids:
+            self._ids.clear()
+            self.count = 0
+
+    @property
+    def pause(self) -> float:
+        """Seconds to wait before the next claim."""
+        return min(_MOST, _FIRST * 2 ** min(self.count, 10)) if self.count else 0.0

@@ -20,7 +20,7 @@ from celeriac.model.message import NO_MARKS, Delivery
 from celeriac.model.plan import exhausted
 from celeriac.model.settle import Accept, Completion, Release
 from celeriac.ports import Broker, Clock, ResultStore
-from celeriac.worker.backoff import Backoff
+from celeriac.worker.backoff import Backoff, Fruitless
 from celeriac.worker.closer import Aside
 from celeriac.worker.concluding import Concluder, sent_again
 from celeriac.worker.early import accept_early
@@ -48,9 +48,6 @@ PAUSED_LOOK = 0.5
 REST = 0.002
 #: A task that runs longer than this blocks what is claimed behind it: that is given back. Seconds.
 STALL = 0.05
-#: Seconds to wait after the second claim in a row of which all went back; doubles up to the last.
-_FRUITLESS = 0.01
-_FRUITLESS_MAX = 0.5
 #: Most deliveries in a claim that looks for something that may run: what is limited is put aside by so many.
 SIFT = 64
 
@@ -113,8 +110,7 @@ class Fetcher:
         self._changed = asyncio.Event()
         self._stopping = False
         self._alone = False
-        #: Claims in a row of which everything went back.
-        self._fruitless = 0
+        self._fruitless = Fruitless()
         self._average = 0.0
         #: Nothing of the last claims might run: look at so many next time.
         self._sifting = 0
@@ -206,9 +202,8 @@ class Fetcher:
             if deliveries:
                 self._claimed(began)
                 await self.admit(deliveries)
-                if self._fruitless > 1:
-                    # What goes back at once comes back at once, where a clock is wrong: not a thousand times a second.
-                    await self._clock.sleep(min(_FRUITLESS_MAX, _FRUITLESS * 2 ** min(self._fruitless, 10)))
+                if pause := self._fruitless.pause:
+                    await self._clock.sleep(pause)
                 elif len(deliveries) < room:
                     await self._rest()
                 if len(self.queues) > 1:
@@ -367,8 +362,10 @@ class Fetcher:
         if ended:
             concluded += self._concluder(ended)
             self._limits.forgo([delivery for delivery, _ in ended])
-        goes_on = sync or coroutines or limited or not all(isinstance(each.settlement, Release) for each in concluded)
-        self._fruitless = 0 if goes_on else self._fruitless + 1
+        if sync or coroutines or limited or not all(isinstance(each.settlement, Release) for each in concluded):
+            self._fruitless.reset()
+        else:
+            self._fruitless.went_back([delivery.message.id for delivery in deliveries])
         await self._hand_over(sync, coroutines)
         seated = 0
         if limited:

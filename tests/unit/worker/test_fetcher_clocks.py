@@ -34,13 +34,20 @@ def test_another_due_time_of_the_same_task_is_another_matter() -> None:
     assert bench.sync.inbox == []
 
 
-def test_claims_of_which_all_goes_back_are_counted() -> None:
-    bench = FetcherBench()
+def test_claims_that_bring_again_what_went_back_are_counted() -> None:
+    bench, unknown = FetcherBench(), delivery("nobody.knows")
     for _ in range(3):
-        asyncio.run(bench.fetcher.admit([delivery("nobody.knows")]))
-    assert bench.fetcher._fruitless == 3
-    asyncio.run(bench.fetcher.admit([delivery("nobody.knows"), delivery()]))
-    assert bench.fetcher._fruitless == 0
+        asyncio.run(bench.fetcher.admit([unknown]))
+    assert bench.fetcher._fruitless.count == 2
+    asyncio.run(bench.fetcher.admit([unknown, delivery()]))
+    assert bench.fetcher._fruitless.count == 0
+
+
+def test_what_goes_back_for_the_first_time_is_claimed_at_full_speed() -> None:
+    bench = FetcherBench()
+    for _ in range(20):
+        asyncio.run(bench.fetcher.admit([delivery(due=time.time() + 3600) for _ in range(64)]))
+    assert bench.fetcher._fruitless.pause == 0
 
 
 def test_tasks_that_take_no_time_are_claimed_far_ahead() -> None:
