@@ -25,6 +25,7 @@ from celeriac.ports import AdapterOptions
 from celeriac.testing.clock import VirtualClock
 from celeriac.worker.completer import Completer
 from celeriac.worker.fetcher import Fetcher
+from celeriac.worker.limits import Limits
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.report import Report
 from celeriac.worker.rules import RuleBook
@@ -167,6 +168,8 @@ class _Worker:
             conclude=lambda completions: self.finished.extend(completions),
             early=self.completer.early,
             rules=RuleBook(),
+            limits=Limits(self.broker, self.runner),
+            claimed=lambda began: None,
             rand=rand,
         )
 
