@@ -46,6 +46,7 @@ class Journal:
         self.ended: Counter[Key] = Counter()
         #: When a task's last attempt so far ended, by its id.
         self.ended_at: dict[str, float] = {}
+        self.last_end = 0.0
         #: Tasks that went to the dead letters, and dead letters that were sent again.
         self.died = self.replayed = 0
         #: Task id → how many of its messages were published and have not ended.
@@ -178,7 +179,7 @@ class Journal:
             self.ended[key] += 1
             self.died += isinstance(settlement, DeadLetter)
             self.alive[key[0]] -= 1
-            self.ended_at[key[0]] = self._world.timeline.time
+            self.ended_at[key[0]] = self.last_end = self._world.timeline.time
         else:
             assert isinstance(settlement, Release)
 
