@@ -32,13 +32,13 @@ class DeadLetters(Theme):
         app.conf.worker_max_expired_leases = _CAP
 
     def kinds(self) -> Sequence[tuple[int, Work]]:
-        return (4, self._replay), (1, self._replay_all), (1, self._drop), (2, self._failing), (3, self._long)
+        return (4, self._replay), (1, self._replay_all), (1, self._drop), (2, self._failing), (2, self._long)
 
     def _failing(self) -> Sequence[Sent]:
         return [self.work.failing()]
 
     def _long(self) -> Sequence[Sent]:
-        return [self.work.call("sim.tracked", 7, {states.SUCCESS}) for _ in range(3)]
+        return [self.work.call("sim.tracked", 7, {states.SUCCESS}) for _ in range(2)]
 
     def _replay(self) -> Sequence[Sent]:
         letters = self.world.app.dead_letters
