@@ -46,6 +46,9 @@ class Journal:
         self.ended: Counter[Key] = Counter()
         #: When a task's last attempt so far ended, by its id.
         self.ended_at: dict[str, float] = {}
+        self.last_end = 0.0
+        #: Tasks that went to the dead letters, and dead letters that were sent again.
+        self.died = self.replayed = 0
         #: Task id → how many of its messages were published and have not ended.
         self.alive: Counter[str] = Counter()
         #: Themes, which hear all this too.
@@ -133,6 +136,7 @@ class Journal:
         root = self._roots[message.id] = message.headers.get("root_id") or message.id
         if not worker and REPLAY in message.headers:
             self._replays[root] += 1
+            self.replayed += 1
         if message.task == "sim.once":
             self.once.add(message.id)
         if worker:
@@ -173,8 +177,9 @@ class Journal:
         self._over.add(delivery.token)
         if isinstance(settlement, Accept | DeadLetter):
             self.ended[key] += 1
+            self.died += isinstance(settlement, DeadLetter)
             self.alive[key[0]] -= 1
-            self.ended_at[key[0]] = self._world.timeline.time
+            self.ended_at[key[0]] = self.last_end = self._world.timeline.time
         else:
             assert isinstance(settlement, Release)
 

@@ -191,7 +191,7 @@ class Runner:
     def run(self, delivery: Delivery, soft: Any = None) -> Completion | Delivery:
         """Run a synchronous task. Returns the delivery itself when its lease is no longer certain: it did not run."""
         started = self._monotonic()
-        if started > self.valid_until:
+        if started >= self.valid_until:
             return delivery
         prepared = self._prepare(delivery)
         if isinstance(prepared, Completion):
@@ -246,7 +246,7 @@ class Runner:
     async def arun(self, delivery: Delivery) -> Completion | Delivery:
         """Run an ``async def`` task on the current loop, with its limits as timers."""
         started = self._monotonic()
-        if started > self.valid_until:
+        if started >= self.valid_until:
             return delivery
         if self.payloads is None:
             prepared = self._prepare(delivery)

@@ -25,18 +25,20 @@ _CAP = 2
 class DeadLetters(Theme):
     """See the module."""
 
+    _dropped = 0
+
     @staticmethod
     def prepare(app: Any) -> None:
         app.conf.worker_max_expired_leases = _CAP
 
     def kinds(self) -> Sequence[tuple[int, Work]]:
-        return (4, self._replay), (1, self._replay_all), (1, self._drop), (2, self._failing), (3, self._long)
+        return (4, self._replay), (1, self._replay_all), (1, self._drop), (2, self._failing), (2, self._long)
 
     def _failing(self) -> Sequence[Sent]:
         return [self.work.failing()]
 
     def _long(self) -> Sequence[Sent]:
-        return [self.work.call("sim.tracked", 7, {states.SUCCESS}) for _ in range(3)]
+        return [self.work.call("sim.tracked", 7, {states.SUCCESS}) for _ in range(2)]
 
     def _replay(self) -> Sequence[Sent]:
         letters = self.world.app.dead_letters
@@ -64,8 +66,22 @@ class DeadLetters(Theme):
         letters = self.world.app.dead_letters
         found = letters.list(limit=20)
         if found:
-            letters.drop(self.random.choice(found))
+            before = self._count()
+            try:
+                letters.drop(self.random.choice(found))
+            finally:
+                self._dropped += before - self._count()
         return ()
+
+    def _count(self) -> int:
+        return len(self.world.server.queues.dead.newest(1_000_000, None))
+
+    def problems(self) -> Sequence[str]:
+        journal, count = self.journal, self._count()
+        if count == journal.died - journal.replayed - self._dropped:
+            return ()
+        said = f"{journal.died} tasks died, {journal.replayed} were sent again, {self._dropped} dropped"
+        return [f"{said}, and there are {count} dead letters"]
 
     def began(self, child: Child, delivery: Delivery) -> None:
         if delivery.marks.expired_leases >= _CAP:

@@ -157,7 +157,7 @@ class Child:
 
     def _begun(self, delivery: Delivery) -> None:
         # What is fed after its lease became uncertain does not run.
-        if self.process.clock.monotonic() <= self.runner.valid_until:
+        if self.process.clock.monotonic() < self.runner.valid_until:
             self.node.world.on_begun(self, delivery)
 
     def _ran(self, delivery: Delivery) -> None:
