@@ -169,7 +169,6 @@ class _Worker:
             early=self.completer.early,
             limits=Limits(self.broker, self.runner),
             rules=RuleBook(),
-            limits=Limits(self.broker, self.runner),
             claimed=lambda began: None,
             rand=rand,
         )
