@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 import shutil
@@ -108,11 +109,14 @@ def celery_python() -> Path:
 
 @pytest.fixture(autouse=True)
 def no_shared_tasks() -> Iterator[None]:
-    """Shared tasks end with the test that declares them: else each later app would have them."""
+    """Shared tasks end with the test that declares them: else each later app would have them. Those of celeriac's own
+    modules stay, for they are imported once."""
     before = dict(state._finalizers)
     yield
-    state._finalizers.clear()
-    state._finalizers.update(before)
+    for callback in [each for each in state._finalizers if each not in before]:
+        declared = inspect.getclosurevars(callback).nonlocals.get("fun", callback)
+        if not declared.__module__.startswith("celeriac."):
+            del state._finalizers[callback]
 
 
 @pytest.fixture
