@@ -224,6 +224,8 @@ class RedisServer:
             "daemonize": "no",
             "save": "",
             "appendonly": "yes" if self._appendonly else "no",
+            # With "everysec" what is acknowledged while the disk is slow is lost by a kill.
+            "appendfsync": "always",
             "enable-debug-command": "yes",
         }
         if self._maxmemory:

@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -129,12 +130,15 @@ class Node:
         if number == signal.SIGKILL:
             self.process.wait(10)
 
-    def kill_one(self, rng: random.Random) -> int:
-        """SIGKILL one process below the supervisor; returns its pid, 0 when there is none."""
+    def kill_one(self, rng: random.Random, deaths: dict[int, float] | None = None) -> int:
+        """SIGKILL one process below the supervisor; returns its pid, 0 when there is none. ``deaths`` is told when:
+        the moment before, for another may have its seat as soon as it is dead."""
         below = self.below()
         if not below:
             return 0
         victim = rng.choice(sorted(below))
+        if deaths is not None:
+            deaths[victim] = time.time()
         send_signal([victim], signal.SIGKILL)
         return victim
 

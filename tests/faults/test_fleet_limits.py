@@ -170,8 +170,7 @@ def test_kills_under_limits_lose_nothing(place: Place, rng: random.Random, fault
         deaths: dict[int, float] = {}
         until = time.monotonic() + 6
         while time.monotonic() < until and fleet.journal.ended(numbers) < len(numbers):
-            victim = rng.choice(nodes).kill_one(rng)
-            deaths[victim] = time.time()
+            rng.choice(nodes).kill_one(rng, deaths)
             time.sleep(rng.uniform(0.2, 0.6))
         place.wait_all(fleet, list(numbers), 60.0)
         most = at_once(fleet, seated, deaths)
