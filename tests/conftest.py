@@ -115,7 +115,7 @@ def no_shared_tasks() -> Iterator[None]:
     yield
     for callback in [each for each in state._finalizers if each not in before]:
         declared = inspect.getclosurevars(callback).nonlocals.get("fun", callback)
-        if not declared.__module__.startswith("celeriac."):
+        if not (declared.__module__ or "").startswith("celeriac."):
             del state._finalizers[callback]
 
 

@@ -182,16 +182,19 @@ class Services:
         fetcher.stop()
         await asyncio.wait({fetching})
         fetcher.recall_all()
-        pause = _FIRST_LOOK
-        while (busy() or self._on_its_way()) and left() > 0:
-            meanwhile(False)
-            await self.clock.sleep(pause)
-            pause = min(_LOOK, 2 * pause)
-        meanwhile(True)
-        drain()
-        # One that is replaced has the time that a server needs to come back: nothing has to run again.
-        seconds = None if left() == math.inf else min(max(left(), 1.0), 5.0)
-        await self._within(self.completer.drain(), seconds)
+        pause, written = _FIRST_LOOK, False
+        while not written:
+            while (busy() or self._on_its_way()) and left() > 0:
+                meanwhile(False)
+                await self.clock.sleep(pause)
+                pause = min(_LOOK, 2 * pause)
+            meanwhile(True)
+            drain()
+            # One that is replaced has the time that a server needs to come back: nothing has to run again.
+            seconds = None if left() == math.inf else min(max(left(), 1.0), 5.0)
+            await self._within(self.completer.drain(), seconds)
+            # Some may have been on their way while others were being written.
+            written = not self._on_its_way() or left() <= 0
         rest = [delivery for delivery in held.values() if delivery.token not in self.completer.early]
         if rest:
             logger.warning("%s after the grace: back to the queues", _unfinished(len(rest)))
