@@ -41,8 +41,9 @@ class ResultStore(Protocol):
     # -- chords: model/chord.py has the values
 
     async def open_chords(self, chords: Sequence[NewChord]) -> None:
-        """Write chords before their members are sent. A chord that is there begins anew: whatever was joined or done
-        under that id is forgotten, but not its members' ``grow``."""
+        """Write chords before their members are sent. One that is done, or was another (``size``, ``body``, ``shape``),
+        begins anew: whatever was joined or done under that id is forgotten, but not its members' ``grow``. To open the
+        same one again changes nothing: the call was repeated, or is late."""
         ...
 
     async def join(self, parts: Sequence[Part], *, token: str) -> Sequence[str]:

@@ -46,6 +46,11 @@ class _Chord(Struct):
     def is_complete(self) -> bool:
         return self.size is not None and not self.is_done and len(self.parts) >= self.size + self.grown
 
+    def is_opened_as(self, new: NewChord) -> bool:
+        """This call was made before."""
+        same = (self.size, self.shape) == (new.size, new.shape) and new.body in (b"", self.body)
+        return same and not self.is_done
+
     def renew(self, tick: float) -> None:
         self.until = None if self.life is None else tick + self.life
 
@@ -83,8 +88,12 @@ class Chords:
     # -- members -----------------------------------------------------------------------------------------------------
 
     def open(self, new: NewChord, tick: float, wait: float) -> None:
-        """Begin a chord; members that came before it was ever opened count."""
+        """Begin a chord; members that came before it was ever opened count. One that goes on goes on."""
         before = self._find(new.id, tick)
+        if before is not None and before.is_opened_as(new):
+            before.life = new.expires
+            before.renew(tick)
+            return
         chord = _Chord(size=new.size, body=new.body, shape=new.shape, life=new.expires)
         if before is not None:
             chord.grown = before.grown

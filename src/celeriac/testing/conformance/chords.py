@@ -197,11 +197,20 @@ class Chords:
         assert found.shape == b"", "open_chords: begins anew"
 
     @asynchronous
+    async def test_a_call_that_is_late_changes_nothing(self, harness: Harness) -> None:
+        store = await harness.open_store()
+        for joins, complete in ((part(0), []), (part(1), ["c"])):
+            await store.open_chords([chord(2)])
+            assert await _joined(store, joins) == complete, "open_chords: repeated, it forgets no member"
+        await store.open_chords([chord(2)])
+        assert await _members(store) == [value(0), value(1)], "open_chords: repeated, it forgets no token"
+
+    @asynchronous
     async def test_a_chord_that_is_opened_again_has_no_holder(self, harness: Harness) -> None:
         store = await harness.open_store()
         await store.open_chords([chord(1)])
         assert await _joined(store, part(0), token="old") == ["c"]
-        await store.open_chords([chord(1)])
+        await store.open_chords([chord(1, body=b"new")])
         assert await store.gather("c", token="old") is None, "open_chords: the token is forgotten"
         assert not await store.close_chord(Closing("c", "old")), "open_chords: the token is forgotten"
         assert await _joined(store, part(0), token="new") == ["c"], "open_chords: its token is free"

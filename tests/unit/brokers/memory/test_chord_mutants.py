@@ -261,13 +261,17 @@ def writes_no(field: str) -> Mutate:
     return mutate
 
 
+def takes_a_late_call_for_a_new_one(patch: Patch) -> None:
+    patch.setattr(_Chord, "is_opened_as", lambda self, new: False)
+
+
 def opens_last(patch: Patch) -> None:
     write = MemoryBroker._write
 
     def mutant(self: MemoryBroker, completion: Any, messages: Any) -> None:
         write(self, replace(completion, opens=()), messages)
         for chord in completion.opens:
-            self._server.chords.open(chord, self._server.clock.monotonic(), 10.0)
+            self._server.chords._chords.pop(chord.id, None)
             self._server.chords.open(chord, self._server.clock.monotonic(), 10.0)
 
     patch.setattr(MemoryBroker, "_write", mutant)
@@ -281,6 +285,7 @@ MUTANTS: list[tuple[Mutate, type]] = [
             keeps_bodiless_members,
             forgets_growth,
             keeps_what_was_before,
+            takes_a_late_call_for_a_new_one,
             keeps_the_holder,
             stays_done,
             keeps_the_last_value,

@@ -126,7 +126,7 @@ def test_nothing_is_left(tables: sqlite3.Connection) -> None:
     assert rows(tables) == [1, 0, 0], "who is done is only remembered"
     chords.open_all(tables, [chord(2, "again", expires=50.0)], at(0))
     chords.join(tables, [part(0, "again", expires=50.0)], "t", at(0))
-    chords.open_all(tables, [chord(2, "again", expires=50.0)], at(0))
+    chords.open_all(tables, [chord(1, "again", expires=50.0)], at(0))
     chords.grow(tables, "grown", 1, at(0))
     chords.join(tables, [part(0, "nobody's", expires=50.0), part(0, "unknown", body=b"")], "t", at(0))
     assert rows(tables) == [4, 2, 1]

@@ -61,10 +61,14 @@ local function chord_tools(looks, index, args, from, drains)
     return chord.wrong and redis.error_reply('WRONGTYPE the key "' .. chord.wrong .. '" is of another type')
   end
 
-  -- One that was opened before begins anew; else members that came too early stay, and so does the body that they
+  -- Another one, or one that is done, begins anew; else members that came too early stay, and so does the body that they
   -- brought when there is none now.
   function tools.open(chord, size, life, body, shape)
     local key = chord.key
+    if chord.size and chord.size == tonumber(size) and chord.token ~= 'done'
+      and (body == '' or call('GET', key.body) == body) and (call('GET', key.shape) or '') == shape then
+      return -- the call was repeated, or is late
+    end
     local anew = chord.size or chord.token
     if anew then
       call('DEL', key.token, key.values, key.members, key.shape)

@@ -1,4 +1,5 @@
--- Opens chords, before their members are sent. What was joined or done under their ids is forgotten.
+-- Opens chords, before their members are sent. What was joined or done under their ids is forgotten,
+-- but not when the same was opened before and goes on.
 --
 -- KEYS  1 celeriac:chords, 2 unacked_index, then seven keys for each chord (chord.lua)
 -- ARGV  1 to 4 as in chord.lua,
