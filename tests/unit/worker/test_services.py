@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from typing import Any
 
 import pytest
@@ -69,3 +71,32 @@ def test_what_did_not_run_goes_back_and_leases_are_renewed_at_once(services: Ser
     assert isinstance(released, Release)
     assert released.delivery is stale
     assert services.leases._hurry.is_set()
+
+
+def test_what_ends_while_others_are_written_is_written_too(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = done(delivery()), done(delivery())
+    held, completer = services.fetcher.held, services.completer
+    held.update({each.settlement.delivery.token: each.settlement.delivery for each in (one, two)})
+    written: list[Any] = []
+
+    class Clock:
+        async def sleep(self, seconds: float) -> None:
+            services.take([two])
+
+    async def write() -> None:
+        for completion in completer._queue:
+            written.append(completion)
+            held.pop(completion.settlement.delivery.token)  # type: ignore[union-attr]
+        completer._queue.clear()
+        completer._idle.set()
+
+    async def main() -> None:
+        services.take([one])
+        fetching = asyncio.get_running_loop().create_future()
+        fetching.set_result(None)
+        await services.shut_down(fetching, busy=lambda: False, drain=lambda: None, left=lambda: math.inf)
+
+    services.clock = Clock()  # type: ignore[assignment]
+    monkeypatch.setattr(completer, "drain", write)
+    asyncio.run(main())
+    assert (written, held) == ([one, two], {})
