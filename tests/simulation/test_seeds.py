@@ -10,12 +10,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.simulation.many import simulate_many
-from tests.simulation.mutants import FAULTS, MUTANTS
 from tests.simulation.simulate import run
-from tests.simulation.themes import mutants
 
-#: Seeds within which each deliberate bug must be found.
-ENOUGH = 200
 #: The seeds are run in so many parts: a slow machine is not taken for one that hangs.
 PARTS = 4
 
@@ -26,19 +22,6 @@ def test_random_work_under_random_faults(request: pytest.FixtureRequest, part: i
     seeds: int = request.config.getoption("--seeds")
     found, _ = simulate_many(range(part, seeds, PARTS), jobs=2)
     assert not found, "\n\n".join(found)
-
-
-@pytest.mark.parametrize("name", mutants.MUTANTS)
-def test_a_deliberate_bug_in_a_feature_is_found(name: str) -> None:
-    faults, theme = mutants.FAULTS.get(name), mutants.THEME[name]
-    with mutants.MUTANTS[name]():
-        assert any(run(seed, faults, theme).problems for seed in range(ENOUGH)), f"nobody notices that {name}"
-
-
-@pytest.mark.parametrize("name", MUTANTS)
-def test_a_deliberate_bug_is_found(name: str) -> None:
-    with MUTANTS[name]():
-        assert any(run(seed, FAULTS.get(name)).problems for seed in range(ENOUGH)), f"nobody notices that {name}"
 
 
 def test_a_seed_always_takes_the_same_course() -> None:
