@@ -183,11 +183,13 @@ class _Run:
         for theme in self.themes:
             theme.heal()
         deadline = max(timeline.time, self._last_due()) + BOUND
+        latest = deadline + 3 * BOUND
         while timeline.time < deadline and not self._is_over():
             following = self.world.next_moment() if self.world.is_idle() else None
             self.world.pass_time(max(1.0, 0.0 if following is None else following - timeline.time))
-            # As long as tasks end one after the other, there was just much to do.
-            deadline = max(deadline, self._last_due() + BOUND, self.journal.last_end + BOUND / 3)
+            # As long as tasks end one after the other, there was just much to do; but not for ever.
+            still = min(self.journal.last_end + BOUND / 3, latest)
+            deadline = max(deadline, self._last_due() + BOUND, still)
         more = [problem for theme in self.themes for problem in theme.problems()] if self._is_over() else []
         return [*self._lost(), *self._counts(), *self._left_behind(), *self.journal.wrong, *self.journal.early, *more]
 
