@@ -57,28 +57,29 @@ class Dead:
     @asynchronous
     async def test_filters_of_dead_letters(self, harness: Harness) -> None:
         broker = await harness.open_broker()
+        # Letters that no key begins with: keys may be hexadecimal, and are looked for too.
         now = round(harness.now(), 3)
-        await _die(broker, "a", task="shop.pay", exception="ValueError: no money", at=now - 100)
-        await _die(broker, "b", task="shop.mail", exception="TimeoutError: late", at=now - 50)
-        await _die(broker, "b-2", queue="other", task="shop.pay", reason=DeadReason.CRASHED, at=now)
+        await _die(broker, "o", task="shop.pay", exception="ValueError: no money", at=now - 100)
+        await _die(broker, "p", task="shop.mail", exception="TimeoutError: late", at=now - 50)
+        await _die(broker, "p-2", queue="other", task="shop.pay", reason=DeadReason.CRASHED, at=now)
         with closing(harness.dead_letters()) as letters:
             records = {each.id: each for each in await _all(letters)}
             for wanted, expected in (
-                (DeadFilter(task="shop.pay"), "b-2 a"),
-                (DeadFilter(task="shop.*"), "b-2 b a"),
+                (DeadFilter(task="shop.pay"), "p-2 o"),
+                (DeadFilter(task="shop.*"), "p-2 p o"),
                 (DeadFilter(task="shop"), ""),
-                (DeadFilter(queue="other"), "b-2"),
+                (DeadFilter(queue="other"), "p-2"),
                 (DeadFilter(queue="none"), ""),
-                (DeadFilter(reason="worker lost"), "b-2"),
-                (DeadFilter(exception="valueerror"), "a"),
-                (DeadFilter(exception="LATE"), "b"),
-                (DeadFilter(since=now - 50), "b-2 b"),
-                (DeadFilter(before=now - 50), "a"),
-                (DeadFilter(since=now - 60, before=now), "b"),
-                (DeadFilter(ids=("b",)), "b-2 b"),
-                (DeadFilter(ids=("a", "b-")), "b-2 a"),
-                (DeadFilter(ids=(records["a"].key,)), "a"),
-                (DeadFilter(task="shop.*", queue="q", exception="late"), "b"),
+                (DeadFilter(reason="worker lost"), "p-2"),
+                (DeadFilter(exception="valueerror"), "o"),
+                (DeadFilter(exception="LATE"), "p"),
+                (DeadFilter(since=now - 50), "p-2 p"),
+                (DeadFilter(before=now - 50), "o"),
+                (DeadFilter(since=now - 60, before=now), "p"),
+                (DeadFilter(ids=("p",)), "p-2 p"),
+                (DeadFilter(ids=("o", "p-")), "p-2 o"),
+                (DeadFilter(ids=(records["o"].key,)), "o"),
+                (DeadFilter(task="shop.*", queue="q", exception="late"), "p"),
             ):
                 found = await _all(letters, wanted)
                 assert " ".join(each.id for each in found) == expected, f"page: those that fit {wanted}"
