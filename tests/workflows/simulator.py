@@ -47,7 +47,14 @@ def make_app(name: str, *, apart: bool) -> Celery:
     """An app with the tasks of `trees.py`; `apart`: messages and results are on two servers."""
     broker = f"memory://{name}"
     backend = f"memory://{name}-results" if apart else broker
-    app = Celery(name, broker=broker, backend=backend, set_as_current=False, worker_max_crashes=1_000_000)
+    app = Celery(
+        name,
+        broker=broker,
+        backend=backend,
+        set_as_current=False,
+        worker_max_crashes=1_000_000,
+        worker_max_expired_leases=1_000_000,
+    )
 
     def ordered(args: tuple[Any, ...]) -> list[Any]:
         # The argument from the step before is in front of the number, when there is one.
