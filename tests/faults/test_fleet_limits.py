@@ -129,10 +129,10 @@ def test_the_seat_of_a_killed_child_is_free_at_once(place: Place, tmp_path: Path
         ids = place.send_many("seated_gate", [(str(tmp_path),)] * 3)
         wait_until(lambda: len(started(fleet, ids)) == 2, 10.0, lambda: fleet.logs())
         assert place.depth().scheduled == 1
-        victim = started(fleet, ids)[0]
+        victim, other = started(fleet, ids)
+        (third,) = set(ids) - {victim, other}
         os.kill(fleet.journal.started(victim)[0].pid, signal.SIGKILL)
         began = time.monotonic()
-        (third,) = set(ids) - set(started(fleet, ids))
         # The victim comes back too: there is one seat for the two.
         wait_until(
             lambda: third in started(fleet, ids) or len(fleet.journal.started(victim)) == 2,

@@ -131,6 +131,14 @@ def put(place: Place, task_id: str, body: bytes) -> None:
     reader.close()
 
 
+def stored(place: Place, task_id: str) -> bytes | None:
+    reader = resolver.reader(place.app.backend_url or "", resolver.store_options(place.app.conf))
+    try:
+        return reader.get([task_id], timeout=5.0)[0]
+    finally:
+        reader.close()
+
+
 def test_forged_results_are_not_believed(place: Place) -> None:
     own = place.through(signing_key=KEY)
     forged = b'{"status":"SUCCESS","result":666,"traceback":null,"children":[],"task_id":"%s"}'
@@ -138,9 +146,7 @@ def test_forged_results_are_not_believed(place: Place) -> None:
         fleet.start("-c", "1")
         first, second = (AsyncResult(own.send("work", number, 1), app=own.app) for number in (1, 2))
         assert (first.get(timeout=10), second.get(timeout=10)) == (1, 2)
-        reader = resolver.reader(own.url, resolver.store_options(own.app.conf))
-        (of_second,) = reader.get([second.id], timeout=5.0)
-        reader.close()
+        of_second = stored(own, second.id)
         assert of_second is not None
         for body in (forged % first.id.encode(), of_second, Signer(b"x" * 16).seal("result", first.id, forged)):
             put(own, first.id, body)
@@ -148,9 +154,12 @@ def test_forged_results_are_not_believed(place: Place) -> None:
                 AsyncResult(first.id, app=own.app).get(timeout=5)
         # A record that says "done" does not keep a task from running either.
         task_id, raw = raw_of(own, 7)
-        put(own, task_id, forged % task_id.encode())
+        lie = forged % task_id.encode()
+        put(own, task_id, lie)
         own.put_raw(changed(raw, lambda whole: whole["headers"].update(redelivered=True)))
-        wait_until(lambda: fleet.journal.ended([task_id]) == 1, 10.0, lambda: f"it runs\n{fleet.logs()}")
+        # Its result is written behind its end.
+        wait_until(lambda: stored(own, task_id) != lie, 10.0, lambda: f"it runs\n{fleet.logs()}")
+        assert fleet.journal.ended([task_id]) == 1
         assert AsyncResult(task_id, app=own.app).get(timeout=10) == 7
 
 

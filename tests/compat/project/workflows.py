@@ -6,6 +6,7 @@ Run with Celery by the console in the peer's interpreter, with Celeriac by the t
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -134,9 +135,18 @@ def report(app: Any, expression: str, timeout: float = 10.0) -> dict[str, Any]:
     result = call.sig.apply_async(call.args or None)
     try:
         found: dict[str, Any] = {"value": result.get(timeout=timeout)}
+        _wait_for_parents(result)
     except Exception as error:  # noqa: BLE001 - whatever a task raised
         found = {"error": [type(error).__name__, _anonymous(str(error))]}
     return {**found, "tree": _tree(result), "signature": _plain(written)}
+
+
+def _wait_for_parents(result: Any, seconds: float = 5.0) -> None:
+    """Celery sends the next step before it stores the result of this one, which may be there last."""
+    deadline = time.monotonic() + seconds
+    while (result := result.parent) is not None:
+        while not result.ready() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 def _tree(result: Any, depth: int = 0) -> Any:

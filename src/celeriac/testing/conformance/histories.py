@@ -163,7 +163,7 @@ class _Player:
             "back": Release(delivery, back=True),
             "due": Release(delivery, due=self._due(15.0)),
             "marks": Release(delivery, marks=Marks(crashes=1, suspect=True)),
-            "dead": DeadLetter(delivery=delivery, reason=DeadReason.FAILED),
+            "dead": DeadLetter(delivery=delivery, reason=DeadReason.FAILED, at=self.harness.now()),
         }
         return ways[kind]
 
