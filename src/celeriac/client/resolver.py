@@ -56,7 +56,7 @@ _MODULES = {
     "unix": "celeriac.brokers.redis",
 }
 #: Third-party module of an adapter → the extra that brings it.
-_EXTRAS = {"hiredis": "redis"}
+_EXTRAS = {"hiredis": "redis", "pamqp": "rabbitmq", "psycopg": "postgres"}
 #: Names of Celery that mean something else than a missing adapter.
 _NOT_BUILT = frozenset(
     {"amqp", "amqps", "pyamqp", "librabbitmq", "rpc", "sqs", "sentinel", "postgresql", "db+postgresql", "cache+memory"}

@@ -1,0 +1,11 @@
+"""Private servers for the tests: own port, own directory, own process, ended by its own pid.
+
+Knows nothing of Celeriac. Used through the fixtures of conftest.py, or directly by fault tests.
+"""
+
+from __future__ import annotations
+
+from tests.servers.base import HOST, Server, eventually, free_port, tls_files, wait_until
+from tests.servers.redis import RedisServer
+
+__all__ = ["HOST", "RedisServer", "Server", "eventually", "free_port", "tls_files", "wait_until"]

@@ -1,0 +1,215 @@
+"""What every private server shares: a free port, a process that dies with the test run, how to wait.
+
+Knows no server in particular.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar, Self, TypeVar
+
+__all__ = ["HOST", "POLL_SECONDS", "Server", "eventually", "free_port", "tls_files", "wait_until"]
+
+HOST = "127.0.0.1"
+POLL_SECONDS = 0.005
+
+T = TypeVar("T")
+Describe = str | Callable[[], object]
+
+
+def _overdue(describe: Describe, timeout: float) -> TimeoutError:
+    what = describe if isinstance(describe, str) else describe()
+    return TimeoutError(f"not within {timeout:g} s: {what}")
+
+
+def wait_until(predicate: Callable[[], T], timeout: float = 10.0, describe: Describe = "the condition holds") -> T:
+    """Ask until the answer is true, and return it. `describe` may be a function that tells the state at the end."""
+    deadline = time.monotonic() + timeout
+    while not (answer := predicate()):
+        if time.monotonic() > deadline:
+            raise _overdue(describe, timeout)
+        time.sleep(POLL_SECONDS)
+    return answer
+
+
+async def eventually(
+    predicate: Callable[[], T], timeout: float = 10.0, describe: Describe = "the condition holds"
+) -> T:
+    """`wait_until` for coroutines: the event loop goes on meanwhile."""
+    deadline = time.monotonic() + timeout
+    while not (answer := predicate()):
+        if time.monotonic() > deadline:
+            raise _overdue(describe, timeout)
+        await asyncio.sleep(POLL_SECONDS)
+    return answer
+
+
+def free_port() -> int:
+    """A TCP port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@lru_cache(maxsize=1)
+def tls_files() -> tuple[Path, Path]:
+    """A self-signed certificate for localhost and its key, made once a run; the certificate is its own CA."""
+    directory = Path(tempfile.mkdtemp(prefix="celeriac-tls-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    certificate, key = directory / "cert.pem", directory / "key.pem"
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=localhost", "-addext", f"subjectAltName=DNS:localhost,IP:{HOST}"]
+    command = ["openssl", "req", "-x509", *curve, *names, "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+class Server:
+    """One server process. Keeps its data between starts; ended by its own pid.
+
+    A subclass says how it is launched (``arguments``), and when it answers (``answers``). The server dies with the
+    thread that started it (PDEATHSIG), so a test run that is killed leaves nothing behind: start it from a thread that
+    lives as long as it shall.
+    """
+
+    #: What it is called in messages, and its log file in ``directory``.
+    program: ClassVar[str]
+    start_seconds: ClassVar[float] = 15.0
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix=f"celeriac-{self.program}-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # -- what a subclass says
+
+    def arguments(self) -> Sequence[str]:
+        """The command that starts it in the foreground."""
+        raise NotImplementedError
+
+    def environment(self) -> Mapping[str, str] | None:
+        """Its environment; None: that of the tests."""
+        return None
+
+    def answers(self) -> bool:
+        """Whether it serves, data loaded."""
+        raise NotImplementedError
+
+    # -- life
+
+    def start(self) -> Self:
+        """Start and wait until the server answers, data loaded."""
+        if self.running:
+            return self
+        started_before = self.log_file.exists()
+        while True:
+            self._launch()
+            try:
+                wait_until(self._ready, self.start_seconds, lambda: f"{self.program} is ready\n{self.log()}")
+            except ChildProcessError:
+                if started_before or "Address already in use" not in self.log():
+                    raise
+                self.port = free_port()  # somebody was faster
+            else:
+                return self
+
+    def stop(self) -> None:
+        """End in good order (SIGTERM), by force when that takes too long. The data stay where they are."""
+        if self._process is None:
+            return
+        self.resume()
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._reap()
+
+    def kill(self) -> None:
+        """SIGKILL, as an OOM killer or a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._reap()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open, nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Stop, and remove the data."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    @property
+    def log_file(self) -> Path:
+        return self.directory / f"{self.program}.log"
+
+    def log(self, lines: int = 12) -> str:
+        """The end of the server's own log."""
+        if not self.log_file.exists():
+            return ""
+        return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
+
+    # -- inside
+
+    def _launch(self) -> None:
+        # setpriv replaces itself by the server, so the pid is the server's.
+        guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(
+            [*guard, *self.arguments()],
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            start_new_session=True,
+            env=self.environment(),
+        )
+
+    def _ready(self) -> bool:
+        if not self.running:
+            self._reap()
+            raise ChildProcessError(f"{self.program} ended at its start\n{self.log()}")
+        return self.answers()
+
+    def _reap(self) -> None:
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+    def _signal(self, number: int) -> None:
+        if self.running:
+            os.kill(self.pid, number)
