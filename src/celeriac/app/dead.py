@@ -76,7 +76,7 @@ class DeadLetters:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._port: PerProcess[Port] = PerProcess(
-            lambda: resolver.dead_letters(app.broker_url, resolver.adapter_options(app.conf))
+            lambda: resolver.dead_letters(app.broker_url, resolver.adapter_options(app.conf, app.broker_url))
         )
 
     # ------------------------------------------------------------ looking

@@ -41,7 +41,8 @@ class Steps:
 
     def _open(self) -> BlockingLedger:
         conf = self._app.conf
-        return resolver.ledger(conf.ledger_url or self._app.broker_url, resolver.adapter_options(conf))
+        url = conf.ledger_url or self._app.broker_url
+        return resolver.ledger(url, resolver.adapter_options(conf, url))
 
     def close(self) -> None:
         """Give the connections back."""

@@ -37,7 +37,7 @@ def events(context: Context, as_json: bool) -> None:
     show = _json_line if as_json else _line
     if not context.quiet and not as_json:
         context.echo(f"-> events from {resolver.mask(url)}; Ctrl-C ends")
-    asyncio.run(_dump(url, resolver.adapter_options(context.app.conf), lambda event: context.echo(show(event))))
+    asyncio.run(_dump(url, resolver.adapter_options(context.app.conf, url), lambda event: context.echo(show(event))))
 
 
 async def _dump(url: str, options: Any, show: Callable[[dict[str, Any]], None]) -> None:

@@ -35,7 +35,7 @@ def purge(
         context.secho(f"This deletes all waiting tasks in: {', '.join(names)}. There is no way back.", bold=True)
         click.confirm("Delete them?", abort=True)
     url = app.broker_url
-    publisher = resolver.publisher(url, resolver.adapter_options(app.conf))
+    publisher = resolver.publisher(url, resolver.adapter_options(app.conf, url))
     total = sum(publisher.purge(name, timeout=_TIMEOUT) for name in names)
     publisher.close()
     where = f"{len(names)} queue{'' if len(names) == 1 else 's'}"

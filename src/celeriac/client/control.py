@@ -43,7 +43,8 @@ class Control:
 
     def _open(self) -> Caller:
         conf = self.app.conf
-        return resolver.caller(resolver.write_url(conf, self.app.default_url()), resolver.adapter_options(conf))
+        url = resolver.write_url(conf, self.app.default_url())
+        return resolver.caller(url, resolver.adapter_options(conf, url))
 
     def close(self) -> None:
         """Give the connections back. Idempotent."""

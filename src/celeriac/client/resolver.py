@@ -63,6 +63,8 @@ _NOT_BUILT = frozenset(
 )
 _DISABLED = frozenset({"", "disabled", "disabled://"})
 _FILE = "celeriac.db"
+#: So many are drawn from a user's ``broker_failover_strategy`` for each URL: it need not yield each in turn.
+_DRAWS = 10
 
 #: The settings object, read by attribute.
 Conf = Any
@@ -147,19 +149,44 @@ def result_url(conf: Conf, default: str) -> str | None:
         raise ImproperlyConfigured(f"result_backend must be a URL, not a {type(backend).__name__}")
     if backend in _DISABLED:
         return None
-    if "://" not in backend and backend in _MODULES:
-        return f"{backend}://"  # Celery's short names
+    backend = _first(backend) or ""
     return backend.removeprefix("db+") if backend.startswith("db+sqlite:") else backend
 
 
 def _first(urls: str | Sequence[str] | None) -> str | None:
-    """Celery takes several URLs to fail over between; the first one is used."""
-    if urls is not None and not isinstance(urls, str):
-        urls = urls[0] if urls else None
-    if not urls:
-        return None
-    first, _, _rest = urls.partition(";")
-    return f"{first}://" if "://" not in first and first in _MODULES else first
+    """The URL that stands for a setting with several."""
+    return next(iter(_each(urls)), None)
+
+
+def _each(urls: str | Sequence[str] | None) -> list[str]:
+    """The URLs of a setting: one, several with semicolons between them, or a list."""
+    texts = urls.split(";") if isinstance(urls, str) else [each for text in urls or () for each in text.split(";")]
+    # A module name alone is one of Celery's short names.
+    return [f"{text}://" if "://" not in text and text in _MODULES else text for text in texts if text]
+
+
+def _alternates(conf: Conf, setting: Any, url: str) -> Sequence[str]:
+    """What is tried when the server at ``url`` cannot be reached, when that is the first URL of a setting: the others,
+    in the order of ``broker_failover_strategy``."""
+    urls = _each(setting) if isinstance(setting, (str, list, tuple)) else []
+    if len(urls) < 2 or urls[0] != url:
+        return ()
+    strategy = conf.broker_failover_strategy or "round-robin"
+    if strategy == "round-robin":
+        return urls[1:]
+    if strategy == "shuffle":
+        from random import sample
+
+        return sample(urls[1:], len(urls) - 1)
+    if not callable(strategy):
+        raise ImproperlyConfigured(
+            f"broker_failover_strategy must be 'round-robin', 'shuffle' or a function, not {strategy!r}"
+        )
+    # Celery's: a function that takes the URLs and yields one after the other, for ever.
+    from itertools import islice
+
+    order = dict.fromkeys(islice(strategy(list(urls)), _DRAWS * len(urls)))
+    return [each for each in order if each != url]
 
 
 def default_url(main: str | None) -> str:
@@ -185,8 +212,8 @@ def _file_of(main: str) -> str | None:
 # ---------------------------------------------------------------- options
 
 
-def adapter_options(conf: Conf, *, owner: str = "") -> AdapterOptions:
-    """What a broker adapter is told; ``owner`` names the child that claims."""
+def adapter_options(conf: Conf, url: str = "", *, owner: str = "") -> AdapterOptions:
+    """What the broker adapter for ``url`` is told; ``owner`` names the child that claims."""
     transport = conf.broker_transport_options
     ordered = conf.result_backend_transport_options.get("result_chord_ordered")
     if ordered is not None:
@@ -204,6 +231,7 @@ def adapter_options(conf: Conf, *, owner: str = "") -> AdapterOptions:
         pool_limit=conf.broker_pool_limit or 1,
         max_message_bytes=conf.max_message_bytes,
         transport=transport,
+        alternates=_alternates(conf, conf.broker_read_url, url) or _alternates(conf, conf.broker_write_url, url),
         zone=zone_name(conf),
         ssl=conf.broker_use_ssl,
     )
@@ -224,6 +252,7 @@ def store_options(conf: Conf) -> AdapterOptions:
         pool_limit=conf.redis_max_connections or conf.broker_pool_limit or 1,
         max_message_bytes=conf.max_message_bytes,
         transport=transport,
+        alternates=_alternates(conf, conf.result_backend, _first(conf.result_backend) or ""),
         zone=zone_name(conf),
         ssl=conf.redis_backend_use_ssl,
     )

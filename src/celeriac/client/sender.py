@@ -477,7 +477,7 @@ class Sender:
         return self._publisher.get()
 
     def _open(self) -> Publisher:
-        return resolver.publisher(self.url, resolver.adapter_options(self.conf))
+        return resolver.publisher(self.url, resolver.adapter_options(self.conf, self.url))
 
     def close(self) -> None:
         """Give the connections back; the next call opens new ones. Idempotent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -52,6 +52,9 @@ class AdapterOptions(Struct, frozen=True, kw_only=True):
     seat_promise: float = 5.0
     #: ``broker_transport_options`` or ``result_backend_transport_options`` as given.
     transport: Mapping[str, Any] = {}
+    #: Other addresses of the same server, or of the one that takes its place: URLs, tried in this order, round and
+    #: round, when the one before cannot be reached.
+    alternates: Sequence[str] = ()
     #: Time zone name for naive times in messages.
     zone: str = "UTC"
     #: ``broker_use_ssl`` or ``redis_backend_use_ssl`` as given.
@@ -67,6 +70,8 @@ class Traits(Struct, frozen=True, kw_only=True):
     native_delay: bool
     #: ``(server kind, address)``: equal for broker and store when they can finish plans in one step.
     server: tuple[str, str]
+    #: Gives back by itself what a dead connection held, and tells nobody whose it was: ``Broker.orphans`` is empty.
+    requeues: bool = False
 
 
 class Depth(Struct, frozen=True, kw_only=True):

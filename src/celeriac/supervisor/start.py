@@ -156,8 +156,8 @@ def _ask_broker(node: Node) -> None:
 
 
 def _in_between(node: Node, answers: int) -> int:
-    options = node.options
-    publisher = resolver.publisher(node.app.broker_url, resolver.adapter_options(node.app.conf))
+    options, url = node.options, node.app.broker_url
+    publisher = resolver.publisher(url, resolver.adapter_options(node.app.conf, url))
     try:
         if options.purge:
             text, code = str(sum(publisher.purge(name, timeout=_TIMEOUT) for name in options.queues)), 0

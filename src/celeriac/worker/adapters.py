@@ -18,7 +18,7 @@ __all__ = ["broker_of", "refuse_limits", "store_of"]
 
 def broker_of(app: Celery, owner: str) -> Broker:
     """The broker adapter under the name ``owner``; not open yet."""
-    return resolver.broker(app.broker_url, resolver.adapter_options(app.conf, owner=owner))
+    return resolver.broker(app.broker_url, resolver.adapter_options(app.conf, app.broker_url, owner=owner))
 
 
 def store_of(app: Celery) -> ResultStore | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -92,6 +93,37 @@ def test_which_url() -> None:
 )
 def test_which_result_url(backend: str, expected: str | None) -> None:
     assert resolver.result_url(conf(result_backend=backend, broker_url="redis://a"), "d") == expected
+
+
+def test_other_urls_of_a_setting_are_alternates() -> None:
+    several = conf(broker_url=["redis://a", "redis://b;redis://c"], broker_write_url="redis://w;redis://v")
+    assert resolver.adapter_options(several, "redis://a").alternates == ["redis://b", "redis://c"]
+    assert resolver.adapter_options(several, "redis://w").alternates == ["redis://v"]
+    assert resolver.adapter_options(several, "redis://elsewhere").alternates == ()
+    assert resolver.adapter_options(conf(broker_url="redis://a"), "redis://a").alternates == ()
+
+
+def test_results_with_several_urls() -> None:
+    several = conf(result_backend="redis://a/1;redis://b/1", broker_url="redis://x")
+    assert resolver.result_url(several, "d") == "redis://a/1"
+    assert resolver.store_options(several).alternates == ["redis://b/1"]
+    assert resolver.store_options(conf(result_backend="redis://a/1")).alternates == ()
+    assert resolver.store_options(conf(result_backend="disabled://")).alternates == ()
+
+
+def test_the_strategy_orders_alternates() -> None:
+    urls = [f"redis://{number}" for number in range(20)]
+
+    def of(strategy: object) -> list[str]:
+        found = resolver.adapter_options(conf(broker_url=urls, broker_failover_strategy=strategy), urls[0]).alternates
+        return list(found)
+
+    assert of("round-robin") == of(None) == urls[1:]
+    assert of("shuffle") != urls[1:]
+    assert sorted(of("shuffle")) == sorted(urls[1:])
+    assert of(lambda these: itertools.cycle(reversed(these))) == urls[:0:-1]
+    with pytest.raises(ImproperlyConfigured, match="broker_failover_strategy must be"):
+        of("fastest")
 
 
 def test_without_settings_one_file_keeps_both() -> None:

@@ -9,7 +9,6 @@ from celeriac.conf.setting import ANY, BOOL, DICT, FLOAT, INT, SECONDS, STR, Set
 
 __all__ = ["ROWS"]
 
-FAILOVER = no_effect("one broker URL is used")
 IN_URL = no_effect("write it into the URL in result_backend")
 RABBITMQ = no_effect("only RabbitMQ reads it, and its adapter is not built yet")
 
@@ -18,7 +17,8 @@ ROWS: tuple[Setting, ...] = (
         "broker_url",
         ANY,
         None,
-        "Where messages go, a URL; None: a SQLite file beside the app. CELERY_BROKER_URL in the environment wins.",
+        "Where messages go: a URL, or several addresses of one server, in a list or with semicolons between them; "
+        "None: a SQLite file beside the app. CELERY_BROKER_URL in the environment wins.",
     ),
     Setting(
         "broker_read_url",
@@ -62,7 +62,13 @@ ROWS: tuple[Setting, ...] = (
         "A worker tries again after an error of its AMQP channel.",
         status=RABBITMQ,
     ),
-    Setting("broker_failover_strategy", ANY, None, "Order in which several URLs are tried.", status=FAILOVER),
+    Setting(
+        "broker_failover_strategy",
+        ANY,
+        None,
+        "Order in which the other URLs of broker_url are tried: 'round-robin' (None), 'shuffle', or a function that "
+        "takes them and yields one after the other.",
+    ),
     Setting(
         "broker_heartbeat",
         SECONDS,
