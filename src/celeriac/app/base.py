@@ -90,29 +90,17 @@ class Celery(Configuring, Declaring, Sending):
         self.user_options: defaultdict[str, set[Any]] = defaultdict(set)
         #: Bootsteps that programs add to workers.
         self.steps: defaultdict[str, set[Any]] = defaultdict(set)
-        self.configured = False
-        self.finalized = False
         self._finalizing = threading.RLock()
         self._making = threading.RLock()
         self._tasks = tasks if isinstance(tasks, TaskRegistry) else TaskRegistry(tasks or {})
-        self._task_class = None
         self._duplicates = set()
         self._periodic = []
-        self._loader = None
-        self._sender = None
-        self._backend = None
-        self._dead_letters = None
-        self._task_steps = None
         self._control = control if control is not None and not isinstance(control, (str, type)) else None
         self._log: Any = log if log is not None and not isinstance(log, (str, type)) else None
         self._config_source = config_source
         self._config_source_silent = config_source_silent
         self._file = _callers_file()
-        if self.on_configure is None:
-            self.on_configure = signals.Signal(name="app.on_configure")
-        self.on_after_configure = signals.Signal(name="app.on_after_configure", providing_args=("source",))
-        self.on_after_finalize = signals.Signal(name="app.on_after_finalize")
-        self.on_after_fork = signals.Signal(name="app.on_after_fork")
+        self._make_signals()
         given = {"broker_url": broker, "result_backend": backend, "include": include, **kwargs}
         self.conf = Settings(
             {**(changes or {}), **{name: value for name, value in given.items() if value is not None}},
@@ -127,6 +115,13 @@ class Celery(Configuring, Declaring, Sending):
         self._fixups = [(import_object(fixup) if isinstance(fixup, str) else fixup)(self) for fixup in self.fixups]
         self.on_init()
         register_app(self)
+
+    def _make_signals(self) -> None:
+        if self.on_configure is None:
+            self.on_configure = signals.Signal(name="app.on_configure")
+        self.on_after_configure = signals.Signal(name="app.on_after_configure", providing_args=("source",))
+        self.on_after_finalize = signals.Signal(name="app.on_after_finalize")
+        self.on_after_fork = signals.Signal(name="app.on_after_fork")
 
     def on_init(self) -> None:
         """For subclasses: the app was made."""

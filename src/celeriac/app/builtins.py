@@ -16,6 +16,13 @@ __all__ = ["add_builtin_tasks"]
 @connect_on_app_finalize
 def add_builtin_tasks(app: Any) -> None:
     """Register the built-in tasks with an app."""
+    _add_tasks(app)
+    _add_unlock(app)
+    _add_names(app)
+
+
+def _add_tasks(app: Any) -> None:
+    """Those of our own workflows and schedules."""
 
     @app.task(name="celery.backend_cleanup", shared=False)  # type: ignore[untyped-decorator]
     def backend_cleanup() -> None:
@@ -27,25 +34,26 @@ def add_builtin_tasks(app: Any) -> None:
         """The arguments, or the one at ``index``: what ``Task.replace`` puts behind a group."""
         return args if index is None else args[index]
 
-    @app.task(name="celery.chain", shared=False)  # type: ignore[untyped-decorator]
-    def chain(*args: Any, **kwargs: Any) -> None:
-        """Only a name: a chain is sent step by step."""
-        raise NotImplementedError("celery.chain is no task to run; send the chain's signature instead")
-
-    @app.task(name="celery.group", shared=False)  # type: ignore[untyped-decorator]
-    def group(*args: Any, **kwargs: Any) -> None:
-        """Only a name: a group is sent task by task."""
-        raise NotImplementedError("celery.group is no task to run; send the group's signature instead")
-
-    @app.task(name="celery.chord", shared=False)  # type: ignore[untyped-decorator]
-    def chord(*args: Any, **kwargs: Any) -> None:
-        """Only a name: a chord is sent task by task."""
-        raise NotImplementedError("celery.chord is no task to run; send the chord's signature instead")
-
     @app.task(name="celery.chunks", shared=False)  # type: ignore[untyped-decorator]
     def chunks(task: Any, it: Any, n: int) -> Any:
         """Send a task per chunk; the result is the group's tuple. Our own chains send the group itself."""
         return Chunks.apply_chunks(maybe_signature(task, app=app), it, n, app=app).as_tuple()
+
+    @app.task(name="celery.map", shared=False)  # type: ignore[untyped-decorator]
+    def xmap(task: Any, it: Any) -> list[Any]:
+        """Call a task for each item, in this one task."""
+        call = maybe_signature(task, app=app).type
+        return [call(item) for item in it]
+
+    @app.task(name="celery.starmap", shared=False)  # type: ignore[untyped-decorator]
+    def xstarmap(task: Any, it: Any) -> list[Any]:
+        """Call a task for each tuple of arguments, in this one task."""
+        call = maybe_signature(task, app=app).type
+        return [call(*item) for item in it]
+
+
+def _add_unlock(app: Any) -> None:
+    """Celery's way of joining a chord."""
 
     @app.task(name="celery.chord_unlock", bind=True, max_retries=None, ignore_result=True, shared=False)  # type: ignore[untyped-decorator]
     def chord_unlock(
@@ -71,14 +79,21 @@ def add_builtin_tasks(app: Any) -> None:
         else:
             body.delay(values)
 
-    @app.task(name="celery.map", shared=False)  # type: ignore[untyped-decorator]
-    def xmap(task: Any, it: Any) -> list[Any]:
-        """Call a task for each item, in this one task."""
-        call = maybe_signature(task, app=app).type
-        return [call(item) for item in it]
 
-    @app.task(name="celery.starmap", shared=False)  # type: ignore[untyped-decorator]
-    def xstarmap(task: Any, it: Any) -> list[Any]:
-        """Call a task for each tuple of arguments, in this one task."""
-        call = maybe_signature(task, app=app).type
-        return [call(*item) for item in it]
+def _add_names(app: Any) -> None:
+    """Names on the wire that are never run."""
+
+    @app.task(name="celery.chain", shared=False)  # type: ignore[untyped-decorator]
+    def chain(*args: Any, **kwargs: Any) -> None:
+        """Only a name: a chain is sent step by step."""
+        raise NotImplementedError("celery.chain is no task to run; send the chain's signature instead")
+
+    @app.task(name="celery.group", shared=False)  # type: ignore[untyped-decorator]
+    def group(*args: Any, **kwargs: Any) -> None:
+        """Only a name: a group is sent task by task."""
+        raise NotImplementedError("celery.group is no task to run; send the group's signature instead")
+
+    @app.task(name="celery.chord", shared=False)  # type: ignore[untyped-decorator]
+    def chord(*args: Any, **kwargs: Any) -> None:
+        """Only a name: a chord is sent task by task."""
+        raise NotImplementedError("celery.chord is no task to run; send the chord's signature instead")

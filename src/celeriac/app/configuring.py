@@ -23,7 +23,7 @@ class Configuring:
     #: Prefix of settings in the configuration object.
     namespace: str | None
     #: The configuration was read.
-    configured: bool
+    configured: bool = False
     on_configure: Any
     on_after_configure: signals.Signal
 

@@ -33,13 +33,13 @@ class Declaring:
     task_cls: Any
     autofinalize: bool
     #: Shared and built-in tasks are registered, all tasks are bound.
-    finalized: bool
+    finalized: bool = False
     on_after_finalize: signals.Signal
 
     _tasks: TaskRegistry
-    _task_class: Any
+    _task_class: Any = None
     _duplicates: set[str]
-    _loader: BaseLoader | None
+    _loader: BaseLoader | None = None
     _finalizing: threading.RLock
     _fixups: list[Any]
 

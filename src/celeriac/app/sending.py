@@ -36,11 +36,11 @@ class Sending:
     _tasks: TaskRegistry
     _file: str | None
     _making: threading.RLock
-    _sender: Sender | None
-    _backend: Backend | None
-    _task_steps: Steps | None
+    _sender: Sender | None = None
+    _backend: Backend | None = None
+    _task_steps: Steps | None = None
     _control: Any
-    _dead_letters: Any
+    _dead_letters: Any = None
     _log: Any
 
     def send_task(

@@ -109,6 +109,7 @@ class Agent:
         self.stop_node = stop_node
         self.memory = memory
         self.clock = clock
+        self._rand = rand
         self.started = clock.now()
         self.queues = list(options.queues)
         self.events = options.events
@@ -126,22 +127,8 @@ class Agent:
             aside=aside,
             clock=clock,
         )
-        self.enforcer = Enforcer(
-            broker,
-            options,
-            runner,
-            link,
-            queues=lambda: self.queues,
-            conclude=self.completer.put,
-            aside=aside,
-            tell=self.tell,
-            terminated=None if memory is None else memory.terminated,
-            kill=kill,
-            rand=rand,
-            clock=clock,
-        )
+        self.enforcer = self._enforcing(aside, kill)
         self._concluder = Concluder(runner, self.completer.put, aside)
-        self._rand = rand
         self._backoff = Backoff(rand=rand)
         #: Since when the maintenance waits for an answer; 0: it does not.
         self._asked = 0.0
@@ -152,6 +139,22 @@ class Agent:
         self._sending: set[asyncio.Task[None]] = set()
         if runner.report.emit is None:  # the runner is the agent's own: nobody else tells what it concludes
             runner.report.events, runner.report.emit = options.events, self._emit
+
+    def _enforcing(self, aside: Aside, kill: Callable[[int, int], None] | None) -> Enforcer:
+        return Enforcer(
+            self.broker,
+            self.options,
+            self.runner,
+            self.link,
+            queues=lambda: self.queues,
+            conclude=self.completer.put,
+            aside=aside,
+            tell=self.tell,
+            terminated=None if self.memory is None else self.memory.terminated,
+            kill=kill,
+            rand=self._rand,
+            clock=self.clock,
+        )
 
     def services(self) -> Sequence[Callable[[], Any]]:
         """The coroutine functions that make up the agent, but for remote control."""

@@ -121,18 +121,22 @@ class Child:
         self._retiring = False
         #: What made the I/O loop fail.
         self.failed: BaseException | None = None
-        results = app.backend_url is not None
-        # Threads would write over each other in the one slot; their limits are enforced here (``_end_overdue``).
-        own = slot if options.pool != "threads" else None
-        self.runner = Runner(app, options, slot=own, report=self.report, results=results)
-        self.runner.started = self._record_started
-        self.runner.leave = self.stop
+        self.runner = self._new_runner()
         self.departure = Departure(options, self.runner, orders, self.retire)
         self.runner.after = self.departure.after_task if self.departure.watches else None
         self.runner.stuck = self.departure.leave if orders is not None else None
         self._overdue: set[str] = set()
         self.soft = SoftLimit()
         self.sync = self._sync_executor()
+
+    def _new_runner(self) -> Runner:
+        app, options = self.app, self.options
+        # Threads would write over each other in the one slot; their limits are enforced here (``_end_overdue``).
+        own = self.slot if options.pool != "threads" else None
+        runner = Runner(app, options, slot=own, report=self.report, results=app.backend_url is not None)
+        runner.started = self._record_started
+        runner.leave = self.stop
+        return runner
 
     def _sync_executor(self) -> InlineExecutor | ThreadsExecutor:
         runner = self.runner
