@@ -16,8 +16,7 @@ from celeriac.exceptions import OperationalError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
 from celeriac.model.ledger import LOCK
-from celeriac.model.message import NO_MARKS, Delivery
-from celeriac.model.plan import exhausted
+from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept, Completion, Release
 from celeriac.ports import Broker, Clock, ResultStore
 from celeriac.worker.backoff import Backoff, Fruitless
@@ -31,6 +30,7 @@ from celeriac.worker.refusals import Refusals
 from celeriac.worker.rule_reader import RuleReader
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
+from celeriac.worker.sorting import Batch, sort
 
 __all__ = ["Fetcher"]
 
@@ -333,35 +333,11 @@ class Fetcher:
         if self._stopping:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in deliveries])
             return
-        now, entry, refusal = self._runner.now(), self._runner.entry, self._refusals.of
-        sync: list[Delivery] = []
-        coroutines: list[Delivery] = []
-        limited: list[Delivery] = []
-        concluded: list[Completion] = []
-        ended: list[tuple[Delivery, o.Outcome]] = []
+        now = self._runner.now()
         done = await self._refusals.repeated([d for d in deliveries if d.redelivered])
-        for delivery in deliveries:
-            message = delivery.message
-            outcome = refusal(delivery, now, done)
-            if isinstance(outcome, Completion):
-                concluded.append(outcome)
-            elif outcome is not None:
-                ended.append((delivery, outcome))
-            elif (found := entry(message.task)) is None:
-                ended.append((delivery, o.Unknown()))
-            elif delivery.marks is not NO_MARKS and exhausted(delivery.marks, found.options):
-                ended.append((delivery, o.Lost()))
-            elif found.options.limited:
-                limited.append(delivery)
-            elif found.tracer.is_async:
-                coroutines.append(delivery)
-            else:
-                sync.append(delivery)
-        if concluded:
-            self._conclude(concluded)
-        if ended:
-            concluded += self._concluder(ended)
-            self._limits.forgo([delivery for delivery, _ in ended])
+        batch = sort(deliveries, self._refusals.of, self._runner.entry, now=now, done=done)
+        sync, coroutines, limited = batch.sync, batch.coroutines, batch.limited
+        concluded = self._conclude_all(batch)
         if sync or coroutines or limited or not all(isinstance(each.settlement, Release) for each in concluded):
             self._fruitless.reset()
         else:
@@ -377,6 +353,16 @@ class Fetcher:
             self._learn(sync + coroutines, len(coroutines), seated)
         elif limited:
             self._sifting = min(2 * len(deliveries), SIFT)
+
+    def _conclude_all(self, batch: Batch) -> list[Completion]:
+        """End what is not to run; returns how, as far as that is known yet."""
+        if batch.concluded:
+            self._conclude(batch.concluded)
+        if not batch.ended:
+            return batch.concluded
+        at_once = self._concluder(batch.ended)
+        self._limits.forgo([delivery for delivery, _ in batch.ended])
+        return batch.concluded + at_once
 
     async def _permitted_of(self, limited: Sequence[Delivery]) -> tuple[tuple[list[Delivery], list[Delivery]], int]:
         """Those limited tasks that may run now, synchronous ones and coroutines, and how many of them have a seat; the
