@@ -30,27 +30,12 @@ _OVER = frozenset({MARK, REPLAY, "redelivered", "expires", "eta"})
 _HIDDEN = hides()
 
 
-class Letter(Struct, frozen=True, kw_only=True):
-    """One dead letter. Texts that the message does not have are empty; ``at`` is in seconds since the epoch."""
+class Letter(DeadRecord, frozen=True, kw_only=True):
+    """One dead letter, with what its message tells. Texts that the message does not have are empty."""
 
-    #: Its name in the broker: ``retry``, ``drop`` and ``get`` take it, or the task's id.
-    key: str
-    id: str
-    task: str
-    queue: str
-    #: A ``DeadReason`` ("failed", "worker lost", ...), and one line that says more.
-    reason: str
-    detail: str
-    #: Class and text.
-    exception: str
-    traceback: str
-    #: The node that gave it up, and when.
-    worker: str
-    at: float
     #: Earlier attempts that the task itself asked for.
     retries: int
-    #: Processes that died while it ran, leases that ran out.
-    crashes: int
+    #: Leases that ran out while it was held.
     expired_leases: int
     #: How often it was sent again from the dead letters before.
     replays: int
@@ -62,8 +47,6 @@ class Letter(Struct, frozen=True, kw_only=True):
     kwargsrepr: str
     #: Why it cannot be sent again as it is; empty when it can.
     problem: str
-    #: The message as the broker had it.
-    raw: bytes
 
     @property
     def died(self) -> datetime:
@@ -100,18 +83,8 @@ def letter(record: DeadRecord, *, max_bytes: int) -> Letter:
         return value if isinstance(value, str) else ""
 
     return Letter(
-        key=record.key,
-        id=record.id,
-        task=record.task,
-        queue=record.queue,
-        reason=record.reason,
-        detail=record.detail,
-        exception=record.exception,
-        traceback=record.traceback,
-        worker=record.worker,
-        at=record.at,
+        **structs.asdict(record),
         retries=0 if isinstance(message, Malformed) else message.retries,
-        crashes=record.crashes,
         expired_leases=held.marks.expired_leases,
         replays=_times(headers),
         root_id=text("root_id"),
@@ -120,7 +93,6 @@ def letter(record: DeadRecord, *, max_bytes: int) -> Letter:
         argsrepr=text("argsrepr"),
         kwargsrepr=text("kwargsrepr"),
         problem=message.reason if isinstance(message, Malformed) else "",
-        raw=record.raw,
     )
 
 

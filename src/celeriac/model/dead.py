@@ -19,19 +19,25 @@ REPLAY = "celeriac_replay"
 
 
 class DeadRecord(Struct, frozen=True, kw_only=True):
-    """One dead letter as it is read back."""
+    """One dead letter as it is read back. ``at`` is in seconds since the epoch."""
 
+    #: Its name in the broker: ``retry``, ``drop`` and ``get`` of the app's dead letters take it, or the task's id.
     key: str
     id: str
     task: str
     queue: str
+    #: A ``DeadReason`` ("failed", "worker lost", ...), and one line that says more.
     reason: str
     detail: str
+    #: Class and text.
     exception: str
     traceback: str
+    #: The node that gave it up, and when.
     worker: str
     at: float
+    #: Processes that died while it ran.
     crashes: int
+    #: The message as the broker had it.
     raw: bytes
 
 
