@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import update_wrapper
 from typing import Any, TypeVar
 
 import click
@@ -16,6 +18,41 @@ __all__ = ["control", "inspect", "status"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Whom to ask, how long to wait, and how to print the answers."""
+
+    context: Context
+    timeout: float
+    destination: list[str] | None
+    as_json: bool
+
+    def ask(self, what: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        replies = self.context.app.control.broadcast(
+            what,
+            arguments=dict(arguments),
+            destination=self.destination,
+            reply=True,
+            timeout=self.timeout,
+            limit=len(self.destination) if self.destination else None,
+        )
+        return merge(replies)
+
+    def answer(self, replies: Mapping[str, Any], *, body: bool = True) -> int:
+        """Print them; the exit code says whether none of them is an error."""
+        context = self.context
+        if not replies:
+            raise nobody()
+        if self.as_json:
+            context.echo(to_json(replies))
+            return 0
+        good = _show(context, replies, body=body)
+        if not context.quiet:
+            context.echo(f"\n{len(replies)} node{'' if len(replies) == 1 else 's'} online.")
+        return 0 if good else 1
+
+
 _timeout = click.option(
     "-t", "--timeout", type=float, default=1.0, show_default=True, help="Seconds to wait for answers."
 )
@@ -25,26 +62,28 @@ _destination = click.option(
 _json = click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def _asking(command: Callable[..., int]) -> Callable[..., int]:
+    """The options that all of them have; the command gets an ``_Asking`` instead of the context."""
+
+    def told(
+        context: Context, /, timeout: float, destination: tuple[str, ...] | None, as_json: bool, **others: Any
+    ) -> int:
+        asking = _Asking(context, timeout, list(destination) if destination else None, as_json)
+        return command(asking, **others)
+
+    update_wrapper(told, command)
+    return _timeout(_destination(_json(pass_context(told))))
+
+
 @click.command()
-@_timeout
-@_destination
-@_json
-@pass_context
-def status(context: Context, timeout: float, destination: tuple[str, ...] | None, as_json: bool) -> int:
+@_asking
+def status(asking: _Asking) -> int:
     """List the workers that are online.
 
     Exits with 69 when none answers, and with 1 when one cannot run tasks now (its children die as they start, or do not
     reach the broker), so it serves as a health check.
     """
-    replies = {node: _ready(answer) for node, answer in _ask(context, "ping", {}, timeout, destination).items()}
-    if not replies:
-        raise nobody()
-    if as_json:
-        context.echo(to_json(replies))
-        return 0
-    good = _show(context, replies, body=False)
-    _count(context, replies)
-    return 0 if good else 1
+    return asking.answer({node: _ready(answer) for node, answer in asking.ask("ping", {}).items()}, body=False)
 
 
 def _ready(answer: Any) -> Any:
@@ -72,45 +111,28 @@ def _print_list(methods: Mapping[str, Method]) -> Callable[[_F], _F]:
 
 @click.command(epilog=_listed(INSPECT))
 @_print_list(INSPECT)
-@_timeout
-@_destination
-@_json
+@_asking
 @click.argument("what")
 @click.argument("arguments", nargs=-1)
-@pass_context
-def inspect(
-    context: Context,
-    what: str,
-    arguments: tuple[str, ...],
-    timeout: float,
-    destination: tuple[str, ...] | None,
-    as_json: bool,
-) -> int:
+def inspect(asking: _Asking, what: str, arguments: tuple[str, ...]) -> int:
     """Ask running workers what they do."""
-    asked = parse(what, _method(context, what, INSPECT, "inspect"), arguments)
-    replies = _ask(context, what, asked, timeout, destination)
-    return _answer(context, replies, as_json)
+    asked = parse(what, _method(asking.context, what, INSPECT, "inspect"), arguments)
+    return asking.answer(asking.ask(what, asked))
 
 
 @click.command(epilog=_listed(CONTROL))
 @_print_list(CONTROL)
-@_timeout
-@_destination
-@_json
+@_asking
 @click.option("--terminate", is_flag=True, help="With revoke: also end the tasks that run.")
 @click.option("-s", "--signal", metavar="SIGNAL", help="With revoke --terminate: the signal (default SIGTERM).")
 @click.option("--by", metavar="NAME", help="With revoke: who wants it (default: user and host).")
 @click.option("--reason", metavar="TEXT", help="With revoke: why, for those who read the result.")
 @click.argument("what")
 @click.argument("arguments", nargs=-1)
-@pass_context
 def control(
-    context: Context,
+    asking: _Asking,
     what: str,
     arguments: tuple[str, ...],
-    timeout: float,
-    destination: tuple[str, ...] | None,
-    as_json: bool,
     terminate: bool,
     signal: str | None,
     by: str | None,
@@ -120,6 +142,7 @@ def control(
 
     What is revoked is also written to the broker: workers that start later obey too.
     """
+    context = asking.context
     method = _method(context, what, CONTROL, "control")
     told = dict(parse(what, method, arguments))
     revokes = what in ("revoke", "revoke_by_stamped_headers")
@@ -132,14 +155,14 @@ def control(
     if what == "revoke_by_stamped_headers":
         told["headers"] = _stamps(told["headers"])
     if revokes or what == "revoke":
-        return _revoke(context, what, told, timeout, destination, as_json, terminate, signal, by, reason)
+        how = {"terminate": terminate, "signal": signal or "SIGTERM", "by": by, "reason": reason or ""}
+        return _revoke(asking, what, told, how)
     if method is not None and not method.answered:
-        context.app.control.broadcast(what, arguments=told, destination=_list(destination))
+        context.app.control.broadcast(what, arguments=told, destination=asking.destination)
         if not context.quiet:
-            context.echo(f"sent {what} to {', '.join(destination) if destination else 'all nodes'}; it is not answered")
+            context.echo(f"sent {what} to {', '.join(asking.destination or ['all nodes'])}; it is not answered")
         return 0
-    replies = _ask(context, what, told, timeout, destination)
-    return _answer(context, replies, as_json)
+    return asking.answer(asking.ask(what, told))
 
 
 def _stamps(pairs: Sequence[str]) -> dict[str, list[str]]:
@@ -151,41 +174,19 @@ def _stamps(pairs: Sequence[str]) -> dict[str, list[str]]:
     return stamps
 
 
-def _revoke(
-    context: Context,
-    what: str,
-    told: Mapping[str, Any],
-    timeout: float,
-    destination: tuple[str, ...] | None,
-    as_json: bool,
-    terminate: bool,
-    signal: str | None,
-    by: str | None,
-    reason: str | None,
-) -> int:
+def _revoke(asking: _Asking, what: str, told: Mapping[str, Any], how: Mapping[str, Any]) -> int:
     """Write the order, tell the nodes; it counts though nobody answers."""
-    tell = getattr(context.app.control, what)
-    how = {"destination": _list(destination), "terminate": terminate, "signal": signal or "SIGTERM"}
+    tell = getattr(asking.context.app.control, what)
+    whom = {"destination": asking.destination, "timeout": asking.timeout}
     try:
-        replies = merge(tell(*told.values(), **how, by=by, reason=reason or "", reply=True, timeout=timeout))
+        replies = merge(tell(*told.values(), **how, **whom, reply=True))
     except ValueError as error:  # no such signal
         raise click.UsageError(str(error)) from None
-    if replies or as_json:
-        return _answer(context, replies, as_json)
-    if not context.quiet:
-        context.echo("Revoked. No worker answered: those that start obey.")
+    if replies or asking.as_json:
+        return asking.answer(replies)
+    if not asking.context.quiet:
+        asking.context.echo("Revoked. No worker answered: those that start obey.")
     return 0
-
-
-def _answer(context: Context, replies: Mapping[str, Any], as_json: bool) -> int:
-    if not replies:
-        raise nobody()
-    if as_json:
-        context.echo(to_json(replies))
-        return 0
-    good = _show(context, replies)
-    _count(context, replies)
-    return 0 if good else 1
 
 
 def _show(context: Context, replies: Mapping[str, Any], *, body: bool = True) -> bool:
@@ -202,30 +203,6 @@ def _show(context: Context, replies: Mapping[str, Any], *, body: bool = True) ->
         else:
             context.echo(f"{node}: {context.style(state, fg=color, bold=True)}")
     return good
-
-
-def _count(context: Context, replies: Mapping[str, Any]) -> None:
-    """How many answered."""
-    if not context.quiet:
-        context.echo(f"\n{len(replies)} node{'' if len(replies) == 1 else 's'} online.")
-
-
-def _ask(
-    context: Context, what: str, arguments: Mapping[str, Any], timeout: float, destination: tuple[str, ...] | None
-) -> dict[str, Any]:
-    replies = context.app.control.broadcast(
-        what,
-        arguments=dict(arguments),
-        destination=_list(destination),
-        reply=True,
-        timeout=timeout,
-        limit=len(destination) if destination else None,
-    )
-    return merge(replies)
-
-
-def _list(destination: tuple[str, ...] | None) -> list[str] | None:
-    return list(destination) if destination else None
 
 
 def _method(context: Context, what: str, methods: Mapping[str, Method], command: str) -> Method | None:
