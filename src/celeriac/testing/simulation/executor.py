@@ -52,7 +52,38 @@ class Soft:
         return SoftTimeLimitExceeded(self._limit)
 
 
-class StepExecutor:
+def _nothing(delivery: Delivery) -> None:
+    """Nobody wants to know."""
+
+
+class _Places:
+    """``limit`` places to run, and what waits for one. Nothing here needs a tick or a stop."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        #: Called with a delivery whose body has begun, and with one whose body has run: nothing of it is written yet.
+        self.begun: Callable[[Delivery], None] = _nothing
+        self.ran: Callable[[Delivery], None] = _nothing
+        self._inbox: deque[Delivery] = deque()
+
+    def recall(self) -> list[Delivery]:
+        """Give back every delivery that has not started."""
+        back = list(self._inbox)
+        self._inbox.clear()
+        return back
+
+    def waiting(self) -> int:
+        """How many deliveries have not started."""
+        return len(self._inbox)
+
+    def tick(self, now: float) -> None:
+        """Limits are timers here."""
+
+    def stop(self) -> None:
+        """Nothing to leave."""
+
+
+class StepExecutor(_Places):
     """``limit`` places for synchronous tasks. ``run(delivery, soft)`` is the runner's.
 
     ``hard(delivery)`` tells the hard limit in seconds, ``overdue(token, limit)`` is called when it is reached,
@@ -70,17 +101,13 @@ class StepExecutor:
         overdue: Callable[[str, float], None],
         died: Callable[[str], None],
     ) -> None:
-        self.limit = limit
-        #: Called with a delivery whose body has begun, and with one whose body has run: nothing of it is written yet.
-        self.begun: Callable[[Delivery], None] = _nothing
-        self.ran: Callable[[Delivery], None] = _nothing
+        super().__init__(limit)
         self._process = process
         self._run = run
         self._done = done
         self._hard = hard
         self._overdue = overdue
         self._died = died
-        self._inbox: deque[Delivery] = deque()
         self._active: dict[str, tuple[Delivery, float]] = {}
         self._is_woken = False
 
@@ -129,36 +156,16 @@ class StepExecutor:
         self._done([finished])
         self._wake()
 
-    def recall(self) -> list[Delivery]:
-        """Give back every delivery that has not started."""
-        back = list(self._inbox)
-        self._inbox.clear()
-        return back
-
     def active(self) -> list[tuple[Delivery, float]]:
         """What runs now, with its start."""
         return list(self._active.values())
-
-    def waiting(self) -> int:
-        """How many deliveries have not started."""
-        return len(self._inbox)
-
-    def tick(self, now: float) -> None:
-        """Limits are timers here."""
 
     def cancel(self, token: str) -> bool:
         """A running synchronous task cannot be ended from inside its process."""
         return False
 
-    def stop(self) -> None:
-        """Nothing to leave."""
 
-
-def _nothing(delivery: Delivery) -> None:
-    """Nobody wants to know."""
-
-
-class CoroutineExecutor:
+class CoroutineExecutor(_Places):
     """``limit`` ``async def`` tasks at once, on the loop of their process."""
 
     def __init__(
@@ -169,14 +176,11 @@ class CoroutineExecutor:
         limit: int,
         died: Callable[[str], None],
     ) -> None:
-        self.limit = limit
-        self.begun: Callable[[Delivery], None] = _nothing
-        self.ran: Callable[[Delivery], None] = _nothing
+        super().__init__(limit)
         self._process = process
         self._run = run
         self._done = done
         self._died = died
-        self._inbox: deque[Delivery] = deque()
         self._tasks: dict[str, tuple[Any, Delivery, float]] = {}
 
     def feed(self, batch: Sequence[Delivery]) -> None:
@@ -203,27 +207,11 @@ class CoroutineExecutor:
         self._done([finished])
         self._fill()
 
-    def recall(self) -> list[Delivery]:
-        """Give back every delivery that has not started."""
-        back = list(self._inbox)
-        self._inbox.clear()
-        return back
-
     def active(self) -> list[tuple[Delivery, float]]:
         """What runs now, with its start."""
         return [(delivery, started) for _, delivery, started in self._tasks.values()]
-
-    def waiting(self) -> int:
-        """How many deliveries have not started."""
-        return len(self._inbox)
-
-    def tick(self, now: float) -> None:
-        """Limits are timers here."""
 
     def cancel(self, token: str) -> bool:
         """Cancel a running coroutine."""
         entry = self._tasks.get(token)
         return entry is not None and bool(entry[0].cancel())
-
-    def stop(self) -> None:
-        """Nothing to leave."""
