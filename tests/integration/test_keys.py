@@ -20,17 +20,24 @@ from celeriac.exceptions import EncodeError, Ignore, Reject, TaskNotUnique, Task
 from celeriac.model.ledger import LOCK
 from celeriac.result import AsyncResult
 from tests.servers import wait_until
+from tests.views import QueueOnly  # noqa: F401 - the URLs queues+...
 
 _numbers = itertools.count()
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "redis+sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "redis+sqlite", "queues+redis", "queues+memory"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Celery]:
-    """An app on each kind of server, and one whose results are elsewhere."""
+    """An app on each kind of server, one whose results are elsewhere, and those whose ledger is beside the queues."""
     kind: str = request.param
     broker, backend = f"memory://keys-{next(_numbers)}", None
     if kind == "sqlite":
         broker = f"sqlite:///{tmp_path / 'celeriac.db'}"
+    elif kind == "queues+memory":
+        broker, backend = f"queues+{broker}", f"{broker}-results"
+    elif kind == "queues+redis":
+        request.getfixturevalue("redis_url")
+        server = request.getfixturevalue("redis_server")
+        broker, backend = f"queues+{server.url()}", server.url(db=1)
     elif kind.startswith("redis"):
         request.getfixturevalue("redis_url")
         broker = request.getfixturevalue("redis_server").url()
@@ -359,6 +366,8 @@ def test_parts_of_workflows_compete_with_nobody(app: Celery) -> None:
 
 
 def test_a_purge_frees(app: Celery) -> None:
+    if app.broker_url.startswith("queues+"):
+        pytest.skip("locks beside the queues end with their time")
     task = declared(app, lambda n: n, name="purged", unique="args")
     first = [task.delay(n) for n in range(5)]
     assert app.control.purge() == 5

@@ -15,6 +15,7 @@ from celeriac.brokers.memory.queues import Queues
 from celeriac.model import plan as planning
 from celeriac.model.settle import Accept, Completion
 from celeriac.worker.completer import Completer
+from celeriac.worker.early import EarlyAcks
 from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.leases import Leases
 from celeriac.worker.refusals import Refusals
@@ -65,7 +66,7 @@ async def _never_renew(self: Leases) -> None:
     self._certain(self._clock.monotonic() + self._lease)
 
 
-async def _not_early(self: Fetcher, deliveries: Any) -> Any:
+async def _not_early(self: EarlyAcks, deliveries: Any) -> Any:
     return deliveries
 
 
@@ -136,7 +137,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "a step-by-step end settles before it publishes": _patched(Completer, "_step_by_step", _settle_first),
     "what was fenced is written all the same": _patched(Completer, "_report", _write_what_was_fenced),
     "leases are never renewed": _patched(Leases, "renew", _never_renew),
-    "at most once is acknowledged after the run": _patched(Fetcher, "_acknowledge_early", _not_early),
+    "at most once is acknowledged after the run": _patched(EarlyAcks, "settle", _not_early),
     "what is given back is accepted": _patched(Fetcher, "give_back", _loses_what_was_recalled),
     "tasks start without a certain lease": _runs_without_a_lease,
     "lost leases are not listened to": _patched(Leases, "renew", _keeps_lost),

@@ -16,7 +16,7 @@ from celeriac.app.unique import key_text
 from celeriac.client import resolver
 from celeriac.client.connections import PerProcess
 from celeriac.codec.json import dumps, loads
-from celeriac.exceptions import EncodeError, OperationalError
+from celeriac.exceptions import EncodeError, ImproperlyConfigured, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.ports import BlockingLedger
 
@@ -41,8 +41,15 @@ class Steps:
 
     def _open(self) -> BlockingLedger:
         conf = self._app.conf
-        url = conf.ledger_url or self._app.broker_url
-        return resolver.ledger(url, resolver.adapter_options(conf, url))
+        messages = self._app.broker_url
+        url = resolver.ledger_url(conf, messages)
+        if url is None:
+            raise ImproperlyConfigured(
+                f"self.once() needs a ledger, and neither {resolver.mask(messages)} nor the result backend keeps one: "
+                "set ledger_url to a server that does, such as Redis"
+            )
+        own = url == messages
+        return resolver.ledger(url, resolver.adapter_options(conf, url) if own else resolver.ledger_options(conf, url))
 
     def close(self) -> None:
         """Give the connections back."""

@@ -6,10 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from celeriac.client.resolver import mask
 from celeriac.client.sender import Sender
-from celeriac.exceptions import OperationalError
+from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.model.message import Message
+from celeriac.ports import RulesDesk
 
 __all__ = ["send_if"]
 
@@ -27,7 +29,8 @@ def send_if(
     (``Publisher.publish_if``).
 
     ``again``: the keys tell when it was published, so it is tried again even when it may have been. Raises as
-    ``Sender.send``, and ``ValueError`` when an exchange leads to several queues.
+    ``Sender.send``, ``ValueError`` when an exchange leads to several queues, and ``ImproperlyConfigured`` where there
+    is no ledger.
     """
     (message, *others) = sender.outgoing((message,))
     if others:
@@ -36,6 +39,11 @@ def send_if(
             "an idempotency_key or be unique"
         )
     publisher = sender.publisher
+    if not isinstance(publisher, RulesDesk):
+        raise ImproperlyConfigured(
+            f"task {message.task} is unique or has an idempotency_key, which needs a ledger, and {mask(sender.url)} "
+            "keeps none: set ledger_url (or result_backend) to a server that does, such as redis://"
+        )
 
     def attempt(left: float) -> Sequence[bytes | None] | None:
         return publisher.publish_if(message, changes, timeout=left)

@@ -8,15 +8,19 @@ from __future__ import annotations
 import getpass
 import socket
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from celeriac.client import resolver
 from celeriac.client.signal_names import signal_number
 from celeriac.codec.rules import RULE, trusted
 from celeriac.codec.signing import control_signer_of, seal
-from celeriac.exceptions import ImproperlyConfigured
+from celeriac.exceptions import CeleryWarning, ImproperlyConfigured
 from celeriac.model.rules import PAUSE, REVOKE, Order, RuleChange, decode_order, encode_order, stamp_keys
 from celeriac.ports import RulesDesk
+
+_NEXT = "set ledger_url (or result_backend) to a server that keeps one, such as redis://"
 
 __all__ = ["pause", "paused", "resume", "revoke", "revoke_stamped"]
 
@@ -34,9 +38,16 @@ def revoke_stamped(app: Any, headers: Mapping[str, Any], **order: Any) -> None:
 def _revoke(app: Any, keys: Iterable[str], order: Mapping[str, Any]) -> None:
     signal_number(order["signal"])
     desk = app.sender.publisher
-    if isinstance(desk, RulesDesk):  # else the workers that run now remember what they are told
+    if isinstance(desk, RulesDesk):
         life = app.conf.seconds("task_revoke_expires")
         desk.set_rules(_changes(app, keys, life, order), timeout=_timeout(app))
+    else:
+        warnings.warn(
+            f"{resolver.mask(app.sender.url)} keeps no ledger, so only the workers that run now hear of what is "
+            f"revoked: {_NEXT}",
+            CeleryWarning,
+            stacklevel=4,
+        )
 
 
 def pause(app: Any, queues: Iterable[str], **order: Any) -> None:
@@ -60,7 +71,10 @@ def paused(app: Any) -> dict[str, Order]:
 def _desk(app: Any) -> RulesDesk:
     desk = app.sender.publisher
     if not isinstance(desk, RulesDesk):
-        raise ImproperlyConfigured("this broker keeps no rules, so its queues cannot be paused: stop their workers")
+        raise ImproperlyConfigured(
+            f"{resolver.mask(app.sender.url)} keeps no ledger, so its queues cannot be paused: stop their workers, or "
+            f"{_NEXT}"
+        )
     return desk
 
 

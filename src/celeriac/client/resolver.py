@@ -13,6 +13,9 @@ from importlib import import_module
 from math import inf
 from typing import Any, Protocol, cast
 
+from msgspec import structs
+
+from celeriac import beside
 from celeriac.conf.masking import mask_url
 from celeriac.exceptions import ImproperlyConfigured
 from celeriac.ports import (
@@ -21,6 +24,7 @@ from celeriac.ports import (
     Broker,
     Caller,
     DeadLetters,
+    Limiter,
     Publisher,
     Reader,
     ResultStore,
@@ -35,7 +39,10 @@ __all__ = [
     "caller",
     "dead_letters",
     "default_url",
+    "keeps_ledger",
     "ledger",
+    "ledger_options",
+    "ledger_url",
     "mask",
     "publisher",
     "read_url",
@@ -153,6 +160,29 @@ def result_url(conf: Conf, default: str) -> str | None:
     return backend.removeprefix("db+") if backend.startswith("db+sqlite:") else backend
 
 
+def ledger_url(conf: Conf, url: str) -> str | None:
+    """The server whose ledger an app uses whose messages are at ``url``: that of ``ledger_url``, else the same one
+    where it keeps a ledger, else that of the results where it does; None: there is none.
+
+    Rules, locks and limits stay with the messages where these are kept beside a ledger; there ``ledger_url`` is the
+    place of ``self.once`` alone.
+    """
+    if conf.ledger_url:
+        return str(conf.ledger_url)
+    if keeps_ledger(url):
+        return url
+    results = result_url(conf, "")
+    return results if results and keeps_ledger(results) else None
+
+
+def keeps_ledger(url: str) -> bool:
+    """Whether the server of a URL keeps a ledger; False for what is none of ours."""
+    try:
+        return hasattr(adapter(url), "ledger")
+    except ImproperlyConfigured:
+        return False
+
+
 def _first(urls: str | Sequence[str] | None) -> str | None:
     """The URL that stands for a setting with several."""
     return next(iter(_each(urls)), None)
@@ -214,6 +244,27 @@ def _file_of(main: str) -> str | None:
 
 def adapter_options(conf: Conf, url: str = "", *, owner: str = "") -> AdapterOptions:
     """What the broker adapter for ``url`` is told; ``owner`` names the child that claims."""
+    options = _broker_options(conf, url, owner)
+    beside = None if not url or keeps_ledger(url) else ledger_url(conf, url)
+    if beside is None:
+        return options
+    told = ledger_options(conf, beside, owner=owner)
+    return structs.replace(options, ledger_url=beside, ledger_options=told)
+
+
+def ledger_options(conf: Conf, url: str, *, owner: str = "") -> AdapterOptions:
+    """What the adapter of a ledger is told: as that of the results where it is the same server, else as that of the
+    messages; but TLS options of another kind of server."""
+    options = _broker_options(conf, url, owner)
+    if url == result_url(conf, ""):
+        told = store_options(conf)
+        return structs.replace(options, key_prefix=told.key_prefix, ssl=told.ssl, alternates=told.alternates)
+    messages = read_url(conf, "")
+    same = not messages or _MODULES.get(url.partition("://")[0]) == _MODULES.get(messages.partition("://")[0])
+    return options if same else structs.replace(options, ssl=None)
+
+
+def _broker_options(conf: Conf, url: str, owner: str) -> AdapterOptions:
     transport = conf.broker_transport_options
     ordered = conf.result_backend_transport_options.get("result_chord_ordered")
     if ordered is not None:
@@ -271,7 +322,15 @@ def zone_name(conf: Conf) -> str:
 
 def broker(url: str, options: AdapterOptions) -> Broker:
     """The broker of a worker. Raises ``ImproperlyConfigured`` like all of these."""
-    return _made(url, "broker", options)  # type: ignore[no-any-return]
+    made: Broker = _made(url, "broker", options)
+    if isinstance(made, Limiter) and not beside.lacks(made):
+        return made
+    if not beside.lacks(made):
+        return beside.broker(made, None, options)
+    if not options.ledger_url:
+        return made
+    told = options.ledger_options or options
+    return beside.broker(made, _made(options.ledger_url, "broker", told), options)
 
 
 def store(url: str, options: AdapterOptions) -> ResultStore:
@@ -281,7 +340,11 @@ def store(url: str, options: AdapterOptions) -> ResultStore:
 
 def publisher(url: str, options: AdapterOptions) -> Publisher:
     """Blocking publishing."""
-    return _made(url, "publisher", options)  # type: ignore[no-any-return]
+    made: Publisher = _made(url, "publisher", options)
+    if not options.ledger_url or keeps_ledger(url):
+        return made
+    told = options.ledger_options or options
+    return beside.publisher(made, ledger(options.ledger_url, told), _made(options.ledger_url, "publisher", told))
 
 
 def reader(url: str, options: AdapterOptions) -> Reader:
@@ -298,15 +361,16 @@ def dead_letters(url: str, options: AdapterOptions) -> DeadLetters:
     """Blocking access to the dead letters."""
     if not hasattr(adapter(url), "dead_letters"):
         raise ImproperlyConfigured(f"{mask(url)} cannot show its dead letters: its adapter lacks that")
-    return _made(url, "dead_letters", options)  # type: ignore[no-any-return]
+    made: DeadLetters = _made(url, "dead_letters", options)
+    if not options.ledger_url or keeps_ledger(url):
+        return made
+    return beside.dead_letters(made, ledger(options.ledger_url, options.ledger_options or options))
 
 
 def ledger(url: str, options: AdapterOptions) -> BlockingLedger:
     """Blocking access to a ledger. Raises ``ImproperlyConfigured`` too when the server keeps none."""
     if not hasattr(adapter(url), "ledger"):
-        raise ImproperlyConfigured(
-            f"{mask(url)} keeps no ledger, which self.once() needs: set ledger_url to a Redis or SQLite URL"
-        )
+        raise ImproperlyConfigured(f"{mask(url)} keeps no ledger: set ledger_url to a server that does, such as Redis")
     return _made(url, "ledger", options)  # type: ignore[no-any-return]
 
 

@@ -80,6 +80,8 @@ class Permit(Struct, frozen=True):
 
     permission: Permission
     due: float = 0.0
+    #: That time is its own, in the line of its pace; else it may ask again then, as it was marked before.
+    reserved: bool = True
 
 
 GO = Permit(Permission.GO)

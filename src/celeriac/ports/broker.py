@@ -129,7 +129,9 @@ class Limiter(Protocol):
         the others anything.
 
         LOST where the token is no longer held. PARKED where no seat is free: the delivery is no longer leased and
-        waits behind those that wait for a seat of the same key in its queue, the first first. Then LATER where the
+        waits behind those that wait for a seat of the same key in its queue, the first first. A limiter that cannot
+        park (``celeriac.beside``) says LATER instead, without ``Permit.reserved``: it stays leased, and the caller
+        releases it to that time, unchanged. Then LATER where the
         rate allows no start yet: ``due`` is the next free time of its bucket, which nobody else gets; the delivery
         stays leased, and the caller releases it to that time with ``Marks.reserved``. Coming back in time it is held to
         the pace alone, not to the line of those that wait. Starts keep their interval, but for ``SLACK``.

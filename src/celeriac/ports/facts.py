@@ -55,6 +55,10 @@ class AdapterOptions(Struct, frozen=True, kw_only=True):
     #: Other addresses of the same server, or of the one that takes its place: URLs, tried in this order, round and
     #: round, when the one before cannot be reached.
     alternates: Sequence[str] = ()
+    #: The server whose ledger stands beside this one's queues, and what its adapter is told; "": there is none, or
+    #: this server keeps its own. The resolver puts the two together (``celeriac.beside``); no adapter looks at it.
+    ledger_url: str = ""
+    ledger_options: AdapterOptions | None = None
     #: Time zone name for naive times in messages.
     zone: str = "UTC"
     #: ``broker_use_ssl`` or ``redis_backend_use_ssl`` as given.

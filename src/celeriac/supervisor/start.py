@@ -24,7 +24,7 @@ from celeriac.codec.signing import control_signer_of, signer_of
 from celeriac.exceptions import CeleryCommandException, ImproperlyConfigured, OperationalError
 from celeriac.supervisor.node import Given, resolve
 from celeriac.supervisor.privileges import dangers
-from celeriac.worker.adapters import broker_of, refuse_limits, store_of
+from celeriac.worker.adapters import broker_of, check_needs, store_of
 from celeriac.worker.options import NodeOptions
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def launch(node: Node, *, ready: Callable[[], None] | None = None) -> int:
     """Run the node until it stops; returns its exit code. Raises ``CeleryCommandException`` or ``ImproperlyConfigured``
     when it must not start."""
     app, options = node.app, node.options
-    refuse_limits(app)
+    check_needs(app)
     _preload(node)
     if options.purge or not app.conf.broker_connection_retry_on_startup:
         _ask_broker(node)

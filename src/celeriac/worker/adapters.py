@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from celeriac.app.limits import check_limits
 from celeriac.client import resolver
 from celeriac.exceptions import ImproperlyConfigured
-from celeriac.ports import Limiter
+from celeriac.ports import Ledger, Limiter
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
     from celeriac.ports import Broker, ResultStore
 
-__all__ = ["broker_of", "refuse_limits", "store_of"]
+__all__ = ["broker_of", "check_needs", "store_of"]
+
+logger = logging.getLogger("celery.worker")
+
+_NEXT = "set ledger_url (or result_backend) to a server that keeps one, such as redis://"
 
 
 def broker_of(app: Celery, owner: str) -> Broker:
@@ -27,11 +32,23 @@ def store_of(app: Celery) -> ResultStore | None:
     return resolver.store(url, resolver.store_options(app.conf)) if url else None
 
 
-def refuse_limits(app: Celery) -> None:
-    """Raises ``ImproperlyConfigured`` where a task's limits make no sense, or are more than the broker can do: before a
-    worker starts."""
-    if check_limits(app) and not isinstance(broker_of(app, ""), Limiter):
+def check_needs(app: Celery) -> None:
+    """Before a worker starts: raises ``ImproperlyConfigured`` where a task asks for more than its servers can do, or
+    its limits make no sense; and warns of what nobody will see to."""
+    limited = check_limits(app)
+    unique = sorted(name for name, task in app.tasks.items() if task.unique_rule is not None)
+    broker = broker_of(app, "")
+    url = resolver.mask(app.broker_url)
+    if limited and not isinstance(broker, Limiter):
         raise ImproperlyConfigured(
-            f"{resolver.mask(app.broker_url)} cannot limit tasks across workers: take away rate_limit and "
-            "max_concurrency, or use Redis or SQLite"
+            f"{url} cannot limit tasks across workers, so rate_limit and max_concurrency need a ledger: {_NEXT}"
+        )
+    if unique and not isinstance(broker, Ledger):
+        raise ImproperlyConfigured(f"task {unique[0]} is unique, which needs a ledger, and {url} keeps none: {_NEXT}")
+    if broker.traits.requeues and not isinstance(broker, Ledger):
+        logger.warning(
+            "%s keeps no ledger: a task that kills its process is not counted and runs again and again, queues cannot "
+            "be paused, and workers that start later know nothing of revoked tasks: %s",
+            url,
+            _NEXT,
         )

@@ -24,7 +24,7 @@ from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
 from celeriac.model.autoscale import Bounds
-from celeriac.model.message import Delivery
+from celeriac.model.message import Delivery, Malformed
 from celeriac.ports import Broker, Bus, Clock, ResultStore, Timekeeper
 from celeriac.worker.autoscale import Autoscale
 from celeriac.worker.backoff import Backoff
@@ -40,6 +40,7 @@ from celeriac.worker.options import NodeOptions
 from celeriac.worker.payloads import PayloadDropper
 from celeriac.worker.rules import from_wire
 from celeriac.worker.runner import Runner
+from celeriac.worker.verdicts import Verdicts
 from celeriac.worker.watchdog import Watchdog, patience
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class Agent:
         )
         self.enforcer = self._enforcing(aside, kill)
         self._concluder = Concluder(runner, self.completer.put, aside)
+        self._verdicts = Verdicts(broker, self.enforcer.book.signer, clock)
         self._backoff = Backoff(rand=rand)
         #: Since when the maintenance waits for an answer; 0: it does not.
         self._asked = 0.0
@@ -258,8 +260,16 @@ class Agent:
     async def bury(self, died: Died) -> None:
         """Settle what a dead child held: the culprit by what ended it, the others as they were. Tries until it
         worked."""
+        verdict: o.Outcome | None = None
+        if self._verdicts.active and died.token:
+            # What it ran is on its way to somebody else, who is told by its id.
+            culprit = Delivery(message=Malformed(reason="", raw=b"", id=died.id), token=died.token, queue="")
+            verdict = self._verdict(culprit, died, False)
         while True:
             try:
+                if verdict is not None:
+                    await self._verdicts.leave(died.id, verdict)
+                    verdict = None
                 orphans = await self.broker.orphans(died.owner)
             except OperationalError as error:
                 pause = self._backoff.next()

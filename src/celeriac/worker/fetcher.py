@@ -17,12 +17,12 @@ from celeriac.executors import Executor
 from celeriac.model import outcome as o
 from celeriac.model.ledger import LOCK
 from celeriac.model.message import Delivery
-from celeriac.model.settle import Accept, Completion, Release
+from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, ResultStore
 from celeriac.worker.backoff import Backoff, Fruitless
 from celeriac.worker.closer import Aside
 from celeriac.worker.concluding import Concluder, sent_again
-from celeriac.worker.early import accept_early
+from celeriac.worker.early import EarlyAcks
 from celeriac.worker.limits import Limits
 from celeriac.worker.locks import begin_locked
 from celeriac.worker.options import NodeOptions
@@ -31,6 +31,7 @@ from celeriac.worker.rule_reader import RuleReader
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 from celeriac.worker.sorting import Batch, sort
+from celeriac.worker.verdicts import Verdicts
 
 __all__ = ["Fetcher"]
 
@@ -102,6 +103,19 @@ class Fetcher:
         self._stale = False
         self._backoff = Backoff(rand=rand)
         self._reader = RuleReader(broker, rules, runner, self._backoff, clock)
+        self._acks = EarlyAcks(
+            broker,
+            runner,
+            self._backoff,
+            clock,
+            held=self.held,
+            early=early,
+            conclude=conclude,
+            stopping=lambda: self._stopping,
+        )
+        self._verdicts = Verdicts(broker, rules.signer, clock)
+        #: What went wrong beside the loop.
+        self._broken: BaseException | None = None
         self._claimed = claimed
         self._finishing = finishing
         self._clock = clock
@@ -177,6 +191,8 @@ class Fetcher:
         broker, backoff = self._broker, self._backoff
         self.connected = True  # whoever starts this has just connected
         while not self._stopping:
+            if self._broken is not None:
+                raise self._broken
             if self._stale:
                 await self._obey()
             room, queues = self.room(), self._open()
@@ -230,6 +246,10 @@ class Fetcher:
         timer = asyncio.get_running_loop().call_later(REST, self._changed.set)
         await self._changed.wait()
         timer.cancel()
+
+    def _fail(self, error: BaseException) -> None:
+        self._broken = error
+        self.requeued()
 
     async def _claim(self, broker: Broker, queues: Sequence[str], room: int) -> Sequence[Delivery] | None:
         """What came; None when ``_interrupt`` ended the claim."""
@@ -329,7 +349,16 @@ class Fetcher:
                 self._conclude([Completion(settlement=Release(d)) for d in back])
                 self._limits.forgo(back)
                 deliveries = [d for d in deliveries if d.queue not in paused]
+        verdicts = self._verdicts
+        if verdicts.active:
+            deliveries = await verdicts.known(deliveries, self._concluder)
         deliveries = self._one_suspect(deliveries, alone)
+        if verdicts.active:
+            deliveries = verdicts.later(deliveries, self._concluder, self._sort, self._fail)
+        if deliveries:
+            await self._sort(deliveries)
+
+    async def _sort(self, deliveries: Sequence[Delivery]) -> None:
         if self._stopping:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in deliveries])
             return
@@ -388,7 +417,7 @@ class Fetcher:
             stays = await begin_locked(self._broker, locked, backoff, lambda: self._stopping, clock, patience=lease)
             self._concluder([(d, stays[d.token]) for d in locked if d.token in stays])
             sync, coroutines = ([d for d in each if d.token not in stays] for each in (sync, coroutines))
-        sync, coroutines = await self._acknowledge_early(sync), await self._acknowledge_early(coroutines)
+        sync, coroutines = await self._acks.settle(sync), await self._acks.settle(coroutines)
         # The leases of some may have been lost meanwhile.
         if sync := [delivery for delivery in sync if delivery.token in self.held]:
             self._sync.feed(sync)
@@ -409,33 +438,6 @@ class Fetcher:
         # Written as everything else is, for as long as it takes: a lease that runs out would count against them.
         self._conclude([Completion(settlement=Release(delivery)) for delivery in suspects])
         return [delivery for delivery in deliveries if not delivery.marks.suspect]
-
-    async def _acknowledge_early(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """Tasks with ``acks_late=False`` are settled before they start: at most once. Returns what is to run."""
-        early = [d for d in deliveries if not self._acks_late(d)]
-        if not early:
-            return deliveries
-        refused = await accept_early(
-            self._broker,
-            [Accept(delivery) for delivery in early],
-            self._backoff,
-            stopping=lambda: self._stopping,
-            held=self.held,
-            valid=lambda: self._runner.valid_until,
-            clock=self._clock,
-        )
-        if refused is None:
-            self._conclude([Completion(settlement=Release(delivery)) for delivery in early])
-            return [d for d in deliveries if self._acks_late(d)]
-        lost = {settlement.delivery.token for settlement in refused}
-        self._early.update(d.token for d in early if d.token not in lost)
-        for token in lost:
-            self.held.pop(token, None)
-        return [d for d in deliveries if d.token not in lost]
-
-    def _acks_late(self, delivery: Delivery) -> bool:
-        found = self._runner.entry(delivery.message.task)
-        return found is None or found.options.acks_late
 
     # -- giving back -------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from celeriac.worker.adapters import broker_of, refuse_limits, store_of
+from celeriac.worker.adapters import broker_of, check_needs, store_of
 from celeriac.worker.agent import Agent
 from celeriac.worker.child import Child
 from celeriac.worker.link import LocalLink
@@ -36,7 +36,7 @@ def in_process(
     ``abandon`` is called when everything is given back and tasks still run: see ``Child``. Raises
     ``ImproperlyConfigured`` where a task's limits make no sense or the broker cannot keep them.
     """
-    refuse_limits(app)
+    check_needs(app)
     owner = secrets.token_hex(6)
 
     async def agent(child: Child) -> None:

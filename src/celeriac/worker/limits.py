@@ -27,7 +27,7 @@ from celeriac.exceptions import (
     PayloadLost,
 )
 from celeriac.model import outcome as o
-from celeriac.model.limits import Ask, Permission, Rate, Seats
+from celeriac.model.limits import Ask, Permission, Permit, Rate, Seats
 from celeriac.model.message import Delivery, Malformed
 from celeriac.model.options import TaskOptions
 from celeriac.model.settle import Completion, Release
@@ -96,7 +96,7 @@ class Limits:
                     self._seats[delivery.token] = ask.seats
                     permitted.seated += 1
             elif permit.permission is Permission.LATER:
-                permitted.concluded.append(_later(delivery, permit.due))
+                permitted.concluded.append(_later(delivery, permit))
             else:
                 permitted.gone.append(delivery)
         return permitted
@@ -225,7 +225,8 @@ def _key(name: str, make: Callable[..., Any] | None, arguments: tuple[Any, Any] 
     return f"{name}[{key}]"
 
 
-def _later(delivery: Delivery, due: float) -> Completion:
-    """Back until its turn comes; it keeps its place in the line then."""
-    marks = None if delivery.marks.reserved else replace(delivery.marks, reserved=True)
-    return Completion(settlement=Release(delivery, due=due, marks=marks))
+def _later(delivery: Delivery, permit: Permit) -> Completion:
+    """Back until its turn comes; it keeps its place in the line then, where it has one."""
+    marks, reserved = delivery.marks, permit.reserved
+    changed = None if marks.reserved == reserved else replace(marks, reserved=reserved)
+    return Completion(settlement=Release(delivery, due=permit.due, marks=changed))

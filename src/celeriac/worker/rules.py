@@ -25,8 +25,8 @@ class RuleBook:
     """The rules as of ``epoch``. Changed on the I/O loop only."""
 
     def __init__(self, signer: Signer | None = None) -> None:
-        """``signer`` is that of remote commands: what was read counts only with its signature."""
-        self._signer = signer
+        #: That of remote commands: what was read counts only with its signature.
+        self.signer = signer
         self.epoch = 0
         #: Revoked tasks by id, in the order of their rules; expired rules may be among them.
         self.revoked: dict[str, Rule] = {}
@@ -40,7 +40,7 @@ class RuleBook:
     def learn(self, read: RulesRead, now: float) -> Sequence[Rule]:
         """Take over what was read from the broker; returns what is new. Unsigned rules do not count, where there is a
         key."""
-        before, rules = self.epoch, trusted(self._signer, read.rules)
+        before, rules = self.epoch, trusted(self.signer, read.rules)
         if read.complete:
             for table in (self.revoked, self._stamps, self._pauses, self.others):
                 table.clear()

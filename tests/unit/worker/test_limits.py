@@ -87,9 +87,9 @@ def test_keys_of_any_kind() -> None:
 
 def test_a_broker_that_cannot_limit_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapters, "broker_of", lambda app, owner: FakeBroker())
-    adapters.refuse_limits(runner_of().app)
+    adapters.check_needs(runner_of().app)
     with pytest.raises(ImproperlyConfigured, match="memory:// cannot limit tasks across workers"):
-        adapters.refuse_limits(runner_of(rate_limit=1).app)
+        adapters.check_needs(runner_of(rate_limit=1).app)
 
 
 def test_a_key_that_raises_fails_the_task() -> None:

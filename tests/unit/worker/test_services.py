@@ -14,7 +14,7 @@ from celeriac.worker.options import NodeOptions
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 from celeriac.worker.services import Services
-from tests.unit.worker.fakes import delivery, done, tokens
+from tests.unit.worker.fakes import FakeBroker, delivery, done, tokens
 
 
 class Idle:
@@ -36,7 +36,7 @@ class Idle:
 def services(runner: Runner, node: NodeOptions) -> Services:
     executor: Executor = Idle()  # type: ignore[assignment]
     return Services(
-        None,  # type: ignore[arg-type]
+        FakeBroker(),
         None,
         runner,
         node,

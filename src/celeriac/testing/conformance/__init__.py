@@ -36,6 +36,7 @@ pytest.register_assert_rewrite(
             "payloads",
             "waiting",
             "limits",
+            "putting_off",
             "finishing",
             "results",
             "chords",

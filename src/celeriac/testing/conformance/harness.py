@@ -40,6 +40,12 @@ class Harness:
     between_processes: bool = True
     #: Messages with a due time that a plain ``Publisher`` sends go to the schedule (not so in Celery's layout).
     publisher_schedules: bool = True
+    #: What gets no seat waits in the server, in line (``Limiter``). A ledger beside the queues cannot do so.
+    parks: bool = True
+    #: Dropping a message frees the lock of its task: not where that is on another server.
+    purges_locks: bool = True
+    #: The server looks into its queues for single messages (``Rules.withdraw``).
+    withdraws: bool = True
     #: A URL like ``url`` behind which nothing answers, with ``password`` in it where URLs have one.
     unreachable: str | None = None
     password: str = "s3cret-word"

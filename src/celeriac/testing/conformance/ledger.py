@@ -43,6 +43,11 @@ def _blocking(harness: Harness) -> BlockingLedger:
     return ledger
 
 
+def _purges(harness: Harness) -> None:
+    if not harness.purges_locks:
+        harness.cannot("free locks by a purge: they are on another server, and end with their time")
+
+
 def _locked(lock: Lock, **fields: object) -> Message:
     return message(lock.holder, headers={"celeriac_lock": lock.header()}, **fields)  # type: ignore[arg-type]
 
@@ -390,6 +395,7 @@ class Ledgers:
     @pytest.mark.parametrize("side", ["broker", "publisher"])
     @asynchronous
     async def test_a_purge_frees_the_locks_of_what_it_drops(self, harness: Harness, side: str) -> None:
+        _purges(harness)
         broker, publisher = await harness.open_broker(), harness.publisher()
         ledger = _ledger(harness, broker)
         locks = {name: Lock(f"lock-{name}", name) for name in ("ready", "low", "later", "elsewhere", "leased", "lost")}
@@ -411,6 +417,7 @@ class Ledgers:
 
     @asynchronous
     async def test_a_large_purge(self, harness: Harness) -> None:
+        _purges(harness)
         broker, publisher = await harness.open_broker(), harness.publisher()
         ledger, lock = _ledger(harness, broker), Lock("lock", "a")
         publisher.publish([message() for _ in range(5000)], timeout=20.0)

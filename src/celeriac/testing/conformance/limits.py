@@ -106,7 +106,7 @@ class Limits:
 
     @asynchronous
     async def test_as_many_as_there_are_seats(self, harness: Harness) -> None:
-        broker, limiter = await _limiter(harness)
+        broker, limiter = await _parking(harness)
         await broker.publish(messages("a", "b", "c", "d"))
         held = await take(broker)
         assert await seated(limiter, held) == [GO, GO, PARKED, PARKED], "permit: PARKED where no seat is free"
@@ -119,7 +119,7 @@ class Limits:
 
     @asynchronous
     async def test_freed_seats_wake_in_order(self, harness: Harness) -> None:
-        broker, limiter = await _limiter(harness)
+        broker, limiter = await _parking(harness)
         await broker.publish(messages("a", "b", "c", "d", "e"))
         held = await take(broker)
         await seated(limiter, held)
@@ -139,7 +139,7 @@ class Limits:
 
     @asynchronous
     async def test_who_waits_goes_before_who_comes(self, harness: Harness) -> None:
-        broker, limiter = await _limiter(harness)
+        broker, limiter = await _parking(harness)
         await broker.publish(messages("a", "b"))
         held = await take(broker)
         await seated(limiter, held, _ONE)
@@ -150,7 +150,7 @@ class Limits:
 
     @asynchronous
     async def test_a_seat_ends_with_its_lease_however_that_ends(self, harness: Harness) -> None:
-        broker, limiter = await _limiter(harness)
+        broker, limiter = await _parking(harness)
         await broker.publish(messages("a", "b"))
         held = await take(broker)
         assert await seated(limiter, held) == [GO, GO]
@@ -163,7 +163,7 @@ class Limits:
     @asynchronous
     async def test_maintenance_wakes_behind_a_dead_holder(self, harness: Harness) -> None:
         dead = await harness.open_broker(lease=harness.lease)
-        broker, limiter = await _limiter(harness)
+        broker, limiter = await _parking(harness)
         await broker.publish([message("a")])
         held = await take(dead)
         assert isinstance(dead, Limiter)
@@ -185,7 +185,7 @@ class Limits:
 
     @asynchronous
     async def test_a_kept_seat_is_given_to_others_in_the_end(self, harness: Harness) -> None:
-        broker, limiter = await _limiter(harness, seat_promise=0.3)
+        broker, limiter = await _parking(harness, seat_promise=0.3)
         await broker.publish(messages("a", "b", "c"))
         held = await take(broker)
         await seated(limiter, held, _ONE)
@@ -207,7 +207,7 @@ class Limits:
 
     @asynchronous
     async def test_a_forgone_seat_is_free_at_once(self, harness: Harness) -> None:
-        broker, limiter = await _limiter(harness)
+        broker, limiter = await _parking(harness)
         await broker.publish(messages("a", "b", "c", "d"))
         held = await take(broker)
         await seated(limiter, held, _ONE)
@@ -234,7 +234,7 @@ class Limits:
 
     @asynchronous
     async def test_who_waits_in_a_paused_queue_lets_others_pass(self, harness: Harness) -> None:
-        broker, limiter = await _limiter(harness)
+        broker, limiter = await _parking(harness)
         rules = rules_of(harness, broker)
         await broker.declare(["q", "other"])
         running = await only_of(broker, "running")
@@ -266,7 +266,7 @@ class Limits:
 
     @asynchronous
     async def test_purge_finds_what_is_parked(self, harness: Harness) -> None:
-        broker, limiter = await _limiter(harness)
+        broker, limiter = await _parking(harness)
         await broker.publish([*messages("a", "b", "c"), *messages("x", "y", queue="other")])
         held = await take(broker, "q", "other")
         permits = await seated(limiter, held, _ONE)
@@ -280,7 +280,7 @@ class Limits:
 
     @asynchronous
     async def test_priorities_and_queues_come_back_as_they_were(self, harness: Harness) -> None:
-        broker, limiter = await _limiter(harness)
+        broker, limiter = await _parking(harness)
         await broker.declare(["q", "other"])
         first = await only_of(broker, "first")
         await broker.publish([message("low", priority=9), message("high", priority=0), message("other", "other")])
@@ -302,7 +302,7 @@ class Limits:
 
     @asynchronous
     async def test_a_queue_that_cannot_be_written_changes_nothing(self, harness: Harness) -> None:
-        broker, limiter = await _limiter(harness)
+        broker, limiter = await _parking(harness)
         await broker.publish(messages("a", "b", "c"))
         first, second, third = await take(broker)
         assert await seated(limiter, [first, second], _ONE) == [GO, PARKED]
@@ -319,7 +319,7 @@ class Limits:
 
     @asynchronous
     async def test_an_answer_that_was_lost_is_asked_for_again(self, harness: Harness) -> None:
-        broker, limiter = await _limiter(harness)
+        broker, limiter = await _parking(harness)
         await broker.publish(messages("a", "b"))
         held = await take(broker)
         assert await seated(limiter, held, _ONE) == [GO, PARKED]
@@ -333,7 +333,7 @@ class Limits:
 
     @asynchronous
     async def test_seat_and_rate(self, harness: Harness) -> None:
-        broker, limiter = await _limiter(harness)
+        broker, limiter = await _parking(harness)
         await broker.publish(messages("a", "b", "c"))
         held, rate = await take(broker), Rate("r", 100.0)
         permits = await limiter.permit([Ask(each, rate, _SEATS) for each in held])
@@ -351,7 +351,7 @@ class Limits:
 
     @asynchronous
     async def test_many_workers_at_once(self, harness: Harness) -> None:
-        brokers = [await harness.open_broker() for _ in range(4)]
+        brokers = [(await _parking(harness))[0] for _ in range(4)]
         names = [f"id-{number}" for number in range(60)]
         for each in brokers:
             await each.declare(["q"])
@@ -389,7 +389,7 @@ class Limits:
     @asynchronous
     async def test_any_history_keeps_seats_and_forgets_nobody(self, harness: Harness, seed: int) -> None:
         rand = random.Random(seed)
-        workers = [(await _limiter(harness))[1] for _ in range(2)]
+        workers = [(await _parking(harness))[1] for _ in range(2)]
         brokers: list[Any] = workers
         seats = [Seats("one", 1), Seats("three", 3)]
         sent, done = itertools.count(), list[str]()
@@ -448,6 +448,12 @@ async def _limiter(harness: Harness, **options: Any) -> tuple[Broker, Limiter]:
     if not isinstance(broker, Limiter):
         harness.cannot("limit across workers")
     return broker, broker
+
+
+async def _parking(harness: Harness, **options: Any) -> tuple[Broker, Limiter]:
+    if not harness.parks:
+        harness.cannot("let what gets no seat wait in the server: it comes again later (PuttingOff)")
+    return await _limiter(harness, **options)
 
 
 async def seated(limiter: Limiter, held: Sequence[Delivery], seats: Seats = _SEATS) -> list[Permit]:

@@ -15,6 +15,7 @@ from celeriac.testing.conformance.limits import Limits
 from celeriac.testing.conformance.order import Order
 from celeriac.testing.conformance.payloads import Payloads
 from celeriac.testing.conformance.producers import Producers
+from celeriac.testing.conformance.putting_off import PuttingOff
 from celeriac.testing.conformance.remote import Remote
 from celeriac.testing.conformance.results import Results
 from celeriac.testing.conformance.rules import RulesTheme
@@ -26,7 +27,7 @@ from celeriac.testing.conformance.withdrawing import Withdrawing
 __all__ = ["Conformance"]
 
 
-class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Dead, Payloads, Waiting, Limits):
+class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Dead, Payloads, Waiting, Limits, PuttingOff):
     """What a broker does."""
 
 

@@ -1,0 +1,131 @@
+"""Keys of a ledger that are taken around a sending on another server: held for a short time first, then for theirs.
+
+Whoever finds a key taken is told who has it only when that one's message is known to be sent: as long as it is being
+sent, others wait. So no call returns the id of a task that was never sent. Blocking; safe in threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from celeriac.exceptions import OperationalError
+from celeriac.model.ledger import ANY, Change, waiting_id
+from celeriac.ports import BlockingLedger
+
+__all__ = ["MARGIN", "Sending", "hold"]
+
+#: Seconds beyond the time for a sending for which keys are held until it is known: a producer that is killed meanwhile
+#: blocks them for no longer than both together.
+MARGIN = 5.0
+#: Seconds between two looks at a key of somebody who is just sending.
+_LOOK = 0.02
+#: Least time for a question, in seconds.
+_LEAST = 0.05
+
+
+class Sending:
+    """One message whose keys are held: ``changes``, and what stood there before."""
+
+    def __init__(self, changes: Sequence[Change], before: Sequence[bytes | None]) -> None:
+        self._changes = changes
+        self._before = before
+
+    def sent(self) -> list[Change]:
+        """It is on its way: the keys are taken for as long as they are wanted. What a worker has written there since
+        stays."""
+        kept = [
+            each if each.expected is ANY else Change(each.key, each.value, each.value, each.expires)
+            for each in self._changes
+        ]
+        return [*kept, *_unmarked(self._changes)]
+
+    def undone(self) -> list[Change]:
+        """It was not sent: what stood under the keys stands there again, for as long as the new value would have."""
+        back = [
+            Change(each.key, there, each.value, None if there is None else each.expires)
+            for each, there in zip(self._changes, self._before, strict=True)
+            if each.expected is not ANY
+        ]
+        return [*back, *_unmarked(self._changes)]
+
+
+def hold(
+    ledger: BlockingLedger, changes: Sequence[Change], *, timeout: float
+) -> tuple[Sending | None, Sequence[bytes | None]]:
+    """Take the keys of a message, all or none: the sending, or None, and what stands, or stood, under them.
+
+    Waits while somebody else holds one for a message that is being sent. Raises ``OperationalError``, with nothing
+    taken, when that takes longer than ``timeout`` seconds.
+    """
+    deadline = time.monotonic() + timeout
+
+    def left() -> float:
+        return max(_LEAST, deadline - time.monotonic())
+
+    keys = [each.key for each in changes]
+    there = ledger.read(keys, timeout=left())
+    while True:
+        taken = [value for change, value in zip(changes, there, strict=True) if not _fits(change, value)]
+        if taken:
+            # In this order: a mark that is gone while its key still stands was taken away because the message is sent.
+            marks = [_mark_of(value) for value in taken if value is not None]
+            answer = ledger.read([*marks, *keys], timeout=left())
+            before, there, sending = there, answer[len(marks) :], any(each is not None for each in answer[: len(marks)])
+            if there != before:
+                continue
+            if not sending:
+                return None, there
+            mine = _continued(changes, there)
+            if mine is None:
+                if time.monotonic() >= deadline:
+                    raise OperationalError("an equal task is just being sent, and nobody knows yet whether that works")
+                time.sleep(_LOOK)
+                there = ledger.read(keys, timeout=left())
+                continue
+            changes = mine
+        if _take(ledger, changes, there, timeout, left()):
+            return Sending(changes, there), there
+        there = ledger.read(keys, timeout=left())
+
+
+def _continued(changes: Sequence[Change], there: Sequence[bytes | None]) -> list[Change] | None:
+    """The changes of a try whose end nobody knows, when it is all that is in the way."""
+    again = []
+    for change, value in zip(changes, there, strict=True):
+        if not _fits(change, value):
+            if value != change.value:
+                return None
+            change = Change(change.key, change.value, value, change.expires)
+        again.append(change)
+    return again
+
+
+def _take(
+    ledger: BlockingLedger, changes: Sequence[Change], there: Sequence[bytes | None], timeout: float, left: float
+) -> bool:
+    """Take keys that looked free for a while; gives back those that were when not all are."""
+    wanted = [(each, value) for each, value in zip(changes, there, strict=True) if each.expected is not ANY]
+    short = [Change(each.key, each.value, each.expected, timeout + MARGIN) for each, _ in wanted]
+    # A mark lasts longer than what it is about.
+    marks = [Change(_mark_of(each.value or b""), b"", ANY, timeout + 2 * MARGIN) for each, _ in wanted]
+    made = ledger.change([*marks, *short], timeout=left)[len(marks) :]
+    if all(made):
+        return True
+    done = [pair for pair, was in zip(wanted, made, strict=True) if was]
+    ledger.change(Sending([each for each, _ in done], [value for _, value in done]).undone(), timeout=left)
+    return False
+
+
+def _fits(change: Change, value: bytes | None) -> bool:
+    return change.expected is ANY or change.expected == value
+
+
+def _unmarked(changes: Sequence[Change]) -> list[Change]:
+    marks = dict.fromkeys(_mark_of(each.value or b"") for each in changes if each.expected is not ANY)
+    return [Change(mark, None) for mark in marks]
+
+
+def _mark_of(value: bytes) -> str:
+    """Where it stands that whoever holds this value is just sending."""
+    return f"sending:{waiting_id(value)[0]}"
