@@ -15,13 +15,23 @@ from tests.faults.place import Place
 from tests.servers import RedisServer
 
 
-@pytest.fixture(params=["redis", "sqlite"])
+@pytest.fixture(params=["redis", "sqlite", "queues+redis"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """An empty broker with results, on Redis and on SQLite."""
+    if request.param == "queues+redis":
+        made: Place = request.getfixturevalue("beside_place")
+        return made
     if request.param == "sqlite":
         return Place(f"sqlite:///{tmp_path / 'celeriac.db'}", tmp_path)
     request.getfixturevalue("redis_url")
     return Place(request.getfixturevalue("redis_server").url(), tmp_path, request.getfixturevalue("redis_server"))
+
+
+@pytest.fixture
+def beside_place(redis_server: RedisServer, redis_url: str, tmp_path: Path) -> Place:
+    """Queues that come back by themselves and keep no ledger; results and ledger in another database."""
+    there = redis_server.url(db=1)
+    return Place(f"queues+{redis_url}", tmp_path, redis_server, result_backend=there)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from typing import Any
 
 from celeriac import Celery
 from tests.faults import limited
+from tests.views import QueueOnly  # noqa: F401 - the URLs queues+...
 
 __all__ = ["CLOCK", "CONF", "FUTURE", "JOURNAL", "make_app"]
 
