@@ -15,7 +15,7 @@ from tests.faults.place import Place
 from tests.servers import RedisServer
 
 
-@pytest.fixture(params=["redis", "sqlite", "queues+redis"])
+@pytest.fixture(params=["redis", "sqlite"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """An empty broker with results, on Redis and on SQLite."""
     if request.param == "queues+redis":
@@ -44,6 +44,12 @@ def redis_place(redis_server: RedisServer, redis_url: str, tmp_path: Path) -> Pl
 def sqlite_place(sqlite_url: str, tmp_path: Path) -> Place:
     """A SQLite file of this test's own."""
     return Place(sqlite_url, tmp_path)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module with ``BESIDE`` tries its faults also where the ledger is beside the queues."""
+    if "place" in metafunc.fixturenames and getattr(metafunc.module, "BESIDE", False):
+        metafunc.parametrize("place", ["redis", "sqlite", "queues+redis"], indirect=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -53,6 +53,11 @@ class Place:
     def kind(self) -> str:
         return self.url.partition(":")[0]
 
+    @property
+    def withdraws(self) -> bool:
+        """The server looks into its queues for revoked tasks."""
+        return not self.url.startswith("queues+")
+
     def through(self, **conf: Any) -> Place:
         """The same place by other settings, for instance through a proxy."""
         return Place(conf.pop("url", self.url), self.folder, self.server, **{**self._extra(), **conf})

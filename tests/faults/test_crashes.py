@@ -15,6 +15,8 @@ from tests.faults.place import LEASE, Place
 from tests.faults.scenario import scenario
 from tests.servers import wait_until
 
+BESIDE = True
+
 
 def _until(moment: float) -> None:
     wait_until(lambda: time.monotonic() >= moment, 5.0)

@@ -19,6 +19,8 @@ from tests.servers import wait_until
 
 RATE = 30
 
+BESIDE = True
+
 
 def at_once(fleet: Fleet, ids: Iterable[str], deaths: Mapping[int, float] | None = None) -> int:
     """Most of these that ran at the same time; ``deaths`` are moments at which processes were killed, by pid."""

@@ -22,9 +22,13 @@ from tests.faults.place import LEASE, Place
 from tests.faults.project import CONF
 from tests.servers import wait_until
 
+BESIDE = True
+
 
 def _stands(place: Place, keys: list[str]) -> list[bytes | None]:
-    ledger = resolver.ledger(place.url, resolver.adapter_options(place.app.conf))
+    url = resolver.ledger_url(place.app.conf, place.url)
+    assert url is not None
+    ledger = resolver.ledger(url, resolver.adapter_options(place.app.conf))
     try:
         return list(ledger.read(keys, timeout=10.0))
     finally:
