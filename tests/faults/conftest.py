@@ -15,9 +15,9 @@ from tests.faults.place import Place
 from tests.servers import RedisServer
 
 
-@pytest.fixture(params=["redis", "sqlite"])
+@pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """An empty broker with results, on Redis and on SQLite."""
+    """An empty broker with results: see ``pytest_generate_tests``."""
     if request.param == "queues+redis":
         made: Place = request.getfixturevalue("beside_place")
         return made
@@ -47,9 +47,10 @@ def sqlite_place(sqlite_url: str, tmp_path: Path) -> Place:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A module with ``BESIDE`` tries its faults also where the ledger is beside the queues."""
-    if "place" in metafunc.fixturenames and getattr(metafunc.module, "BESIDE", False):
-        metafunc.parametrize("place", ["redis", "sqlite", "queues+redis"], indirect=True)
+    """On Redis and on SQLite; and in a module with ``BESIDE`` also where the ledger is beside the queues."""
+    if "place" in metafunc.fixturenames:
+        beside = ["queues+redis"] if getattr(metafunc.module, "BESIDE", False) else []
+        metafunc.parametrize("place", ["redis", "sqlite", *beside], indirect=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
