@@ -6,6 +6,7 @@ import inspect
 import os
 import random
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -15,7 +16,7 @@ import pytest
 
 from celeriac.app import state
 from tests.proxy import Proxy
-from tests.servers import HOST, RedisServer
+from tests.servers import HOST, PostgresServer, RedisServer, postgres_programs
 
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
@@ -42,7 +43,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    servers = {"redis-server": shutil.which("redis-server"), "Celery": CELERY_PYTHON.exists()}
+    servers = {
+        "redis-server": shutil.which("redis-server"),
+        "postgres": postgres_programs(),
+        "Celery": CELERY_PYTHON.exists(),
+    }
     found = ", ".join(name if there else f"{name} MISSING" for name, there in servers.items())
     return f"peers: {found}; --seed {config.option.seed}"
 
@@ -90,6 +95,43 @@ def redis_url(redis_server: RedisServer) -> str:
 def redis_proxy(redis_server: RedisServer, redis_url: str) -> Iterator[Proxy]:
     """A proxy before that server, emptied: `redis_server.url(port=redis_proxy.port)`."""
     with Proxy(HOST, redis_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def make_postgres() -> Iterator[Callable[..., PostgresServer]]:
+    """Start further servers: `make_postgres(durable=True)`; they end with the run, or by `close()`."""
+    servers: list[PostgresServer] = []
+
+    def make(**options: object) -> PostgresServer:
+        if postgres_programs() is None:
+            missing("postgres")
+        server = PostgresServer(**options)  # type: ignore[arg-type]  # the test knows the options
+        servers.append(server)
+        return server.start()
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(make_postgres: Callable[..., PostgresServer]) -> PostgresServer:
+    """The server of the whole run, which forgets with the machine. Tests that harm a server make one of their own."""
+    return make_postgres()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """A schema of that server, for this test alone; it does not exist yet."""
+    postgres_server.start()
+    return postgres_server.url(schema=f"test_{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def postgres_proxy(postgres_server: PostgresServer) -> Iterator[Proxy]:
+    """A proxy before that server: `postgres_server.url(port=postgres_proxy.port)`."""
+    with Proxy(HOST, postgres_server.start().port) as proxy:
         yield proxy
 
 

@@ -6,6 +6,17 @@ Knows nothing of Celeriac. Used through the fixtures of conftest.py, or directly
 from __future__ import annotations
 
 from tests.servers.base import HOST, Server, eventually, free_port, tls_files, wait_until
+from tests.servers.postgres import PostgresServer, postgres_programs
 from tests.servers.redis import RedisServer
 
-__all__ = ["HOST", "RedisServer", "Server", "eventually", "free_port", "tls_files", "wait_until"]
+__all__ = [
+    "HOST",
+    "PostgresServer",
+    "RedisServer",
+    "Server",
+    "eventually",
+    "free_port",
+    "postgres_programs",
+    "tls_files",
+    "wait_until",
+]

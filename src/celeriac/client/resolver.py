@@ -61,13 +61,16 @@ _MODULES = {
     "redis+socket": "celeriac.brokers.redis",
     "rediss+socket": "celeriac.brokers.redis",
     "unix": "celeriac.brokers.redis",
+    "postgresql": "celeriac.brokers.postgres",
+    "postgres": "celeriac.brokers.postgres",
+    # As SQLAlchemy names its drivers; ours is always psycopg 3.
+    "postgresql+psycopg": "celeriac.brokers.postgres",
+    "postgresql+psycopg2": "celeriac.brokers.postgres",
 }
 #: Third-party module of an adapter → the extra that brings it.
 _EXTRAS = {"hiredis": "redis", "pamqp": "rabbitmq", "psycopg": "postgres"}
 #: Names of Celery that mean something else than a missing adapter.
-_NOT_BUILT = frozenset(
-    {"amqp", "amqps", "pyamqp", "librabbitmq", "rpc", "sqs", "sentinel", "postgresql", "db+postgresql", "cache+memory"}
-)
+_NOT_BUILT = frozenset({"amqp", "amqps", "pyamqp", "librabbitmq", "rpc", "sqs", "sentinel", "cache+memory"})
 _DISABLED = frozenset({"", "disabled", "disabled://"})
 _FILE = "celeriac.db"
 #: So many are drawn from a user's ``broker_failover_strategy`` for each URL: it need not yield each in turn.
@@ -157,7 +160,7 @@ def result_url(conf: Conf, default: str) -> str | None:
     if backend in _DISABLED:
         return None
     backend = _first(backend) or ""
-    return backend.removeprefix("db+") if backend.startswith("db+sqlite:") else backend
+    return backend.removeprefix("db+") if backend.startswith(("db+sqlite:", "db+postgres")) else backend
 
 
 def ledger_url(conf: Conf, url: str) -> str | None:

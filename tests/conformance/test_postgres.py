@@ -1,0 +1,65 @@
+"""PostgreSQL: a private server, a schema for each test, behind a proxy that can cut and silence it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from celeriac.brokers import postgres
+from celeriac.testing.conformance import Conformance, Harness
+from tests.proxy import Proxy
+from tests.servers import PostgresServer, free_port
+
+
+class PostgresHarness(Harness):
+    """A fresh schema, seen through the proxy."""
+
+    adapter = postgres
+    lease = 0.4
+    late = 0.7
+
+    def __init__(self, server: PostgresServer, proxy: Proxy, schema: str, **query: str) -> None:
+        super().__init__()
+        self.server, self.proxy, self.schema = server, proxy, schema
+        self.url = server.url(port=proxy.port, schema=schema, **query)
+        self.unreachable = f"postgresql://user:{self.password}@127.0.0.1:{free_port()}/postgres"
+
+    async def inject(self, queue: str, raw: bytes) -> None:
+        await self._execute(
+            f"SELECT {self.schema}.add(ARRAY[%s], ARRAY[0::smallint], ARRAY[NULL::float8], ARRAY[%s::bytea])",
+            queue,
+            raw,
+        )
+
+    async def inject_topic(self, exchange: str, raw: bytes) -> None:
+        await self._execute(f"SELECT {self.schema}.emit(%s, '', %s, %s, false)", exchange, b"{", raw)
+
+    async def spoil(self, queue: str) -> None:
+        await self._execute(
+            f"CREATE FUNCTION {self.schema}.spoil() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'spoilt'; END $$"
+        )
+        for table in ("message", "ready"):
+            await self._execute(
+                f"CREATE TRIGGER spoil BEFORE INSERT ON {self.schema}.{table} FOR EACH ROW "
+                f"WHEN (new.queue = '{queue}') EXECUTE FUNCTION {self.schema}.spoil()"
+            )
+
+    async def heal(self, queue: str) -> None:
+        await self._execute(f"DROP FUNCTION {self.schema}.spoil CASCADE")
+
+    async def cut(self) -> None:
+        await asyncio.to_thread(self.proxy.cut)
+
+    async def silence(self, on: bool) -> None:
+        await asyncio.to_thread(self.proxy.blackhole, on)
+
+    async def _execute(self, statement: str, *args: object) -> None:
+        await asyncio.to_thread(self.server.execute, statement, *args)
+
+
+class TestPostgres(Conformance):
+    @pytest.fixture
+    def harness(self, postgres_server: PostgresServer, postgres_proxy: Proxy, postgres_url: str) -> PostgresHarness:
+        return PostgresHarness(postgres_server, postgres_proxy, postgres_url.partition("schema=")[2])
