@@ -1,4 +1,5 @@
-"""Where faults are tried: one private Redis for all tests that do not harm it, one SQLite file for each test."""
+"""Where faults are tried: one private Redis and one PostgreSQL for all tests that do not harm them, one SQLite file for
+each test."""
 
 from __future__ import annotations
 
@@ -12,19 +13,18 @@ import pytest
 from tests.faults import scenario
 from tests.faults.journal import REPORTED
 from tests.faults.place import Place
-from tests.servers import RedisServer
+from tests.servers import PostgresServer, RedisServer
+
+
+#: Parameter of ``place`` → the fixture that makes it.
+PLACES = {"redis": "redis_place", "sqlite": "sqlite_place", "postgres": "postgres_place", "queues+redis": "beside_place"}
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest) -> Place:
     """An empty broker with results: see ``pytest_generate_tests``."""
-    if request.param == "queues+redis":
-        made: Place = request.getfixturevalue("beside_place")
-        return made
-    if request.param == "sqlite":
-        return Place(f"sqlite:///{tmp_path / 'celeriac.db'}", tmp_path)
-    request.getfixturevalue("redis_url")
-    return Place(request.getfixturevalue("redis_server").url(), tmp_path, request.getfixturevalue("redis_server"))
+    made: Place = request.getfixturevalue(PLACES[request.param])
+    return made
 
 
 @pytest.fixture
@@ -41,16 +41,24 @@ def redis_place(redis_server: RedisServer, redis_url: str, tmp_path: Path) -> Pl
 
 
 @pytest.fixture
+def postgres_place(postgres_server: PostgresServer, postgres_url: str, tmp_path: Path) -> Place:
+    """A schema of a PostgreSQL that this test must not harm."""
+    place = Place(postgres_url, tmp_path, database=postgres_server)
+    place.empty()  # makes the schema
+    return place
+
+
+@pytest.fixture
 def sqlite_place(sqlite_url: str, tmp_path: Path) -> Place:
     """A SQLite file of this test's own."""
     return Place(sqlite_url, tmp_path)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """On Redis and on SQLite; and in a module with ``BESIDE`` also where the ledger is beside the queues."""
+    """On each broker; and in a module with ``BESIDE`` also where the ledger is beside the queues."""
     if "place" in metafunc.fixturenames:
         beside = ["queues+redis"] if getattr(metafunc.module, "BESIDE", False) else []
-        metafunc.parametrize("place", ["redis", "sqlite", *beside], indirect=True)
+        metafunc.parametrize("place", ["redis", "sqlite", "postgres", *beside], indirect=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,6 +1,6 @@
 """A broker with its results, as seen from outside: where tests send, look, and put bytes that no producer would.
 
-The same for Redis and SQLite, so that each fault is tried on both.
+The same for Redis, SQLite and PostgreSQL, so that each fault is tried on all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from celeriac.ports import Broker, DeadRecord, Depth
 from tests.faults.fleet import Fleet
 from tests.faults.journal import report
 from tests.faults.project import make_app
-from tests.servers import RedisServer, wait_until
+from tests.servers import PostgresServer, RedisServer, wait_until
 
 __all__ = ["QUEUE", "Place"]
 
@@ -36,10 +36,19 @@ _PAGE = 500
 class Place:
     """One broker URL; ``conf`` are the settings of the app and of every worker."""
 
-    def __init__(self, url: str, folder: Path, server: RedisServer | None = None, **conf: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        server: RedisServer | None = None,
+        database: PostgresServer | None = None,
+        **conf: Any,
+    ) -> None:
         self.url = url
         self.folder = folder
+        #: The Redis, or the PostgreSQL, where it is one.
         self.server = server
+        self.database = database
         self.conf: dict[str, Any] = {
             "broker_url": url,
             "result_backend": url,
@@ -60,7 +69,7 @@ class Place:
 
     def through(self, **conf: Any) -> Place:
         """The same place by other settings, for instance through a proxy."""
-        return Place(conf.pop("url", self.url), self.folder, self.server, **{**self._extra(), **conf})
+        return Place(conf.pop("url", self.url), self.folder, self.server, self.database, **{**self._extra(), **conf})
 
     def _extra(self) -> dict[str, Any]:
         return {name: value for name, value in self.conf.items() if name not in {"broker_url", "result_backend"}}
@@ -153,10 +162,21 @@ class Place:
         if self.server is not None:
             self.server.command("LPUSH", queue, data)
             return
+        if self.database is not None:
+            one = "ARRAY[%s], ARRAY[0::smallint], ARRAY[NULL::float8], ARRAY[%s::bytea]"
+            self.database.execute(
+                f"SELECT {self.schema}.add({one}), {self.schema}.announce(ARRAY[%s])", queue, data, queue
+            )
+            return
         with contextlib.closing(sqlite3.connect(self.path, timeout=10)) as file, file:
             number = file.execute("SELECT coalesce(max(id), 0) + 1 FROM message").fetchone()[0]
             file.execute("INSERT INTO message VALUES (?, ?, 0, ?, ?)", (number, queue, time.time(), data))
             file.execute("INSERT INTO ready VALUES (?, 0, ?, ?, 0)", (queue, number, number))
+
+    @property
+    def schema(self) -> str:
+        """Where the tables are, in a PostgreSQL."""
+        return self.url.partition("schema=")[2]
 
     @property
     def path(self) -> Path:

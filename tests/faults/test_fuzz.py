@@ -111,6 +111,9 @@ class Live:
             wrapped = project_envelope(data)
             place.server.command("PUBLISH", f"/0.{exchange}", data)
             place.server.command("PUBLISH", f"/0.{exchange}", wrapped)
+        elif place.database is not None:
+            for headers, payload in ((b"{}", data), (data, b"{}")):
+                place.database.execute(f"SELECT {place.schema}.emit(%s, '', %s, %s, true)", exchange, headers, payload)
         else:
             with contextlib.closing(sqlite3.connect(place.path, timeout=10)) as file, file:
                 row = "INSERT INTO bus (exchange, routing_key, expires, headers, payload) VALUES (?, '', ?, ?, ?)"
@@ -137,7 +140,7 @@ def project_envelope(body: bytes) -> bytes:
     return json.dumps({"body": base64.b64encode(body).decode(), "headers": {}, "properties": properties}).encode()
 
 
-@pytest.fixture(params=["memory", "redis", "sqlite"])
+@pytest.fixture(params=["memory", "redis", "sqlite", "postgres"])
 def live(
     request: pytest.FixtureRequest, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Live]:
@@ -154,6 +157,8 @@ def live(
         server = request.getfixturevalue("redis_server") if request.param == "redis" else None
         url = request.getfixturevalue("redis_url" if server else "sqlite_url")
         place = Place(url, tmp_path, server, **conf)
+        if request.param == "postgres":
+            place = request.getfixturevalue("postgres_place").through(**conf)
         fleet = stack.enter_context(place.fleet())
         node = fleet.start("-c", "2", "-E")
         place.wait_state(place.send("work", 0, 1), "SUCCESS")

@@ -94,6 +94,8 @@ def _marks(place: Place) -> dict[str, object]:
     """The marks in the header of the one message that is ready."""
     if place.server is not None:
         raw = place.server.command("LINDEX", QUEUE, 0)
+    elif place.database is not None:
+        raw = place.database.execute(f"SELECT envelope FROM {place.schema}.message")[0][0]
     else:
         with closing(sqlite3.connect(place.path)) as file:
             raw = file.execute("SELECT envelope FROM message").fetchone()[0]

@@ -87,6 +87,8 @@ class Server:
     #: What it is called in messages, and its log file in ``directory``.
     program: ClassVar[str]
     start_seconds: ClassVar[float] = 15.0
+    #: What ends it in good order.
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -126,11 +128,11 @@ class Server:
                 return self
 
     def stop(self) -> None:
-        """End in good order (SIGTERM), by force when that takes too long. The data stay where they are."""
+        """End in good order, by force when that takes too long. The data stay where they are."""
         if self._process is None:
             return
         self.resume()
-        self._process.terminate()
+        self._process.send_signal(self.stop_signal)
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:

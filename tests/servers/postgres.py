@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -71,6 +72,8 @@ class PostgresServer(Server):
     settings."""
 
     program = "postgres"
+    #: SIGTERM would wait until the last client has gone.
+    stop_signal = signal.SIGINT
 
     def __init__(self, *, durable: bool = False, config: Mapping[str, str] | None = None) -> None:
         super().__init__()

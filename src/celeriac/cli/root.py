@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dead": ("celeriac.cli.dead:dead", "Look at tasks that could not be done, send them again, drop them."),
     "events": ("celeriac.cli.events:events", "Print what workers say they do, as it happens."),
     "inspect": ("celeriac.cli.remote:inspect", "Ask running workers what they do."),
+    "migrate": ("celeriac.cli.migrate:migrate", "Make the tables that this version needs, in PostgreSQL."),
     "pause": ("celeriac.cli.queues:pause", "Let no worker take tasks from some queues."),
     "purge": ("celeriac.cli.purge:purge", "Delete all waiting tasks of some queues."),
     "report": ("celeriac.cli.calling:report", "Print versions and settings, for bug reports."),
@@ -38,7 +39,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
 _MISSING = {
     "beat": "periodic tasks are not available yet",
     "multi": "start each node with `celeriac worker`, from systemd or a container",
-    "migrate": "moving tasks between brokers is not available yet",
     "upgrade": "settings with old names are understood as they are",
     "list": "there is nothing to list: bindings exist on RabbitMQ only",
     "graph": "it does not exist here",

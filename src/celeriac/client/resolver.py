@@ -44,6 +44,7 @@ __all__ = [
     "ledger_options",
     "ledger_url",
     "mask",
+    "migrate",
     "publisher",
     "read_url",
     "reader",
@@ -71,6 +72,8 @@ _MODULES = {
 _EXTRAS = {"hiredis": "redis", "pamqp": "rabbitmq", "psycopg": "postgres"}
 #: Names of Celery that mean something else than a missing adapter.
 _NOT_BUILT = frozenset({"amqp", "amqps", "pyamqp", "librabbitmq", "rpc", "sqs", "sentinel", "cache+memory"})
+#: Transport options that say where in a database the tables are, and how to get there.
+_POSTGRES_OPTIONS = ("schema", "listen", "auto_migrate")
 _DISABLED = frozenset({"", "disabled", "disabled://"})
 _FILE = "celeriac.db"
 #: So many are drawn from a user's ``broker_failover_strategy`` for each URL: it need not yield each in turn.
@@ -298,6 +301,14 @@ def _unless_none(value: Any, otherwise: Any) -> Any:
 def store_options(conf: Conf) -> AdapterOptions:
     """What a result store adapter is told."""
     transport = conf.result_backend_transport_options
+    ssl = conf.redis_backend_use_ssl
+    if _is_postgres(conf.result_backend):
+        ssl = None
+        if conf.result_backend.removeprefix("db+") == _first(conf.broker_url):
+            # One database: what is said of the broker counts for both.
+            given = conf.broker_transport_options
+            transport = {**{name: given[name] for name in _POSTGRES_OPTIONS if name in given}, **transport}
+            ssl = conf.broker_use_ssl
     return AdapterOptions(
         key_prefix=str(transport.get("global_keyprefix") or ""),
         connect_timeout=float(
@@ -308,8 +319,12 @@ def store_options(conf: Conf) -> AdapterOptions:
         transport=transport,
         alternates=_alternates(conf, conf.result_backend, _first(conf.result_backend) or ""),
         zone=zone_name(conf),
-        ssl=conf.redis_backend_use_ssl,
+        ssl=ssl,
     )
+
+
+def _is_postgres(url: Any) -> bool:
+    return isinstance(url, str) and url.removeprefix("db+").startswith("postgres")
 
 
 def zone_name(conf: Conf) -> str:
@@ -375,6 +390,13 @@ def ledger(url: str, options: AdapterOptions) -> BlockingLedger:
     if not hasattr(adapter(url), "ledger"):
         raise ImproperlyConfigured(f"{mask(url)} keeps no ledger: set ledger_url to a server that does, such as Redis")
     return _made(url, "ledger", options)  # type: ignore[no-any-return]
+
+
+def migrate(url: str, options: AdapterOptions) -> tuple[int, int] | None:
+    """Make or renew what the server must have; the version before and the one now, None where it needs nothing."""
+    if not hasattr(adapter(url), "migrate_schema"):
+        return None
+    return _made(url, "migrate_schema", options)  # type: ignore[no-any-return]
 
 
 def _made(url: str, what: str, options: AdapterOptions) -> Any:

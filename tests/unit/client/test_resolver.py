@@ -88,7 +88,8 @@ def test_which_url() -> None:
         ("disabled", None),
         ("", None),
         ("db+sqlite:///x.db", "sqlite:///x.db"),
-        ("db+postgresql://x", "db+postgresql://x"),
+        ("db+postgresql://x", "postgresql://x"),
+        ("db+postgresql+psycopg2://x", "postgresql+psycopg2://x"),
     ],
 )
 def test_which_result_url(backend: str, expected: str | None) -> None:
@@ -179,3 +180,25 @@ def test_an_adapter_that_shows_no_dead_letters(monkeypatch: pytest.MonkeyPatch) 
 def test_options_have_defaults() -> None:
     options = resolver.adapter_options(conf(broker_pool_limit=None))
     assert (options.lease, options.visibility_timeout, options.pool_limit, options.zone) == (30, 3600, 1, "UTC")
+
+
+def test_what_is_said_of_a_database_counts_for_both() -> None:
+    given = {"schema": "jobs", "listen": False}
+    one = conf(
+        broker_url="postgresql://h/d",
+        result_backend="db+postgresql://h/d",
+        broker_transport_options=given,
+        broker_use_ssl=True,
+    )
+    assert resolver.store_options(one).transport == given
+    assert resolver.store_options(one).ssl is True
+    two = conf(broker_url="postgresql://h/d", result_backend="postgresql://h/other", broker_transport_options=given)
+    assert resolver.store_options(two).transport == {}
+    own = {"schema": "results"}
+    both = conf(
+        broker_url="postgresql://h/d",
+        result_backend="postgresql://h/d",
+        broker_transport_options=given,
+        result_backend_transport_options=own,
+    )
+    assert resolver.store_options(both).transport == {"schema": "results", "listen": False}
