@@ -1,7 +1,7 @@
 """Taking messages under leases, and waiting for them without polling.
 
 A claim that finds nothing says that it waits (a shared advisory lock for each queue, ``LISTEN``), looks once more, and
-sleeps until it is told; every second it looks without having been told. Behind a pooler in transaction mode there is
+sleeps until it is told; every two seconds it looks without having been told. Behind a pooler in transaction mode there is
 neither: it looks again and again, in growing pauses.
 
 A claim whose answer got lost has taken messages that nobody knows of. Its number is known, so the next claim looks
@@ -26,7 +26,7 @@ __all__ = ["Claims", "Read"]
 Read = Callable[[bytes, str, str], Delivery]
 
 #: Seconds after which a waiting claim looks without having been told.
-LOOK_AGAIN = 1.0
+LOOK_AGAIN = 2.0
 #: Somebody was just looking for waiters, so that a lock could not be taken: seconds until the next try.
 _BUSY = 0.003
 #: Without LISTEN: the shortest and the longest pause between two looks, in seconds.
