@@ -15,9 +15,13 @@ from tests.faults.journal import REPORTED
 from tests.faults.place import Place
 from tests.servers import PostgresServer, RedisServer
 
-
 #: Parameter of ``place`` → the fixture that makes it.
-PLACES = {"redis": "redis_place", "sqlite": "sqlite_place", "postgres": "postgres_place", "queues+redis": "beside_place"}
+PLACES = {
+    "redis": "redis_place",
+    "sqlite": "sqlite_place",
+    "postgres": "postgres_place",
+    "queues+redis": "beside_place",
+}
 
 
 @pytest.fixture

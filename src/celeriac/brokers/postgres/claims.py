@@ -1,8 +1,8 @@
 """Taking messages under leases, and waiting for them without polling.
 
 A claim that finds nothing says that it waits (a shared advisory lock for each queue, ``LISTEN``), looks once more, and
-sleeps until it is told; every two seconds it looks without having been told. Behind a pooler in transaction mode there is
-neither: it looks again and again, in growing pauses.
+sleeps until it is told; every two seconds it looks without having been told. Behind a pooler in transaction mode there
+is neither: it looks again and again, in growing pauses.
 
 A claim whose answer got lost has taken messages that nobody knows of. Its number is known, so the next claim looks
 them up and delivers them; a cancelled claim leaves its answer to the next one.
