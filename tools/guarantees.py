@@ -21,6 +21,8 @@ __all__ = ["PAGE", "Summary", "console", "on_page", "summaries", "update"]
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "guarantees.md"
 BEGIN, END = "<!-- counted by ./dev faults --write: do not edit -->", "<!-- end of what was counted -->"
 
+#: Title of its section, and a line's cells.
+Line = tuple[str, tuple[str, ...]]
 _HEAD = ("fault", "what must hold", "server", "runs", "tasks", "lost", "stuck", "again", "doubled", "early", "recovery")
 
 
@@ -86,28 +88,31 @@ def _sum(group: Sequence[Row], name: str) -> int | None:
     return sum(values) if values else None
 
 
-def table(found: Sequence[Summary]) -> str:
-    """The counted part of the page."""
+def table(found: Sequence[Summary], kept: Sequence[Line] = ()) -> str:
+    """The counted part of the page; ``kept`` are lines of before, but for those that were counted anew."""
     from tests.faults.scenario import SECTIONS
 
+    new = [(SECTIONS[each.section], each.cells()) for each in found]
+    anew = {(cells[0], cells[2]) for _, cells in new}
+    lines = [line for line in kept if (line[1][0], line[1][2]) not in anew] + new
     parts = []
-    for section, title in SECTIONS.items():
-        mine = [each for each in found if each.section == section]
+    for title in SECTIONS.values():
+        mine = [cells for section, cells in lines if section == title]
         if mine:
+            faults = list(dict.fromkeys(cells[0] for cells in mine))
+            mine.sort(key=lambda cells: faults.index(cells[0]))
             parts.append(f"### {title}\n\n" + "\n".join(_markdown(mine)) + "\n")
     return "\n".join(parts)
 
 
-def _markdown(found: Sequence[Summary]) -> Iterator[str]:
+def _markdown(lines: Iterable[Sequence[str]]) -> Iterator[str]:
     yield "| " + " | ".join(_HEAD) + " |"
     yield "|" + "---|" * len(_HEAD)
     last = ""
-    for each in found:
-        cells = each.cells()
-        if each.fault == last:
-            cells = ("", "", *cells[2:])
-        last = each.fault
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    for cells in lines:
+        shown = ("", "", *cells[2:]) if cells[0] == last else cells
+        last = cells[0]
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in shown) + " |"
 
 
 def console(rows: Iterable[Row]) -> Iterator[str]:
@@ -121,17 +126,28 @@ def console(rows: Iterable[Row]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
-def update(rows: Iterable[Row]) -> None:
-    """Put the table into the page."""
+def update(rows: Iterable[Row], *, partly: bool = False) -> None:
+    """Put the table into the page; where only some scenarios have run, the others' lines stay."""
     text = PAGE.read_text("utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(summaries(rows))}\n{END}{after}", "utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table(summaries(rows), _lines() if partly else ())}\n{END}{after}", "utf-8")
+
+
+def _lines() -> list[Line]:
+    """What the page shows: title of the section, and the cells as ``Summary.cells`` has them."""
+    found: list[Line] = []
+    title, names = "", ["", ""]
+    for line in PAGE.read_text("utf-8").partition(BEGIN)[2].partition(END)[0].splitlines():
+        if line.startswith("### "):
+            title = line.removeprefix("### ")
+        elif line.startswith("| ") and not line.startswith(f"| {_HEAD[0]} |"):
+            cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            names = cells[:2] if cells[0] else names
+            found.append((title, (*names, *cells[2:])))
+    return found
 
 
 def on_page() -> list[tuple[str, str]]:
     """Fault and promise of every scenario that the page shows."""
-    counted = PAGE.read_text("utf-8").partition(BEGIN)[2].partition(END)[0]
-    rows = [re.split(r"(?<!\\)\|", line)[1:3] for line in counted.splitlines() if line.startswith("| ")]
-    found = [(fault.strip(), promise.strip()) for fault, promise in rows]
-    return [each for each in found if each[0] and each[0] != _HEAD[0]]
+    return list(dict.fromkeys((cells[0], cells[1]) for _, cells in _lines()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -49,6 +50,19 @@ def test_a_failed_run_is_counted_and_a_pipe_does_not_break_the_table() -> None:
     assert guarantees.summaries(rows)[0].failed == 1
     line = guarantees.table(guarantees.summaries(rows)).splitlines()[-1]
     assert line.startswith("| a \\| b | holds | redis | 1 | 10 |")
+
+
+def test_lines_that_were_not_counted_anew_stay() -> None:
+    rows = [_row(1, recovery=0.5), _row(2, recovery=None, server="sqlite")]
+    title = scenario.SECTIONS["time"]
+    kept = [(title, ("a | b", "holds", server, *"3" * 8)) for server in ("redis", "rabbitmq")]
+    text = guarantees.table(guarantees.summaries(rows), kept)
+    lines = [re.split(r"(?<!\\)\|", line) for line in text.splitlines()[4:]]
+    assert [(line[1].strip(), line[3].strip(), line[4].strip()) for line in lines] == [
+        ("a \\| b", "rabbitmq", "3"),
+        ("", "redis", "1"),
+        ("", "sqlite", "1"),
+    ]
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
