@@ -3,6 +3,7 @@ each test."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import missing
 from tests.faults import scenario
 from tests.faults.journal import REPORTED
+from tests.faults.machines import SERVERS, Machines, machines_with, may_be_denied
+from tests.faults.network import obstacle
 from tests.faults.place import Place
 from tests.servers import PostgresServer, RedisServer
 
@@ -63,6 +67,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" in metafunc.fixturenames:
         beside = ["queues+redis"] if getattr(metafunc.module, "BESIDE", False) else []
         metafunc.parametrize("place", ["redis", "sqlite", "postgres", *beside], indirect=True)
+
+
+@pytest.fixture(params=sorted(SERVERS))
+def machines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machines]:
+    """Hosts of their own, one with an empty broker; this thread is on one of them."""
+    program, server = SERVERS[request.param]
+    if shutil.which(program) is None:
+        missing(program)
+    if (reason := obstacle()) and may_be_denied():
+        pytest.skip(reason)
+    elif reason:
+        missing(reason)
+    with machines_with(server(), tmp_path) as found:
+        yield found
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -22,6 +22,7 @@ SECTIONS = {
     "deploys": "Deploys",
     "broker": "The broker goes away, comes back, or is full",
     "network": "The network misbehaves",
+    "hosts": "Several machines: one is cut off, vanishes, is far away, or has a wrong clock",
     "results": "The result store is a server of its own",
     "file": "The SQLite file and its disk",
     "producers": "Producers and messages",

@@ -1,0 +1,102 @@
+"""A fleet of several machines: a broker's host, two for workers, a producer's, and that of the tests themselves.
+
+The thread of the test is on a host of its own while the block lasts: it sees the broker whoever is cut off. A server
+of ``tests.servers`` is one entry in ``SERVERS``; it is not told that it is called from other machines.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.faults.fleet import Fleet, Node
+from tests.faults.load import Load
+from tests.faults.network import Host, Network
+from tests.faults.place import Place
+from tests.faults.project import OFF
+from tests.faults.relay import Line
+from tests.servers import HOST, RedisServer
+
+__all__ = ["SERVERS", "Machines", "machines_with", "may_be_denied", "wrong_clock"]
+
+#: By the name of the fixture's parameter: the program that must be installed, and a server that keeps its data.
+SERVERS: Mapping[str, tuple[str, Callable[[], Any]]] = {
+    "redis": ("redis-server", lambda: RedisServer(appendonly=True)),
+}
+
+_FAKETIME = ("usr/lib/*/faketime/libfaketime.so.1", "usr/lib/faketime/libfaketime.so.1")
+_CAP_SYS_ADMIN = 21
+
+
+def may_be_denied() -> bool:
+    """Whether machines of their own may well be missing here: nobody has to be root."""
+    effective = next(line for line in Path("/proc/self/status").read_text("ascii").splitlines() if "CapEff" in line)
+    return os.geteuid() != 0 or not int(effective.split()[1], 16) >> _CAP_SYS_ADMIN & 1
+
+
+def wrong_clock(seconds: int) -> Mapping[str, str] | None:
+    """The environment of a process whose wall clock is off by so much; None where libfaketime is missing."""
+    found = [path for pattern in _FAKETIME for path in Path("/").glob(pattern)]
+    if not found:
+        return None
+    return {
+        "LD_PRELOAD": str(found[0]),
+        "FAKETIME": f"{seconds:+d}",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        # Its answer to an old error of glibc: waits of threads end when they time out, not when they are woken.
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+        OFF: str(seconds),
+    }
+
+
+class Machines:
+    """``place`` is the broker as the tests see it, ``workers`` are two hosts."""
+
+    def __init__(self, network: Network, place: Place, broker: Host) -> None:
+        self.network = network
+        self.place = place
+        self.broker = broker
+        # No two machines were started at the same time, so their monotonic clocks tell different times.
+        self.workers = [network.host("a", monotonic=86_400), network.host("b", monotonic=7 * 86_400)]
+        self.producer = network.host("producer", monotonic=3_600)
+
+    def start(self, fleet: Fleet, host: Host, *arguments: str, environment: Mapping[str, str] | None = None) -> Node:
+        """A node on that host."""
+        name = f"w{len(fleet.nodes)}@{host.name}"
+        # Set there, not before: what libfaketime leaves behind when it is killed goes with the host's /dev/shm.
+        further = [f"{key}={value}" for key, value in (environment or {}).items()]
+        return fleet.start(*arguments, name=name, guard=(*host.enter, "env", *further))
+
+    @contextmanager
+    def load(self, rng: random.Random, **options: Any) -> Iterator[Load]:
+        """A producer on its own host."""
+        load = Load(self.place.through(), rng, **options)
+        with self.producer.visit():  # its thread stays there
+            load.__enter__()
+        try:
+            yield load
+        finally:
+            load.__exit__(None, None, None)
+
+    def far(self, line: Line) -> Host:
+        """One more host for workers, behind that line."""
+        return self.network.host("far", line=line)
+
+
+@contextmanager
+def machines_with(server: Any, folder: Path) -> Iterator[Machines]:
+    """The machines, with this server running on the broker's."""
+    with Network() as network:
+        broker, tests = network.host("broker"), network.host("tests")
+        with broker.visit():
+            server.start()
+        try:
+            with tests.visit():
+                yield Machines(network, Place(server.url().replace(HOST, broker.address), folder), broker)
+        finally:
+            with broker.visit():
+                server.close()
