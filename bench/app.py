@@ -7,6 +7,7 @@ which it started in the file `BENCH_MARKS`: that is how progress is seen without
 # mypy: disable-error-code="untyped-decorator"
 
 import importlib
+import json
 import os
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from bench.spin import spin
 library: Any = importlib.import_module(os.environ.get("BENCH_LIBRARY", "celeriac"))
 app: Any = library.Celery("bench", broker=os.environ["BENCH_BROKER"], backend=os.environ["BENCH_BACKEND"])
 app.conf.broker_connection_retry_on_startup = True
+app.conf.update(json.loads(os.environ.get("BENCH_SETTINGS", "{}")))
 
 marks_file: int | None = None
 
@@ -64,7 +66,7 @@ def spin_task(turns: int, mark: int | None = None) -> None:
     spin(turns)
 
 
-if library.__name__ != "celery":  # Celery has no async tasks
+if library.__name__ == "celeriac":  # Celery has no async tasks
 
     @app.task(name="bench.async_wait")
     async def async_wait(payload: str | None = None, mark: int | None = None) -> None:

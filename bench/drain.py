@@ -20,9 +20,9 @@ def drain(station: Station, load: Load, *arguments: str, stored: bool = True) ->
     with station.worker(*arguments) as worker:
         station.wait_for_marks(load.marks, worker)
         station.wait_until_empty(worker)
-    if stored and station.peer.broker == "redis":
-        results = station.redis.call("DBSIZE")
-        if results < load.count:
+    if stored:
+        results = station.field.results()
+        if results is not None and results < load.count:
             raise BenchError(f"{load.count - results} of {load.count} results are missing")
     return {"rate": slope(sorted(station.marks().values()), load.mark_every)}
 

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
-from bench.resp import Redis
+if TYPE_CHECKING:
+    from bench.resp import Redis  # its packages are not in the peers' venvs
 
 QUEUE = "celery"
 BATCH = 500
@@ -50,11 +52,11 @@ class Load:
         return -(-self.count // self.mark_every) if self.mark_every else 0
 
 
-def fill(redis: Redis, load: Load) -> None:
+def fill(redis: "Redis", load: Load) -> None:
     """Oldest first: consumers take from the right end."""
     batch: list[str] = []
-    for text in envelopes(load):
-        batch.append(text)
+    for each in envelopes(load):
+        batch.append(json.dumps(each))
         if len(batch) == BATCH:
             redis.call("LPUSH", QUEUE, *batch)
             batch.clear()
@@ -62,14 +64,14 @@ def fill(redis: Redis, load: Load) -> None:
         redis.call("LPUSH", QUEUE, *batch)
 
 
-def envelopes(load: Load) -> Iterator[str]:
+def envelopes(load: Load) -> Iterator[dict[str, Any]]:
     for index in range(load.count):
         due = load.due_of(index)
         eta = None if due is None else datetime.fromtimestamp(due, UTC).isoformat()
-        yield json.dumps(envelope(load.task, _id(), load.argument, load.mark_of(index), eta))
+        yield envelope(load.task, _id(), load.argument, load.mark_of(index), eta)
 
 
-def envelope(task: str, task_id: str, argument: str | int | None, mark: int | None, eta: str | None) -> object:
+def envelope(task: str, task_id: str, argument: str | int | None, mark: int | None, eta: str | None) -> dict[str, Any]:
     args = [] if argument is None else [argument]
     kwargs = {} if mark is None else {"mark": mark}
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}

@@ -8,13 +8,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench import messages, process
+from bench import process
+from bench.fields import field
 from bench.messages import Load
-from bench.servers import Server
+from bench.servers import Servers
 
 ROOT = Path(__file__).parent.parent.absolute()
 STALLED = 30.0  # seconds without progress after which a measurement is given up
@@ -26,21 +27,47 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """`library` offers `Celery` and a command of the same name in the venv `venv`."""
+    """`library` offers `Celery` and a command of the same name in the venv `venv`, unless a `driver` speaks for it."""
 
     name: str
     library: str
     venv: str
     broker: str
+    #: Settings of its app: late acknowledgement for Celery, as it is ours by default.
+    settings: tuple[tuple[str, object], ...] = ()
+    #: The module that produces for it, and runs its worker where it is none of Celery's kind.
+    driver: str = "bench.produce"
 
     def program(self, name: str) -> str:
         return str(ROOT / self.venv / "bin" / name)
 
+    def worker(self, arguments: Sequence[str]) -> list[str]:
+        """The command of a worker with two processes."""
+        if self.driver != "bench.produce":
+            return [self.program("python"), "-m", self.driver, "worker", json.dumps({"processes": 2})]
+        command = [self.program(self.library), "-A", "bench.app", "worker", "-n", "bench@%h"]
+        return [*command, *_options(arguments)]
 
+
+LATE = (("task_acks_late", True),)
 CELERY = Peer(name="celery", library="celery", venv=".venv-celery", broker="redis")
 OURS = Peer(name="ours", library="celeriac", venv=".venv", broker="redis")
 SQLITE = Peer(name="sqlite", library="celeriac", venv=".venv", broker="sqlite")
 BARE = Peer(name="bare", library="", venv=".venv", broker="")  # no queue at all, the upper bound
+
+CELERY_LATE = replace(CELERY, settings=LATE)
+CELERY_RABBIT = replace(CELERY, broker="rabbitmq", settings=LATE)
+RABBIT = replace(OURS, broker="rabbitmq")
+CLUSTER = replace(OURS, broker="cluster")
+POSTGRES = replace(OURS, broker="postgres")
+POTATOQ = Peer(name="potatoq", library="potatoq", venv=".venv-peers", broker="postgres")
+PROCRASTINATE = Peer(
+    name="procrastinate",
+    library="procrastinate",
+    venv=".venv-peers",
+    broker="postgres",
+    driver="bench.peers_procrastinate",
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,47 +91,46 @@ class Worker:
 class Station:
     """One peer with an empty broker and a folder of its own. Use as a context manager."""
 
-    def __init__(self, peer: Peer, server: Server) -> None:
+    def __init__(self, peer: Peer, servers: Servers) -> None:
         self.peer = peer
-        self.redis = server.redis
-        self._url = server.url
-        self._server_port = server.port
+        self.redis = servers.redis
+        self._servers = servers
 
     def __enter__(self) -> "Station":
         self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
         self.marks_file = self.folder / "marks"
-        self.redis.call("FLUSHALL")
-        url = f"sqlite:///{self.folder / 'queue.db'}" if self.peer.broker == "sqlite" else self._url
-        own = {"BENCH_LIBRARY": self.peer.library, "BENCH_BROKER": url, "BENCH_BACKEND": url}
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        self._env = inherited | own | {"BENCH_MARKS": str(self.marks_file)}
+        self.field = field(self.peer.broker, self._servers, self.folder)
+        own = {
+            "BENCH_LIBRARY": self.peer.library,
+            "BENCH_BROKER": self.field.broker,
+            "BENCH_BACKEND": self.field.backend,
+            "BENCH_SETTINGS": json.dumps(dict(self.peer.settings)),
+            "BENCH_MARKS": str(self.marks_file),
+        }
+        self._env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | own
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.field.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # --- queue
 
     def fill(self, load: Load) -> None:
-        if self.peer.broker == "redis":
-            messages.fill(self.redis, load)
-        else:
-            self.produce("fill", **asdict(load))
+        self.field.fill(load, self.produce)
 
     def produce(self, mode: str, **options: object) -> Any:
         """Runs `bench.produce` in the peer's venv and returns what it printed."""
-        command = [self.peer.program("python"), "-m", "bench.produce", mode, json.dumps(options)]
+        command = [self.peer.program("python"), "-m", self.peer.driver, mode, json.dumps(options)]
         done = subprocess.run(command, cwd=ROOT, env=self._env, capture_output=True, timeout=600, check=False)
         if done.returncode:
             raise BenchError(f"producer: {done.stderr.decode(errors='replace').strip().splitlines()[-1:]}")
         return json.loads(done.stdout.splitlines()[-1])
 
     def wait_until_empty(self, worker: Worker) -> None:
-        """Until nothing is ready or in flight. SQLite's tables are its adapter's affair: the marks must do there."""
-        if self.peer.broker != "redis":
-            return
+        """Until nothing is ready or in flight."""
         deadline = time.monotonic() + STALLED
-        while any(self.redis.many([("LLEN", messages.QUEUE), ("HLEN", "unacked")])):
+        while self.field.waiting():
             worker.check()
             if time.monotonic() > deadline:
                 raise BenchError(f"messages remain in the queue: {worker.last_words()}")
@@ -116,11 +142,10 @@ class Station:
     def worker(self, *arguments: str) -> Iterator[Worker]:
         """`<library> -A bench.app worker -c 2 -l warning ARGUMENTS`, where later arguments win; not yet ready."""
         log = self.folder / "worker.log"
-        command = [self.peer.program(self.peer.library), "-A", "bench.app", "worker", "-n", "bench@%h"]
         with log.open("ab") as output:
             spawned = time.time()
             running = subprocess.Popen(
-                [*command, *_options(arguments)], cwd=ROOT, env=self._env, stdout=output, stderr=output
+                self.peer.worker(arguments), cwd=ROOT, env=self._env, stdout=output, stderr=output
             )
         worker = Worker(process=running, log=log, spawned=spawned)
         try:

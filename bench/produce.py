@@ -5,11 +5,13 @@ Prints one line of JSON. Times are taken inside, so the interpreter's start is n
 
 import itertools
 import json
+import os
 import random
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from statistics import median
 from typing import Any
@@ -24,7 +26,9 @@ def main() -> None:
     mode, options = sys.argv[1], json.loads(sys.argv[2])
     modes: dict[str, Callable[..., object]] = {
         "fill": fill,
+        "declare": declare,
         "delay": delay,
+        "claim": claim,
         "bulk": bulk,
         "latency": latency,
         "chord": chord,
@@ -38,6 +42,10 @@ def fill(*, task: str, count: int, argument: object, mark_every: int, due: float
     """The same calls as `bench.messages.Load` describes, by the peer's own bulk method."""
     called = tasks.app.tasks[task]
     args = () if argument is None else (argument,)
+    if not hasattr(tasks.app, "send_many"):
+        for index in range(count):
+            called.apply_async(args, {"mark": index} if mark_every and index % mark_every == 0 else {})
+        return count
 
     def signatures() -> Iterator[Any]:
         for index in range(count):
@@ -53,14 +61,63 @@ def fill(*, task: str, count: int, argument: object, mark_every: int, due: float
     return count
 
 
-def delay(*, count: int) -> dict[str, float]:
-    """Calls a second of single `delay()`."""
-    for _ in range(100):
-        tasks.noop.delay()
-    started = time.perf_counter()
-    for _ in range(count):
-        tasks.noop.delay()
-    return {"rate": count / (time.perf_counter() - started)}
+def declare() -> int:
+    """Make the queue by sending one task, as a first producer does."""
+    tasks.noop.delay()
+    return 1
+
+
+def delay(*, count: int, threads: int = 1) -> dict[str, float]:
+    """Calls a second of single `delay()`, in all threads together."""
+
+    def send(calls: int) -> None:
+        for _ in range(calls):
+            tasks.noop.delay()
+
+    send(100)
+    if threads == 1:
+        started = time.perf_counter()
+        send(count)
+        return {"rate": count / (time.perf_counter() - started)}
+    with ThreadPoolExecutor(threads) as pool:
+        # Each thread sends before the clock runs, so that it has its connection.
+        list(pool.map(send, [10] * threads))
+        started = time.perf_counter()
+        list(pool.map(send, [count // threads] * threads))
+        elapsed = time.perf_counter() - started
+    return {"rate": count // threads * threads / elapsed}
+
+
+def claim(*, few: int, many: int, limit: int, times: int) -> dict[str, float]:
+    """Milliseconds that a claim takes with so few and so many messages waiting."""
+    import asyncio
+
+    from celeriac.client import resolver
+
+    async def measured() -> float:
+        broker = resolver.broker(os.environ["BENCH_BROKER"], resolver.adapter_options(tasks.app.conf, owner="bench"))
+        await broker.open()
+        try:
+            took = []
+            for _ in range(times):
+                started = time.perf_counter()
+                found = await broker.claim(["celery"], limit=limit, wait=0)
+                took.append(time.perf_counter() - started)
+                if len(found) != limit:
+                    raise ValueError(f"{len(found)} deliveries of {limit}")
+            return median(took) * 1000
+        finally:
+            await broker.close()
+
+    found = []
+    sent = 0
+    for waiting in (few, many):
+        while sent < waiting + times * limit:
+            tasks.noop.delay_many([()] * BULK)
+            sent += BULK
+        found.append(asyncio.run(measured()))
+        sent -= times * limit
+    return {"few": found[0], "many": found[1], "ratio": found[1] / found[0]}
 
 
 def bulk(*, count: int) -> dict[str, float]:

@@ -12,8 +12,8 @@ from bench.bars import Bar
 from bench.scenario import Sample, Scenario
 
 BUSY = 10.0
-VARIANTS = ("bare", "celery", "ours", "sqlite")
-HEADER = ("scenario", "metric", *VARIANTS, "ours/celery", "bar", "")
+VARIANTS = ("bare", "celery", "procrastinate", "potatoq", "ours", "sqlite")
+USUAL = {"celery", "ours"}
 
 
 @dataclass(slots=True)
@@ -41,9 +41,10 @@ class Report:
         return found
 
     def table(self) -> str:
-        rows = [HEADER, *(row for scenario in self.scenarios for row in self._rows(scenario))]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-        left = {0, 1, len(HEADER) - 2, len(HEADER) - 1}
+        header = ("scenario", "metric", *self._variants(), "ours/celery", "bar", "")
+        rows = [header, *(row for scenario in self.scenarios for row in self._rows(scenario))]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+        left = {0, 1, len(header) - 2, len(header) - 1}
         lines = [
             "  ".join(
                 cell.ljust(width) if column in left else cell.rjust(width)
@@ -53,13 +54,18 @@ class Report:
         ]
         return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *self._endings()])
 
+    def _variants(self) -> list[str]:
+        """Those that were measured have a column."""
+        measured = {variant for variants in self.samples.values() for variant in variants} | USUAL
+        return [variant for variant in VARIANTS if variant in measured]
+
     def _rows(self, scenario: Scenario) -> Iterator[tuple[str, ...]]:
         values = self.values()
         about = scenario.about
         for metric, unit in scenario.units.items():
-            keys = [f"{scenario.name}/{variant}/{metric}" for variant in VARIANTS]
-            cells = [number(values[key]) if key in values else "" for key in keys]
-            ours, theirs = values.get(keys[2]), values.get(keys[1])
+            keys = {variant: f"{scenario.name}/{variant}/{metric}" for variant in self._variants()}
+            cells = [number(values[key]) if key in values else "" for key in keys.values()]
+            ours, theirs = values.get(keys["ours"]), values.get(keys["celery"])
             ratio = f"{ours / theirs:.3g} ×" if ours is not None and theirs else ""
             bars: list[Bar | None] = [bar for bar in scenario.bars if bar.metric == metric]
             for bar in bars or [None]:

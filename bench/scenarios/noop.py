@@ -2,10 +2,10 @@
 
 from bench.bars import Bar
 from bench.drain import drain, load_of
-from bench.peers import CELERY, OURS, SQLITE, Station
+from bench.peers import CELERY, CELERY_LATE, OURS, SQLITE, Station
 from bench.scenario import Sample, Scenario, Size
 
-FULL = {CELERY: 4_000, OURS: 100_000, SQLITE: 50_000}
+FULL = {CELERY: 4_000, CELERY_LATE: 4_000, OURS: 100_000, SQLITE: 50_000}
 UNITS = {"rate": "tasks/s"}
 
 
@@ -36,6 +36,14 @@ SCENARIOS = (
             Bar(metric="rate", at_least=35, of="noop/celery/rate"),
             Bar(metric="rate", variant="sqlite", at_least=10, of="noop/celery/rate"),
         ),
+    ),
+    Scenario(
+        name="noop_late",
+        about="no-op, Celery acknowledging late as well",
+        units=UNITS,
+        peers=(CELERY_LATE, OURS),
+        measure=noop,
+        bars=(Bar(metric="rate", at_least=35, of="noop_late/celery/rate"),),
     ),
     Scenario(
         name="noop_ignored",
