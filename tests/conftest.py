@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fault-rows", type=Path, default=None, help="append what each fault test counted to this file")
     group.addoption("--fault-until", type=float, default=None, help="start no fault test after this time (epoch)")
     group.addoption("--workflows", type=int, default=2000, help="random workflows in tests/workflows")
+    group.addoption("--crontabs", type=int, default=100, help="random crontabs and zones in tests/unit/schedules")
 
 
 def pytest_configure(config: pytest.Config) -> None:

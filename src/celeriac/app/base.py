@@ -20,9 +20,10 @@ from celeriac.app.declaring import Declaring
 from celeriac.app.registry import TaskRegistry
 from celeriac.app.sending import Sending
 from celeriac.app.state import deregister_app, register_app
-from celeriac.client.current import set_current_app, set_default_app, set_fallback
+from celeriac.client.current import get_current_app, set_current_app, set_default_app, set_fallback
 from celeriac.conf.settings import Settings
 from celeriac.conf.source import import_object
+from celeriac.schedules.ambient import set_current_app_getter
 
 __all__ = ["Celery"]
 
@@ -210,3 +211,4 @@ def _default_app() -> Celery:
 
 
 set_fallback(_default_app)
+set_current_app_getter(get_current_app)

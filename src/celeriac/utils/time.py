@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 
-__all__ = ["is_naive", "make_aware", "maybe_make_aware", "maybe_timedelta", "to_utc"]
+from celeriac.schedules.delta import ffwd, humanize_seconds, maybe_timedelta, remaining
+
+__all__ = [
+    "ffwd",
+    "humanize_seconds",
+    "is_naive",
+    "make_aware",
+    "maybe_make_aware",
+    "maybe_timedelta",
+    "remaining",
+    "to_utc",
+]
 
 
 def is_naive(dt: datetime) -> bool:
@@ -22,11 +33,6 @@ def maybe_make_aware(dt: datetime, tz: tzinfo | None = None, naive_as_utc: bool 
     if is_naive(dt):
         dt = dt.replace(tzinfo=UTC if naive_as_utc or tz is None else tz)
     return dt if tz is None else dt.astimezone(tz)
-
-
-def maybe_timedelta(delta: float | timedelta) -> timedelta:
-    """Seconds as a timedelta."""
-    return delta if isinstance(delta, timedelta) else timedelta(seconds=delta)
 
 
 def to_utc(dt: datetime) -> datetime:
