@@ -112,13 +112,15 @@ class BaseSchedule:
         self._app = app
 
     @property
+    def _has_app(self) -> bool:
+        return self._app is not None or has_app()
+
+    @property
     def tz(self) -> tzinfo:
         """The zone given, else the app's; UTC where there is no app."""
         if self._tz is not None:
             return self._tz
-        if self._app is None and not has_app():
-            return UTC
-        return zone_named(self.app.timezone)
+        return zone_named(self.app.timezone) if self._has_app else UTC
 
     @tz.setter
     def tz(self, tz: str | tzinfo) -> None:

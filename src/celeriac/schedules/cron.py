@@ -156,7 +156,7 @@ class crontab(BaseSchedule):  # noqa: N801 - Celery's name
 
     def _too_late(self, remaining: timedelta) -> bool:
         """All times since the last run were missed by more than the deadline."""
-        deadline = self.app.conf.beat_cron_starting_deadline
+        deadline = self.app.conf.beat_cron_starting_deadline if self._has_app else None
         if deadline is None or not remaining:
             return False
         since = self.maybe_make_aware(self.now()).astimezone(UTC) - timedelta(seconds=deadline)
