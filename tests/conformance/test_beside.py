@@ -9,11 +9,12 @@ import pytest
 
 from celeriac.brokers import memory, redis
 from celeriac.testing.conformance import Conformance, Harness
+from celeriac.testing.pair import pair
 from tests.conformance.test_memory import MemoryHarness
 from tests.conformance.test_redis import RedisHarness
 from tests.proxy import Proxy
 from tests.servers import RedisServer
-from tests.views import QueueOnly, wrapped
+from tests.views import QueueOnly
 
 _numbers = itertools.count()
 
@@ -31,7 +32,7 @@ class MemoryPair(MemoryHarness, _Beside):
         super().__init__()
         self.ledger_url = f"memory://ledger-{next(_numbers)}"
         memory.server(self.ledger_url, self.clock)
-        self.adapter = wrapped(QueueOnly(memory), memory, lambda _: self.ledger_url, {}, now=self.clock.now)
+        self.adapter = pair(QueueOnly(memory), memory, lambda _: self.ledger_url, {}, now=self.clock.now)
 
     def close(self) -> None:
         super().close()
@@ -45,7 +46,7 @@ class RedisPair(RedisHarness, _Beside):
         super().__init__(server, proxy)
         ledger = {"key_prefix": "ledger:"}
         there = server.url(db=1, port=proxy.port)
-        self.adapter = wrapped(QueueOnly(redis), redis, lambda url: there if url == self.url else url, ledger)
+        self.adapter = pair(QueueOnly(redis), redis, lambda url: there if url == self.url else url, ledger)
 
 
 class TestMemoryPair(Conformance):

@@ -1,23 +1,21 @@
 """An adapter of which only the queues are seen, as those of RabbitMQ: no ledger, no rules, no limits, no plans in one
-step. And it together with a ledger beside it, as one adapter.
+step.
 
 A view ``requeues``: what a dead connection held comes back by itself, suspect, and nobody is told whose it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
-from celeriac import beside
 from celeriac.exceptions import ImproperlyConfigured
 from celeriac.model.settle import Release
 from celeriac.ports import AdapterOptions
 
-__all__ = ["QueueOnly", "QueuesOnly", "wrapped"]
+__all__ = ["QueueOnly", "QueuesOnly"]
 
 _BROKER = (
     "claim", "close", "dead", "declare", "depth", "extend", "maintain", "open", "publish", "purge", "settle",
@@ -98,42 +96,3 @@ class QueueOnly:
 def _real(url: str) -> str:
     """``queues+redis://`` is a view of ``redis://``."""
     return url.removeprefix("queues+")
-
-
-def wrapped(
-    queues: Any,
-    companion: Any,
-    ledger_url: Callable[[str], str],
-    ledger_options: Mapping[str, Any],
-    *,
-    now: Callable[[], float] | None = None,
-) -> Any:
-    """An adapter module: ``queues``, a ``QueueOnly``, with the ledger of the adapter ``companion`` beside it:
-    ``ledger_url(url)`` tells where."""
-
-    def told(options: AdapterOptions) -> AdapterOptions:
-        return replace(options, **ledger_options)
-
-    def broker(url: str, options: AdapterOptions) -> Any:
-        ledger = companion.broker(ledger_url(url), told(options))
-        return beside.broker(queues.broker(url, options), ledger, options, now=now)
-
-    def ledger(url: str, options: AdapterOptions) -> Any:
-        return companion.ledger(ledger_url(url), told(options))
-
-    def publisher(url: str, options: AdapterOptions) -> Any:
-        desk = companion.publisher(ledger_url(url), told(options))
-        return beside.publisher(queues.publisher(url, options), ledger(url, options), desk)
-
-    def dead_letters(url: str, options: AdapterOptions) -> Any:
-        return beside.dead_letters(queues.dead_letters(url, options), ledger(url, options))
-
-    return SimpleNamespace(
-        broker=broker,
-        publisher=publisher,
-        dead_letters=dead_letters,
-        ledger=ledger,
-        store=queues.store,
-        reader=queues.reader,
-        caller=queues.caller,
-    )

@@ -2,7 +2,7 @@
 
 For brokers whose server keeps no ledger (RabbitMQ), or keeps one that cannot limit (Redis Cluster). The resolver puts
 the two together, so that neither adapter knows of it. What one server does in one step takes two here:
-docs/explanation/two-servers.md tells in which order, and what a crash in between leaves behind.
+docs/how-to/idempotency.md tells in which order, and what a crash in between leaves behind.
 """
 
 from __future__ import annotations

@@ -9,4 +9,6 @@ Each module of the scheme table offers::
     reader(url, options) -> Reader
     caller(url, options) -> Caller
     ledger(url, options) -> BlockingLedger, where the server has a ledger
+    dead_letters(url, options) -> DeadLetters, where it shows them
+    scratch(url, options, name) -> Scratch, where it can be put to the test in use (``celeriac broker test``)
 """

@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "celeriac", "run"]
 
 #: Name -> module and attribute, and the line in the list of commands.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "broker": ("celeriac.cli.broker:broker", "Put a broker to the test."),
     "call": ("celeriac.cli.calling:call", "Send a task by name and print its id."),
     "control": ("celeriac.cli.remote:control", "Tell running workers to do something."),
     "dead": ("celeriac.cli.dead:dead", "Look at tasks that could not be done, send them again, drop them."),

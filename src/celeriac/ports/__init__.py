@@ -12,6 +12,7 @@ from celeriac.ports.broker import Broker, Bus, Ledger, Limiter, Rules, Timekeepe
 from celeriac.ports.facts import AdapterOptions, Clock, Depth, Traits
 from celeriac.ports.producers import STAGE_EXPIRES, BlockingLedger, Caller, DeadLetters, Publisher, RulesDesk
 from celeriac.ports.results import CHORD_DONE, CHORD_LOOK, PayloadStore, Reader, ResultStore
+from celeriac.ports.scratch import Scratch
 
 __all__ = [
     "CHORD_DONE",
@@ -34,6 +35,7 @@ __all__ = [
     "ResultStore",
     "Rules",
     "RulesDesk",
+    "Scratch",
     "Timekeeper",
     "Traits",
     "Unified",

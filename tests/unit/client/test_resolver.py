@@ -13,6 +13,8 @@ import pytest
 from celeriac.client import resolver
 from celeriac.conf.settings import Settings
 from celeriac.exceptions import ImproperlyConfigured
+from celeriac.ports import Bus, Ledger, Limiter, Rules, RulesDesk, Timekeeper, Unified
+from tests.views import QueueOnly  # noqa: F401 - the URLs queues+...
 
 
 def conf(**changes: Any) -> Settings:
@@ -202,3 +204,73 @@ def test_what_is_said_of_a_database_counts_for_both() -> None:
         result_backend_transport_options=own,
     )
     assert resolver.store_options(both).transport == {"schema": "results", "listen": False}
+
+
+def test_which_ledger() -> None:
+    def url(**changes: Any) -> str | None:
+        return resolver.ledger_url(conf(**changes), changes["broker_url"])
+
+    queues = "queues+memory://q"
+    assert url(broker_url="redis://a", result_backend="memory://r") == "redis://a", "the broker's own"
+    assert url(broker_url="redis://a", ledger_url="memory://l") == "memory://l"
+    assert url(broker_url=queues, result_backend="redis://r") == "redis://r"
+    assert url(broker_url=queues, result_backend="redis://r", ledger_url="memory://l") == "memory://l"
+    assert url(broker_url=queues, result_backend="queues+memory://r") is None
+    assert url(broker_url=queues, result_backend="unheard-of://r") is None
+    assert url(broker_url=queues) is None
+
+
+def test_what_a_ledger_beside_is_told() -> None:
+    settings = conf(
+        broker_url="queues+memory://q",
+        broker_use_ssl=True,
+        broker_transport_options={"global_keyprefix": "b:"},
+        result_backend="redis://r",
+        result_backend_transport_options={"global_keyprefix": "r:"},
+    )
+    options = resolver.adapter_options(settings, "queues+memory://q", owner="me")
+    told = options.ledger_options
+    assert told is not None
+    assert (options.ledger_url, told.owner, told.key_prefix, told.ssl) == ("redis://r", "me", "r:", None)
+    settings.ledger_url = "redis://elsewhere"
+    told = resolver.adapter_options(settings, "queues+memory://q").ledger_options
+    assert told is not None
+    assert (told.key_prefix, told.ssl) == ("b:", None), "TLS options are those of another kind of server"
+    own = resolver.adapter_options(settings, "redis://a")
+    assert (own.ledger_url, own.ledger_options) == ("", None)
+
+
+def test_queues_and_a_ledger_beside_them() -> None:
+    settings = conf(broker_url="queues+memory://q", result_backend="memory://r")
+    options = resolver.adapter_options(settings, "queues+memory://q")
+    broker = resolver.broker("queues+memory://q", options)
+    assert isinstance(broker, Ledger)
+    assert isinstance(broker, Rules)
+    assert isinstance(broker, Limiter)
+    assert isinstance(broker, Bus)
+    assert not isinstance(broker, Unified)
+    assert not isinstance(broker, Timekeeper)
+    assert isinstance(resolver.publisher("queues+memory://q", options), RulesDesk)
+    alone = resolver.adapter_options(conf(broker_url="queues+memory://q"), "queues+memory://q")
+    assert not isinstance(resolver.broker("queues+memory://q", alone), Ledger)
+    assert not isinstance(resolver.publisher("queues+memory://q", alone), RulesDesk)
+
+
+def test_one_that_cannot_limit_keeps_its_own_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    from celeriac.brokers import memory
+
+    class Cluster:
+        """A broker with ledger and rules, on its own clock, that finishes and does not limit."""
+
+        def __init__(self, real: Any) -> None:
+            self.now = lambda: 1000.0
+            for name in dir(real):
+                if not name.startswith("_") and name not in ("permit", "freed"):
+                    setattr(self, name, getattr(real, name))
+
+    real = memory.broker
+    monkeypatch.setattr(memory, "broker", lambda url, options: Cluster(real(url, options)))
+    broker: Any = resolver.broker("memory://cluster", resolver.adapter_options(conf(), "memory://cluster"))
+    for ability in (Limiter, Ledger, Rules, Bus, Unified, Timekeeper):
+        assert isinstance(broker, ability)
+    assert broker.now() == 1000.0

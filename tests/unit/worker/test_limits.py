@@ -92,6 +92,21 @@ def test_a_broker_that_cannot_limit_is_told_at_the_start(monkeypatch: pytest.Mon
         adapters.check_needs(runner_of(rate_limit=1).app)
 
 
+def test_what_needs_a_ledger_is_told_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = FakeBroker()
+    monkeypatch.setattr(adapters, "broker_of", lambda app, owner: broker)
+    with pytest.raises(ImproperlyConfigured, match=r"task t is unique, which needs a ledger, .* set ledger_url"):
+        adapters.check_needs(runner_of(unique="args").app)
+    adapters.check_needs(runner_of().app)
+    assert not caplog.records
+    broker.traits = replace(broker.traits, requeues=True)
+    adapters.check_needs(runner_of().app)
+    (record,) = caplog.records
+    assert "a task that kills its process is not counted" in record.getMessage()
+
+
 def test_a_key_that_raises_fails_the_task() -> None:
     limiter, limits = limits_of(rate_limit=1, rate_limit_key=lambda: None)
     permitted = asyncio.run(limits.permit([delivery("t", "one too many")]))

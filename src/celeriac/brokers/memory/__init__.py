@@ -11,11 +11,24 @@ from celeriac.brokers.memory.broker_port import MemoryBroker
 from celeriac.brokers.memory.dead_port import MemoryDeadLetters
 from celeriac.brokers.memory.ledger_port import MemoryLedger
 from celeriac.brokers.memory.results import Watcher
+from celeriac.brokers.memory.scratch_port import MemoryScratch
 from celeriac.brokers.memory.shared import drop, server
 from celeriac.brokers.memory.store_port import MemoryStore
 from celeriac.ports import AdapterOptions, Clock
 
-__all__ = ["broker", "caller", "dead_letters", "drop", "ledger", "publisher", "reader", "server", "store", "watcher"]
+__all__ = [
+    "broker",
+    "caller",
+    "dead_letters",
+    "drop",
+    "ledger",
+    "publisher",
+    "reader",
+    "scratch",
+    "server",
+    "store",
+    "watcher",
+]
 
 
 def broker(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryBroker:
@@ -51,6 +64,11 @@ def ledger(url: str, options: AdapterOptions, clock: Clock | None = None) -> Mem
 def caller(url: str, options: AdapterOptions, clock: Clock | None = None) -> MemoryCaller:
     """The blocking side of remote control of a name."""
     return MemoryCaller(server(url, clock), options)
+
+
+def scratch(url: str, options: AdapterOptions, name: str) -> MemoryScratch:
+    """A place of its own for tests."""
+    return MemoryScratch(url, options, name)
 
 
 def watcher() -> Watcher:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from celeriac.brokers.redis.queues import RedisBroker
     from celeriac.brokers.redis.reading import RedisReader
     from celeriac.brokers.redis.results import RedisStore
+    from celeriac.brokers.redis.scratch_port import RedisScratch
 
-__all__ = ["broker", "caller", "dead_letters", "ledger", "publisher", "reader", "store"]
+__all__ = ["broker", "caller", "dead_letters", "ledger", "publisher", "reader", "scratch", "store"]
 
 
 def broker(url: str, options: AdapterOptions) -> RedisBroker:
@@ -71,3 +72,10 @@ def dead_letters(url: str, options: AdapterOptions) -> RedisDeadLetters:
     from celeriac.brokers.redis.dead import RedisDeadLetters
 
     return RedisDeadLetters(url, options)
+
+
+def scratch(url: str, options: AdapterOptions, name: str) -> RedisScratch:
+    """A place of its own for tests. Raises ``ImproperlyConfigured`` on a bad URL."""
+    from celeriac.brokers.redis.scratch_port import RedisScratch
+
+    return RedisScratch(url, options, name)

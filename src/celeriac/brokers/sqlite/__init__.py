@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from celeriac.brokers.sqlite.ledger_port import SQLiteLedger
     from celeriac.brokers.sqlite.publisher_port import SQLitePublisher
     from celeriac.brokers.sqlite.reader_port import SQLiteReader
+    from celeriac.brokers.sqlite.scratch_port import SqliteScratch
     from celeriac.brokers.sqlite.store_port import SQLiteStore
     from celeriac.ports import AdapterOptions
 
-__all__ = ["broker", "caller", "dead_letters", "ledger", "publisher", "reader", "store"]
+__all__ = ["broker", "caller", "dead_letters", "ledger", "publisher", "reader", "scratch", "store"]
 
 
 def broker(url: str, options: AdapterOptions) -> SQLiteBroker:
@@ -73,3 +74,10 @@ def dead_letters(url: str, options: AdapterOptions) -> SQLiteDeadLetters:
     from celeriac.brokers.sqlite.dead_port import SQLiteDeadLetters
 
     return SQLiteDeadLetters(address(url, options), options)
+
+
+def scratch(url: str, options: AdapterOptions, name: str) -> SqliteScratch:
+    """A place of its own for tests, in the same directory; errors as ``broker``."""
+    from celeriac.brokers.sqlite.scratch_port import SqliteScratch
+
+    return SqliteScratch(url, options, name)

@@ -125,7 +125,8 @@ ROWS: tuple[Setting, ...] = (
         "ledger_url",
         STR,
         None,
-        "URL of the server that records the steps of tasks (self.once); None: the broker's.",
+        "URL of the server that keeps locks, limits, pauses and revoked tasks where the broker cannot, and the steps "
+        "of self.once in any case; None: the broker's, else that of the results.",
         own=True,
     ),
     # Redis as result store

@@ -1,0 +1,51 @@
+"""The suite on a server of the user's own: collected by ``celeriac.testing.trial`` alone, which says where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from celeriac.client import resolver
+from celeriac.ports import Scratch
+from celeriac.testing import trial
+from celeriac.testing.conformance import Conformance, Harness
+from celeriac.testing.pair import pair
+
+__all__ = ["TestYours"]
+
+
+class _Place(Harness):
+    """Places of one's own on one server, or two."""
+
+    def __init__(self, urls: Sequence[str], places: Sequence[Scratch], late: float) -> None:
+        super().__init__()
+        self._scratch = scratch = places[0]
+        self.adapter = resolver.adapter(urls[0])  # type: ignore[assignment]  # a module, as any adapter is
+        self.url, self.options = scratch.url, scratch.options
+        self.unreachable = scratch.unreachable
+        self.publisher_schedules = scratch.publisher_schedules
+        self.between_processes = not scratch.url.startswith("memory:")
+        self.late, self.lease = late, max(self.lease, late)
+        if len(places) > 1:
+            ledger, options = places[1], {"key_prefix": "", **places[1].options}
+            self.parks = self.purges_locks = self.withdraws = False
+            self.adapter = pair(
+                self.adapter, resolver.adapter(urls[1]), lambda url: ledger.url if url == self.url else url, options
+            )
+
+    async def inject(self, queue: str, raw: bytes) -> None:
+        self._scratch.inject(queue, raw)
+
+
+class TestYours(Conformance):
+    """All sentences."""
+
+    @pytest.fixture
+    def harness(self) -> Iterator[Harness]:
+        """In a place of its own, which is taken away afterwards."""
+        running = trial.running
+        if running is None:
+            pytest.skip("run by `celeriac broker test`")
+        with running.place() as places:
+            yield _Place(running.urls, places, running.late)
