@@ -32,12 +32,15 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--faults", default=None, help="kinds of faults, with commas, or none (default: by seed)")
     parser.add_argument("--themes", default=None, help="features beside plain work, with commas, or none")
+    parser.add_argument("--beside", action="store_true", help="the ledger is on a server of its own")
     arguments = parser.parse_args()
     kinds = _chosen(parser, "fault", arguments.faults, KINDS)
     themes = _chosen(parser, "theme", arguments.themes, THEMES)
     first = random.SystemRandom().randrange(10**9) if arguments.first is None else arguments.first
     began = time.monotonic()
-    found, steps = simulate_many(range(first, first + arguments.seeds), jobs=arguments.jobs, kinds=kinds, themes=themes)
+    found, steps = simulate_many(
+        range(first, first + arguments.seeds), jobs=arguments.jobs, kinds=kinds, themes=themes, beside=arguments.beside
+    )
     for text in found:
         print(text, file=sys.stderr)
     took = time.monotonic() - began

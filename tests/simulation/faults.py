@@ -190,6 +190,7 @@ class Faults:
     def _outage(self) -> None:
         weather = self._world.weather
         servers = ("broker", "results") if self._world.store_name == "results" else ("broker",)
+        servers += ("ledger",) if self._world.ledger_server is not self._world.server else ()
         server, seconds = self._random.choice(servers), self._random.choice((0.5, 4.0, 20.0))
         self._all_cut_off = max(self._all_cut_off, self._world.timeline.time + seconds + 2 * LEASE + 6)
         self._journal.note("takes away", server, seconds)

@@ -15,6 +15,7 @@ from celeriac.ports import CHORD_DONE
 from celeriac.testing.simulation.process import ProcessClock, spawn
 from celeriac.testing.simulation.timeline import Stuck
 from celeriac.testing.simulation.world import World
+from tests.simulation.beside import BesideWorld
 from tests.simulation.faults import KINDS, Faults
 from tests.simulation.journal import Journal
 from tests.simulation.tasks import LEASE, make_app
@@ -43,6 +44,8 @@ class Report(Struct):
     tasks: int
     trace: str
     tail: str
+    #: The ledger was on a server of its own.
+    beside: bool = False
 
     def __str__(self) -> str:
         faults = ",".join(sorted(self.kinds)) or "none"
@@ -51,6 +54,7 @@ class Report(Struct):
         return (
             f"seed {self.seed} (faults: {faults}; themes: {themes}):\n{problems}\n{self.tail}\n"
             f"again: ./dev simulate --first {self.seed} --seeds 1 --faults '{faults}' --themes '{themes}'"
+            f"{' --beside' if self.beside else ''}"
         )
 
 
@@ -64,8 +68,11 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def run(seed: int, kinds: frozenset[str] | None = None, themes: frozenset[str] | None = None) -> Report:
-    """Simulate; `kinds` replaces the faults that the seed would choose, `themes` the features beside plain work."""
+def run(
+    seed: int, kinds: frozenset[str] | None = None, themes: frozenset[str] | None = None, *, beside: bool = False
+) -> Report:
+    """Simulate; `kinds` replaces the faults that the seed would choose, `themes` the features beside plain work;
+    `beside`: the ledger is on a server of its own."""
     random = Random(seed)
     count = random.choice((0, 1, 1, 2, 3, 4, len(KINDS)))
     chosen = frozenset(random.sample(KINDS, count))
@@ -77,18 +84,18 @@ def run(seed: int, kinds: frozenset[str] | None = None, themes: frozenset[str] |
     app = make_app(max_crashes=3 if poison else 1_000_000)
     for name in sorted(themes):
         THEMES[name].prepare(app)
-    with _quiet(), app, World(app, seed, apart=apart) as world:
+    with _quiet(), app, BesideWorld(app, seed) if beside else World(app, seed, apart=apart) as world:
         return _Run(world, seed, random, kinds, themes, poison=poison, pool=pool).report()
 
 
 def smallest(report: Report) -> Report:
     """A report of the same seed that has problems with as few kinds of faults, and themes, as can be."""
     for kind in sorted(report.kinds):
-        fewer = run(report.seed, report.kinds - {kind}, report.themes)
+        fewer = run(report.seed, report.kinds - {kind}, report.themes, beside=report.beside)
         if fewer.problems:
             report = fewer
     for theme in sorted(report.themes):
-        fewer = run(report.seed, report.kinds, report.themes - {theme})
+        fewer = run(report.seed, report.kinds, report.themes - {theme}, beside=report.beside)
         if fewer.problems:
             report = fewer
     return report
@@ -167,6 +174,7 @@ class _Run:
             len(self.work.sent),
             self.journal.hash(),
             tail,
+            self.world.ledger_server is not self.world.server,
         )
 
     def _simulate(self) -> list[str]:

@@ -24,6 +24,13 @@ def test_random_work_under_random_faults(request: pytest.FixtureRequest, part: i
     assert not found, "\n\n".join(found)
 
 
+def test_with_the_ledger_on_a_server_of_its_own(request: pytest.FixtureRequest) -> None:
+    """A tenth of the seeds: others than those above."""
+    seeds: int = request.config.getoption("--seeds")
+    found, _ = simulate_many(range(seeds, seeds + seeds // 10), jobs=2, beside=True)
+    assert not found, "\n\n".join(found)
+
+
 def test_a_seed_always_takes_the_same_course() -> None:
     first = [run(seed).trace for seed in range(20)]
     assert [run(seed).trace for seed in range(20)] == first

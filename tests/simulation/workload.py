@@ -74,6 +74,8 @@ class Workload:
         self._poison = poison
         self._may_fail = poison or capped
         #: Nothing bad will ever happen.
+        #: Kinds of faults.
+        self.faults = kinds
         self.calm = self._calm = not kinds
         self._deaths = deaths
         #: Nobody knows what has expired.

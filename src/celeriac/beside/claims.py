@@ -51,7 +51,7 @@ class Claims:
             taken = await self._inner.claim(queues, limit=limit, wait=wait)
         try:
             self.epoch = await self._read()
-        except BaseException:  # cancelled, too
+        except (OperationalError, asyncio.CancelledError):
             self._give_back(taken)
             raise
         return taken
@@ -76,7 +76,7 @@ class Claims:
                 if await self._read() != self.epoch:
                     claiming.cancel()
                     await asyncio.wait({claiming})
-        except BaseException:
+        except (OperationalError, asyncio.CancelledError):
             claiming.cancel()
             claiming.add_done_callback(self._left)
             raise

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from celeriac.exceptions import OperationalError
-from celeriac.model.ledger import ANY, Change, waiting_id
+from celeriac.model.ledger import ANY, Change, sending_key, waiting_id
 from celeriac.ports import BlockingLedger
 
 __all__ = ["MARGIN", "Sending", "hold"]
@@ -128,4 +128,4 @@ def _unmarked(changes: Sequence[Change]) -> list[Change]:
 
 def _mark_of(value: bytes) -> str:
     """Where it stands that whoever holds this value is just sending."""
-    return f"sending:{waiting_id(value)[0]}"
+    return sending_key(waiting_id(value)[0])

@@ -13,7 +13,18 @@ from msgspec import Struct
 
 from celeriac.model.message import Malformed, Message
 
-__all__ = ["ANY", "LOCK", "LOCK_LIFE", "Change", "Expected", "Lock", "lock_of", "replaced_key", "waiting_id"]
+__all__ = [
+    "ANY",
+    "LOCK",
+    "LOCK_LIFE",
+    "Change",
+    "Expected",
+    "Lock",
+    "lock_of",
+    "replaced_key",
+    "sending_key",
+    "waiting_id",
+]
 
 #: Header of a message that holds a lock: ``{"key": …, "for": seconds, "until": "end" | "start"}``. Celery ignores it,
 #: and keeps it through retries like any header it does not know.
@@ -106,3 +117,9 @@ def waiting_id(value: bytes) -> tuple[str, bool]:
 def replaced_key(task_id: str) -> str:
     """The key under which a task that was replaced before it started finds the id of the one in its place."""
     return f"replaced:{task_id}"
+
+
+def sending_key(task_id: str) -> str:
+    """The key under which something stands as long as nobody knows whether a task that has taken a lock was sent: where
+    the ledger is on another server than the messages."""
+    return f"sending:{task_id}"

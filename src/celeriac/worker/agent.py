@@ -261,7 +261,7 @@ class Agent:
         """Settle what a dead child held: the culprit by what ended it, the others as they were. Tries until it
         worked."""
         verdict: o.Outcome | None = None
-        if self._verdicts.active and died.token:
+        if self._verdicts.active and died.id:
             # What it ran is on its way to somebody else, who is told by its id.
             culprit = Delivery(message=Malformed(reason="", raw=b"", id=died.id), token=died.token, queue="")
             verdict = self._verdict(culprit, died, False)

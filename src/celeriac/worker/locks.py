@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from celeriac.exceptions import OperationalError
-from celeriac.model.ledger import LOCK, Change, Lock, lock_of, replaced_key
+from celeriac.model.ledger import LOCK, Change, Lock, lock_of, replaced_key, sending_key, waiting_id
 from celeriac.model.message import Delivery
-from celeriac.model.outcome import Outcome, Revoked, Unstarted
+from celeriac.model.outcome import Outcome, Postponed, Revoked, Unstarted
 from celeriac.model.settle import Completion
 from celeriac.ports import Broker, Clock, Ledger
 from celeriac.worker.backoff import Backoff
@@ -21,6 +21,9 @@ from celeriac.worker.backoff import Backoff
 __all__ = ["begin_locked", "renewals"]
 
 logger = logging.getLogger("celery.worker")
+
+#: Seconds after which one is offered again that may be replaced at this moment.
+_SOON = 0.5
 
 
 async def begin_locked(
@@ -58,13 +61,22 @@ async def _begin(broker: Ledger, found: Sequence[tuple[Delivery, Lock]]) -> Mapp
     """Repeated when an answer was lost: what was noted then is noted."""
     made = await broker.change_ledger([lock.begins() for _, lock in found])
     # Not held by one that waits: it was taken before, or lost its lock to a later one, or to time.
-    unsure = [delivery for (delivery, _), done in zip(found, made, strict=True) if not done]
-    graves = await broker.read_ledger([replaced_key(each.message.id) for each in unsure]) if unsure else ()
-    return {
-        delivery.token: Revoked(f"replaced by {successor.decode('utf-8', 'replace')}")
-        for delivery, successor in zip(unsure, graves, strict=True)
-        if successor is not None
-    }
+    unsure = [pair for pair, done in zip(found, made, strict=True) if not done]
+    if not unsure:
+        return {}
+    graves = [replaced_key(delivery.message.id) for delivery, _ in unsure]
+    answer = await broker.read_ledger([*graves, *(lock.key for _, lock in unsure)])
+    stays: dict[str, Outcome] = {}
+    others: list[tuple[Delivery, str]] = []
+    for (delivery, lock), successor, holder in zip(unsure, answer, answer[len(unsure) :], strict=False):
+        if successor is not None:
+            stays[delivery.token] = Revoked(f"replaced by {successor.decode('utf-8', 'replace')}")
+        elif holder is not None and waiting_id(holder)[0] != lock.holder:
+            others.append((delivery, sending_key(waiting_id(holder)[0])))
+    # One that is just being sent, on another server, may take its place, or not.
+    marks = await broker.read_ledger([mark for _, mark in others]) if others else ()
+    stays |= {d.token: Postponed(_SOON) for (d, _), mark in zip(others, marks, strict=True) if mark is not None}
+    return stays
 
 
 def renewals(completions: Sequence[Completion], now: float) -> list[Change]:

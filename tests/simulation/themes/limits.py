@@ -5,6 +5,7 @@ A body that holds its lease holds its seat; a zombie, whose lease is gone, does 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ class Limits(Theme):
         for ask, permit in zip(args[0], answer, strict=True):
             if permit.permission is Permission.GO:
                 self._allowed[ask.delivery.token] = ask
-                if ask.rate is not None:
+                if ask.rate is not None and not self.apart:  # else it was allowed somewhat earlier, nobody knows when
                     self._start(ask.rate)
 
     def _start(self, rate: Any) -> None:
@@ -107,13 +108,19 @@ class Limits(Theme):
         if ask is None:
             self.wrong(f"{message.task}[{message.id}] runs, and nobody has allowed it")
             return
-        leases = self.world.server.queues.leases
-        if ask.seats is None or token not in leases:
+        leases = self._leases()
+        if ask.seats is None or token not in leases or self.window:
             return
         running = {each for each in self._running.get(ask.seats.key, ()) if each in leases} | {token}
         self._running[ask.seats.key] = running
         if len(running) > ask.seats.most:
             self.wrong(f"{len(running)} of {ask.seats.key} run at a time: {sorted(running)}")
+
+    def _leases(self) -> set[str]:
+        """Tokens that are leased; where seats have leases of their own, only as long as these last."""
+        server = self.world.server
+        tick = server.clock.monotonic() if self.apart else -math.inf
+        return {token for token, lease in server.queues.leases.items() if lease.until > tick}
 
     def problems(self) -> Sequence[str]:
         server = self.world.server

@@ -142,7 +142,7 @@ class Rules(Theme):
                 self.wrong(f"{message.task}[{message.id}] started {self.now - time:.1f} s after its queue was paused")
 
     def problems(self) -> Sequence[str]:
-        if not self.work.calm:
+        if not self.work.calm or self.apart:  # queues that nobody can look into
             return ()
         late = []
         for task_id, told in self.never.items():

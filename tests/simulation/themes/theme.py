@@ -19,6 +19,10 @@ __all__ = ["Theme", "Work"]
 Work = Callable[[], "Sequence[Sent]"]
 
 
+#: Faults that end or hold up whole processes of workers, and nothing else.
+_NOTHING_BETWEEN = frozenset({"child kills", "step kills", "node kills", "agent kills", "deploys"})
+
+
 class Theme:
     """One feature in one world. Hears all that the journal hears."""
 
@@ -54,6 +58,16 @@ class Theme:
     def wrong(self, text: str) -> None:
         """Something that must not happen has happened."""
         self.journal.wrong.append(text)
+
+    @property
+    def apart(self) -> bool:
+        """The ledger is on a server of its own."""
+        return self.world.ledger_server is not self.world.server
+
+    @property
+    def window(self) -> bool:
+        """The ledger is on a server of its own, and what happens may come between the steps on the two."""
+        return self.apart and not self.work.faults <= _NOTHING_BETWEEN
 
     @property
     def now(self) -> float:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from celeriac.clock import SYSTEM
 from celeriac.model import outcome as o
-from celeriac.model.ledger import LOCK, Change, Lock, replaced_key
+from celeriac.model.ledger import LOCK, Change, Lock, replaced_key, sending_key
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept
 from celeriac.worker.backoff import Backoff
@@ -95,6 +95,14 @@ def test_who_was_replaced_does_not() -> None:
     old, new = locked("old"), locked("new")
     broker.values = {"lock-old": b"new", "lock-new": b"new", replaced_key("old"): b"new"}
     assert begin(broker, old[0], new[0]) == {old[0].token: o.Revoked("replaced by new")}
+
+
+def test_who_may_be_replaced_at_this_moment_waits() -> None:
+    """The one that has taken its lock is being sent, on another server."""
+    broker = LedgerBroker()
+    old, lost = locked("old")[0], locked("lost")[0]
+    broker.values = {"lock-old": b"new", sending_key("new"): b"", "lock-lost": b"later"}
+    assert begin(broker, old, lost) == {old.token: o.Postponed(0.5)}
 
 
 @pytest.mark.parametrize("call", ["change", "read"])

@@ -44,10 +44,7 @@ class Servers:
     """The two connections of a process, through the weather."""
 
     def __init__(self, world: Surroundings, process: Process) -> None:
-        options = resolver.adapter_options(world.app.conf, owner=process.name)
-        self.broker: Any = Line(
-            resolver.broker(world.broker_url, options), "broker", world.weather, process, world.tell
-        )
+        self.broker: Any = world.broker_of(process)
         self.store: Any = None
         if world.store_url is not None:
             store = resolver.store(world.store_url, resolver.store_options(world.app.conf))
@@ -249,13 +246,16 @@ class Node:
         running = child.running()
         if token is None and not many and len(running) == 1:
             token = running[0][0].token
+        token = "" if many and not limit else token or ""
+        culprit = child.fetcher.held.get(token)
         self.world.deaths += 1
         child.process.kill()
         self.children.remove(child)
         died = Died(
             owner=child.process.name,
             how=how,
-            token="" if many and not limit else token or "",
+            token=token,
+            id=culprit.message.id if culprit is not None else "",
             limit=limit,
             many=many and not limit,
             tasks=child.runner.count,

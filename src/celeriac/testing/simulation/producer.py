@@ -25,7 +25,9 @@ class SimulatedPublisher:
         weather: Weather,
         published: Callable[[Sequence[Message]], None],
         ruled: Callable[[Sequence[RuleChange]], None],
+        server: str = "broker",
     ) -> None:
+        self._server = server
         self._publisher = publisher
         self._ruled = ruled
         self._weather = weather
@@ -35,11 +37,11 @@ class SimulatedPublisher:
     def publish(self, messages: Sequence[Message], *, timeout: float) -> None:
         """See ``Publisher``."""
         weather = self._weather
-        weather.check("broker")
+        weather.check(self._server)
         self._publish(messages, timeout)
         if weather.doubled and weather.random() < weather.doubled:
             self._publish(messages, timeout)
-        weather.check_answer("broker")
+        weather.check_answer(self._server)
 
     def _publish(self, messages: Sequence[Message], timeout: float) -> None:
         self._publisher.publish(messages, timeout=timeout)
@@ -47,40 +49,40 @@ class SimulatedPublisher:
 
     def stage(self, messages: Sequence[Message], *, stage: str, timeout: float) -> None:
         """See ``Publisher``."""
-        self._weather.check("broker")
+        self._weather.check(self._server)
         self._publisher.stage(messages, stage=stage, timeout=timeout)
         self._staged.setdefault(stage, []).extend(messages)
-        self._weather.check_answer("broker")
+        self._weather.check_answer(self._server)
 
     def launch(self, stage: str, *, count: int, timeout: float) -> None:
         """See ``Publisher``."""
-        self._weather.check("broker")
+        self._weather.check(self._server)
         self._publisher.launch(stage, count=count, timeout=timeout)
         self._published(self._staged.pop(stage, []))
-        self._weather.check_answer("broker")
+        self._weather.check_answer(self._server)
 
     def publish_if(
         self, message: Message, changes: Sequence[Change], *, timeout: float
     ) -> Sequence[bytes | None] | None:
         """See ``Publisher``."""
-        self._weather.check("broker")
+        self._weather.check(self._server)
         there = self._publisher.publish_if(message, changes, timeout=timeout)
         if there is None:
             self._published((message,))
-        self._weather.check_answer("broker")
+        self._weather.check_answer(self._server)
         return there
 
     def rules(self, prefix: str, *, timeout: float) -> RulesRead:
         """See ``RulesDesk``."""
-        self._weather.check("broker")
+        self._weather.check(self._server)
         return self._publisher.rules(prefix, timeout=timeout)  # type: ignore[attr-defined,no-any-return]
 
     def set_rules(self, changes: Sequence[RuleChange], *, timeout: float) -> int:
         """See ``RulesDesk``."""
-        self._weather.check("broker")
+        self._weather.check(self._server)
         epoch: int = self._publisher.set_rules(changes, timeout=timeout)  # type: ignore[attr-defined]
         self._ruled(changes)
-        self._weather.check_answer("broker")
+        self._weather.check_answer(self._server)
         return epoch
 
     def purge(self, queue: str, *, timeout: float) -> int:
@@ -96,19 +98,20 @@ class SimulatedPublisher:
 
 
 class SimulatedPort:
-    """Any other blocking port of the broker's server: its calls go through the weather."""
+    """Any other blocking port of a server, the broker's by default: its calls go through the weather."""
 
-    def __init__(self, port: Any, weather: Weather) -> None:
+    def __init__(self, port: Any, weather: Weather, server: str = "broker") -> None:
         self._port = port
         self._weather = weather
+        self._server = server
 
     def __getattr__(self, name: str) -> Any:
-        real, weather = getattr(self._port, name), self._weather
+        real, weather, server = getattr(self._port, name), self._weather, self._server
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            weather.check("broker")
+            weather.check(server)
             answer = real(*args, **kwargs)
-            weather.check_answer("broker")
+            weather.check_answer(server)
             return answer
 
         return call

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from celeriac.testing.simulation.process import spawn
+from celeriac.client import resolver
+from celeriac.testing.simulation.process import Process, spawn
 from celeriac.testing.simulation.timeline import Timeline
-from celeriac.testing.simulation.weather import Tell, Weather
+from celeriac.testing.simulation.weather import Line, Tell, Weather
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -49,6 +50,11 @@ class Surroundings:
             self.store_url = None
         #: The name of the result store in ``weather.away``.
         self.store_name = "results" if two else "broker"
+
+    def broker_of(self, process: Process) -> Any:
+        """The broker of a worker's process, through the weather."""
+        options = resolver.adapter_options(self.app.conf, owner=process.name)
+        return Line(resolver.broker(self.broker_url, options), "broker", self.weather, process, self.tell)
 
     def outside(self, action: Callable[[], None]) -> None:
         """After the present step, when no process is in the midst of anything."""

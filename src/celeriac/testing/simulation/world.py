@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from celeriac.app.base import Celery
     from celeriac.model.message import Message
     from celeriac.model.rules import RuleChange
+    from celeriac.ports import AdapterOptions
 
 __all__ = ["World"]
 
@@ -61,6 +62,8 @@ class World(Surroundings):
         self._memory = memory
         clock: Any = _ServerClock(self.timeline)
         self.server: Any = memory.server(self.broker_url, clock)
+        #: The one with rules, locks and limits.
+        self.ledger_server: Any = self.server
         self.store_server: Any = memory.server(self.store_url, clock) if self.store_url else None
         self._left = ExitStack()
         #: Since when nobody has had anything to do; None: somebody had at the last look.
@@ -85,18 +88,22 @@ class World(Surroundings):
         """The app's connections lead here."""
         app, memory = self.app, self._memory
         options = resolver.adapter_options(app.conf)
-        real = memory.publisher(self.broker_url, options)
-        publisher = SimulatedPublisher(real, self.weather, self._published, self._ruled)
+        publisher, ledger, letters = self._blocking(options)
         stack.enter_context(app.sender._publisher.standing_in(publisher))
         stack.enter_context(app.control._caller.standing_in(memory.caller(self.broker_url, options)))
-        ledger = SimulatedPort(memory.ledger(self.broker_url, options), self.weather)
         stack.enter_context(app.task_steps._ledger.standing_in(ledger))
-        letters = SimulatedDeadLetters(memory.dead_letters(self.broker_url, options), self.weather, self._published)
         stack.enter_context(app.dead_letters._port.standing_in(letters))
         if self.store_url is not None and app.backend._reader is not None:
             reader = memory.reader(self.store_url, resolver.store_options(app.conf))
             simulated = SimulatedReader(reader, self.weather, self.store_name, self._wait)
             stack.enter_context(app.backend._reader.standing_in(simulated))
+
+    def _blocking(self, options: AdapterOptions) -> tuple[Any, Any, Any]:
+        """Publisher, ledger and dead letters of the app, through the weather."""
+        memory, url, weather = self._memory, self.broker_url, self.weather
+        publisher = SimulatedPublisher(memory.publisher(url, options), weather, self._published, self._ruled)
+        letters = SimulatedDeadLetters(memory.dead_letters(url, options), weather, self._published)
+        return publisher, SimulatedPort(memory.ledger(url, options), weather), letters
 
     def _published(self, messages: Sequence[Message]) -> None:
         self._told("publish", messages)
