@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 
 from celeriac.beside.claims import Claims
 from celeriac.beside.limits import Limits
-from celeriac.exceptions import ImproperlyConfigured
+from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.model.limits import Ask, Permit, Seats
 from celeriac.model.message import Delivery, Message
@@ -33,6 +34,11 @@ from celeriac.ports import (
 )
 
 __all__ = ["BesideBroker", "beside"]
+
+logger = logging.getLogger("celeriac.beside")
+
+#: Seconds between two rounds of maintenance of the ledger's server.
+_CLEAN = 60.0
 
 
 def beside(
@@ -69,6 +75,8 @@ class BesideBroker:
         self._inner: Any = inner
         self._companion = companion
         self._claims = None if companion is inner else Claims(inner, companion)
+        #: When the ledger's server is to be looked after next, monotonic.
+        self._cleans_at = None if companion is inner or companion.traits.expires else time.monotonic()
         own = now or _time
         self._local: Callable[[], float] = inner.now if isinstance(inner, Timekeeper) else own
         #: The time that all workers agree on: that of the ledger's server, where it has a clock.
@@ -127,8 +135,14 @@ class BesideBroker:
         return held
 
     async def maintain(self) -> float:
-        """See ``Broker.maintain``. The ledger's server looks after itself, or has maintainers of its own."""
+        """See ``Broker.maintain``; of the ledger's server too, now and then, where it does not clean up by itself."""
         pause: float = await self._inner.maintain()
+        if self._cleans_at is not None and time.monotonic() >= self._cleans_at:
+            self._cleans_at = time.monotonic() + _CLEAN
+            try:
+                await self._companion.maintain()
+            except OperationalError as error:
+                logger.debug("Cannot look after the ledger: %s", error)
         return pause
 
     async def depth(self, queues: Sequence[str]) -> Mapping[str, Depth]:

@@ -260,14 +260,19 @@ def adapter_options(conf: Conf, url: str = "", *, owner: str = "") -> AdapterOpt
 
 def ledger_options(conf: Conf, url: str, *, owner: str = "") -> AdapterOptions:
     """What the adapter of a ledger is told: as that of the results where it is the same server, else as that of the
-    messages; but TLS options of another kind of server."""
-    options = _broker_options(conf, url, owner)
+    messages, but for what is said of another kind of server."""
+    # Its maintenance is not to drop letters of those whose messages are there.
+    kept = {"dead_letter_expires": inf, "dead_letter_limit": sys.maxsize, "dead_letter_max_bytes": sys.maxsize}
+    options = structs.replace(_broker_options(conf, url, owner), **kept)
     if url == result_url(conf, ""):
         told = store_options(conf)
-        return structs.replace(options, key_prefix=told.key_prefix, ssl=told.ssl, alternates=told.alternates)
+        return structs.replace(
+            options, key_prefix=told.key_prefix, ssl=told.ssl, alternates=told.alternates, transport=told.transport
+        )
     messages = read_url(conf, "")
-    same = not messages or _MODULES.get(url.partition("://")[0]) == _MODULES.get(messages.partition("://")[0])
-    return options if same else structs.replace(options, ssl=None)
+    if not messages or _MODULES.get(url.partition("://")[0]) == _MODULES.get(messages.partition("://")[0]):
+        return options
+    return structs.replace(options, key_prefix="", ssl=None, transport={})
 
 
 def _broker_options(conf: Conf, url: str, owner: str) -> AdapterOptions:

@@ -76,6 +76,8 @@ class Traits(Struct, frozen=True, kw_only=True):
     server: tuple[str, str]
     #: Gives back by itself what a dead connection held, and tells nobody whose it was: ``Broker.orphans`` is empty.
     requeues: bool = False
+    #: Values of its ledger go by themselves when their time is over, without maintenance.
+    expires: bool = False
 
 
 class Depth(Struct, frozen=True, kw_only=True):

@@ -235,7 +235,7 @@ def test_what_a_ledger_beside_is_told() -> None:
     settings.ledger_url = "redis://elsewhere"
     told = resolver.adapter_options(settings, "queues+memory://q").ledger_options
     assert told is not None
-    assert (told.key_prefix, told.ssl) == ("b:", None), "TLS options are those of another kind of server"
+    assert (told.key_prefix, told.ssl) == ("", None), "they are said of another kind of server"
     own = resolver.adapter_options(settings, "redis://a")
     assert (own.ledger_url, own.ledger_options) == ("", None)
 

@@ -22,11 +22,23 @@ if TYPE_CHECKING:
     from celeriac.brokers.postgres.ledger_port import PostgresLedger
     from celeriac.brokers.postgres.publisher_port import PostgresPublisher
     from celeriac.brokers.postgres.reader_port import PostgresReader
+    from celeriac.brokers.postgres.scratch_port import PostgresScratch
     from celeriac.brokers.postgres.store_port import PostgresStore
     from celeriac.model.message import Message
     from celeriac.ports import AdapterOptions
 
-__all__ = ["broker", "caller", "dead_letters", "ledger", "migrate_schema", "publish_in", "publisher", "reader", "store"]
+__all__ = [
+    "broker",
+    "caller",
+    "dead_letters",
+    "ledger",
+    "migrate_schema",
+    "publish_in",
+    "publisher",
+    "reader",
+    "scratch",
+    "store",
+]
 
 
 def broker(url: str, options: AdapterOptions) -> PostgresBroker:
@@ -103,3 +115,10 @@ def migrate_schema(url: str, options: AdapterOptions) -> tuple[int, int]:
         return desk.migrate(max(60.0, options.connect_timeout))
     finally:
         desk.close()
+
+
+def scratch(url: str, options: AdapterOptions, name: str) -> PostgresScratch:
+    """A place of its own for tests: a schema; errors as ``broker``."""
+    from celeriac.brokers.postgres.scratch_port import PostgresScratch
+
+    return PostgresScratch(url, options, name)

@@ -62,7 +62,7 @@ class RedisBroker:
         self._maintenance = Maintenance(self._link, self._layout, options, self._read)
         self._limits = Limits(self._link, self._layout, self._queues, options.seat_promise)
         self._bus = RedisBus(self._address, self._layout, self._link)
-        self.traits = Traits(durable=True, native_delay=True, server=self._address.server)
+        self.traits = Traits(durable=True, native_delay=True, server=self._address.server, expires=True)
 
     def _pushed(self, push: list[Any]) -> None:
         if push[0] == b"invalidate":
