@@ -10,6 +10,7 @@ from __future__ import annotations
 from celeriac.model.dead import DeadRecord
 from celeriac.ports.broker import Broker, Bus, Ledger, Limiter, Rules, Timekeeper, Unified
 from celeriac.ports.facts import AdapterOptions, Clock, Depth, Traits
+from celeriac.ports.outbox import OutboxStore, OutboxWriter
 from celeriac.ports.producers import STAGE_EXPIRES, BlockingLedger, Caller, DeadLetters, Publisher, RulesDesk
 from celeriac.ports.results import CHORD_DONE, CHORD_LOOK, PayloadStore, Reader, ResultStore
 
@@ -28,6 +29,8 @@ __all__ = [
     "Depth",
     "Ledger",
     "Limiter",
+    "OutboxStore",
+    "OutboxWriter",
     "PayloadStore",
     "Publisher",
     "Reader",
