@@ -12,6 +12,7 @@ import pytest
 
 from celeriac import Celery, chain, chord, group, signals
 from celeriac.client.relay import Relay
+from celeriac.contrib.testing.worker import start_worker
 from celeriac.exceptions import ImproperlyConfigured
 from celeriac.outbox.stores import store_of
 from tests.integration.applications import KINDS, Django, make_application
@@ -205,3 +206,17 @@ def test_the_missing_table_is_named(app: Celery, application: Any) -> None:
     assert application.orders() == []
     with pytest.raises(ImproperlyConfigured, match="has no table celeriac_outbox"):
         relayed(app, application)
+
+
+def test_workers_relay(app: Celery, application: Any) -> None:
+    app.conf.result_backend = app.conf.broker_url
+    with start_worker(app):
+        with application.begin() as connection, app.transaction(connection):
+            application.order("one")
+            single = app.tasks["add"].delay(1, 2)
+            body = chord([app.tasks["add"].s(n) for n in range(10)])(app.tasks["total"].s())
+        assert (single.get(timeout=10.0), body.get(timeout=10.0)) == (3, 45)
+        (stats,) = app.control.inspect().stats().values()
+        (outbox,) = stats["outboxes"]
+        assert (outbox["relayed"], outbox["failed"], outbox["error"]) == (12, 0, "")
+    assert application.waiting() == 0
