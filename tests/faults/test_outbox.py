@@ -141,8 +141,16 @@ def test_a_killed_application(
         runs = fleet.journal.read()
         strangers = {each.id for each in runs.runs} - set(ordered)
         again = sum(len(runs.started(name)) > 1 for name in ordered)
-        report(tasks=len(ordered), lost=0, doubled=again, kills=round(6 * fault_scale))
+        report(place=_kind(database), sent=len(ordered), lost=0, again=again, kills=round(6 * fault_scale))
         assert (strangers, again) == (set(), 0), "rolled back, and run; or run twice"
+
+
+def _kind(url: str) -> str:
+    return f"redis, outbox on {url.partition(':')[0]}"
+
+
+def _relays(process: Process) -> bool:
+    return ": relaying" in process.log.read_text()
 
 
 def _taken(url: str, goal: int) -> bool:
@@ -175,7 +183,8 @@ def test_killed_relays(
     run(*RELAY)
     wait_until(lambda: standing(database).waiting == 0, 20.0)
     found = published(server)
-    report(tasks=len(ids), lost=len(set(ids) - set(found)), doubled=found.total() - len(found), kills=kills)
+    lost, again = len(set(ids) - set(found)), found.total() - len(found)
+    report(place=_kind(database), sent=len(ids), lost=lost, again=again, kills=kills)
     assert found == Counter(ids)
     assert kills >= 4
 
@@ -210,6 +219,8 @@ def test_a_relay_that_dies_between_publishing_and_forgetting(there: Place, datab
 def test_four_relays_share_the_rows(there: Place, database: str, run: Callable[..., Process]) -> None:
     assert there.server is not None
     relays = [run(*RELAY) for _ in range(4)]
+    for relay in relays:
+        wait_until(partial(_relays, relay), 30.0, relay.log.read_text)
     ids = commit(there, database, ROWS)
     wait_until(lambda: standing(database).waiting == 0, 30.0, lambda: relays[0].log.read_text())
     assert published(there.server) == Counter(ids)

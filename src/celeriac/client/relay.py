@@ -22,7 +22,7 @@ from celeriac.exceptions import CeleryError, ImproperlyConfigured, OperationalEr
 from celeriac.model.ledger import Change
 from celeriac.model.message import Message
 from celeriac.model.outbox import Fault, Kind, Row
-from celeriac.ports import BlockingLedger, OutboxStore
+from celeriac.ports import BlockingLedger, OncePublisher, OutboxStore
 
 __all__ = ["Relay"]
 
@@ -69,6 +69,7 @@ class Relay:
 
     def run(self, stop: threading.Event) -> None:
         """Relay until ``stop`` is set. No outage ends it."""
+        logger.info("Outbox %s: relaying", self._name)
         try:
             while not stop.is_set():
                 try:
@@ -145,67 +146,74 @@ class Relay:
         """Ids of what was published, why others stay, and what ended it early: the rest stays as it was."""
         done: list[str] = []
         faults: list[Fault] = []
-        together: list[tuple[Row, Message]] = []
+        messages: list[tuple[Row, Message]] = []
         try:
             for row in rows:
                 try:
-                    message = self._one(row)
+                    if row.parcel.kind is Kind.CHORD:
+                        self._app.backend.write_chords([chord_in(row.parcel)])
+                        done.append(row.parcel.id)
+                    else:
+                        # What the sender let pass goes: only it knows what the limit was.
+                        zone = self._app.sender.zone
+                        messages.append((row, message_in(row.parcel, zone=zone, max_bytes=2**31)))
                 except OperationalError as error:
                     faults.append(self._refused(row, error))
-                    continue
                 except _BAD as error:
                     faults.append(self._bad(row, error))
-                    continue
-                if message is None:
-                    done.append(row.parcel.id)
-                else:
-                    together.append((row, message))
-            if together:
-                self._all(together, done, faults)
+            if messages:
+                self._send(messages, done, faults)
         except OperationalError as error:
             return done, faults, error
         return done, faults, None
 
-    def _one(self, row: Row) -> Message | None:
-        """Publish or open what is in a row; a message that is to go with others is returned instead."""
-        if row.parcel.kind is Kind.CHORD:
-            self._app.backend.write_chords([chord_in(row.parcel)])
-            return None
-        sender = self._app.sender
-        # What the sender let pass goes: only it knows what the limit was.
-        message = message_in(row.parcel, zone=sender.zone, max_bytes=2**31)
-        if not self._keyed:
-            return message
-        key = Change(_key(row.parcel.id), b"1", None, _REMEMBERED)
+    def _send(self, messages: Sequence[tuple[Row, Message]], done: list[str], faults: list[Fault]) -> None:
+        """Publish in one call; when that does not work, each alone, for one may be to blame."""
+        row = messages[0][0]
         try:
-            there = sender.publisher.publish_if(message, [key], timeout=self._timeout)
-        except ImproperlyConfigured as error:
-            self._keyed = False
-            logger.info("Outbox %s: what a dying relay has published may be sent again: %s", self._name, error)
-            return message
-        if there is None:
-            sender.announce([message])
-        return None
-
-    def _all(self, together: Sequence[tuple[Row, Message]], done: list[str], faults: list[Fault]) -> None:
-        """Publish messages in one call; when that does not work, each alone, for one may be to blame."""
-        publisher = self._app.sender.publisher
-        try:
-            publisher.publish([message for _, message in together], timeout=self._timeout)
+            published = self._hand_over(messages)
         except (OperationalError, *_BAD) as error:
-            if len(together) > 1:
-                for each in together:
-                    self._all([each], done, faults)
+            outage = isinstance(error, OperationalError)
+            if len(messages) == 1:
+                faults.append(self._refused(row, error) if outage else self._bad(row, error))
                 return
-            row = together[0][0]
-            away = isinstance(error, OperationalError)
-            faults.append(self._refused(row, error) if away else self._bad(row, error))
+            if outage:
+                self._look(row, error)
+            for each in messages:
+                self._send([each], done, faults)
             return
-        done.extend(row.parcel.id for row, _ in together)
-        self._app.sender.announce([message for _, message in together])
+        done.extend(row.parcel.id for row, _ in messages)
+        self._app.sender.announce(published)
+
+    def _hand_over(self, messages: Sequence[tuple[Row, Message]]) -> list[Message]:
+        """Give messages to the broker, under their keys where it has a ledger; returns those that are new to it."""
+        publisher = self._app.sender.publisher
+        if self._keyed:
+            try:
+                if isinstance(publisher, OncePublisher):
+                    keyed = {_key(row.parcel.id): message for row, message in messages}
+                    fresh = publisher.publish_once(keyed, expires=_REMEMBERED, timeout=self._timeout)
+                    return [keyed[key] for key in fresh]
+                return [
+                    message
+                    for row, message in messages
+                    if publisher.publish_if(message, [_change(row)], timeout=self._timeout) is None
+                ]
+            except ImproperlyConfigured as error:
+                self._keyed = False
+                logger.info("Outbox %s: what a dying relay has published may be sent again: %s", self._name, error)
+        publisher.publish([message for _, message in messages], timeout=self._timeout)
+        return [message for _, message in messages]
 
     def _refused(self, row: Row, error: Exception) -> Fault:
         """The fault of a row whose server answers otherwise: others pass it. Raises the error when that is away."""
+        self._look(row, error)
+        pause = min(_REFUSED_MOST, _REFUSED_FIRST * 2 ** min(row.attempts, 10)) * (0.5 + 0.5 * self._rand())
+        logger.warning("Outbox %s: %s is refused, next try in %.0f s: %s", self._name, _named(row), pause, error)
+        return Fault(row.parcel.id, str(error), pause)
+
+    def _look(self, row: Row, error: Exception) -> None:
+        """Raise the error when the server that a row goes to is away."""
         try:
             if row.parcel.kind is Kind.CHORD:
                 self._app.backend.reader.get([row.parcel.task_id], timeout=self._timeout)
@@ -213,9 +221,6 @@ class Relay:
                 self._app.sender.publisher.depth([row.parcel.queue], timeout=self._timeout)
         except OperationalError:
             raise error from None
-        pause = min(_REFUSED_MOST, _REFUSED_FIRST * 2 ** min(row.attempts, 10)) * (0.5 + 0.5 * self._rand())
-        logger.warning("Outbox %s: %s is refused, next try in %.0f s: %s", self._name, _named(row), pause, error)
-        return Fault(row.parcel.id, str(error), pause)
 
     def _bad(self, row: Row, error: Exception) -> Fault:
         logger.error(
@@ -241,6 +246,10 @@ class Relay:
 
 def _key(parcel_id: str) -> str:
     return f"outbox:{parcel_id}"
+
+
+def _change(row: Row) -> Change:
+    return Change(_key(row.parcel.id), b"1", None, _REMEMBERED)
 
 
 def _named(row: Row) -> str:

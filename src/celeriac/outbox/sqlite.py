@@ -31,6 +31,8 @@ _SQL = statements("sqlite_relay.sql")
 _BUSY = 10.0
 #: Seconds between two looks at the files: no statement, two calls of the system.
 _LOOK = 0.05
+#: Nanoseconds within which two changes of a file may get one time stamp: that of the kernel's tick, doubled and more.
+_GRAIN = 40_000_000
 
 
 def store(url: str) -> OutboxStore:
@@ -109,7 +111,10 @@ class _Store:
         """See ``OutboxStore``."""
         with self._translated():
             work = self._connection()
-            self._seen = self._stamps()
+            stamps = self._stamps()
+            # Another commit within the grain of a file's time would leave no trace: then look once more.
+            fresh = time.time_ns() - _GRAIN
+            self._seen = () if any(stamp is not None and stamp[0] > fresh for stamp in stamps) else stamps
             if not self._locked():
                 return []
             rows = [row_of(columns) for columns in work.execute(_SQL["take"], (time.time(), limit))]
@@ -142,10 +147,10 @@ class _Store:
         """See ``OutboxStore``. SQLite tells nobody, but a commit changes the file or its log."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
+            time.sleep(min(_LOOK, left))
             if self._stamps() != self._seen:
                 return True
-            time.sleep(min(_LOOK, left))
-        return self._stamps() != self._seen
+        return False
 
     def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
         """When the files of the database were changed last, and how long they are."""

@@ -11,7 +11,15 @@ from celeriac.model.dead import DeadRecord
 from celeriac.ports.broker import Broker, Bus, Ledger, Limiter, Rules, Timekeeper, Unified
 from celeriac.ports.facts import AdapterOptions, Clock, Depth, Traits
 from celeriac.ports.outbox import OutboxStore, OutboxWriter
-from celeriac.ports.producers import STAGE_EXPIRES, BlockingLedger, Caller, DeadLetters, Publisher, RulesDesk
+from celeriac.ports.producers import (
+    STAGE_EXPIRES,
+    BlockingLedger,
+    Caller,
+    DeadLetters,
+    OncePublisher,
+    Publisher,
+    RulesDesk,
+)
 from celeriac.ports.results import CHORD_DONE, CHORD_LOOK, PayloadStore, Reader, ResultStore
 
 __all__ = [
@@ -29,6 +37,7 @@ __all__ = [
     "Depth",
     "Ledger",
     "Limiter",
+    "OncePublisher",
     "OutboxStore",
     "OutboxWriter",
     "PayloadStore",

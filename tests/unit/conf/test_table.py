@@ -30,7 +30,7 @@ OURS = {
     "dead_letter_expires": timedelta(days=14),
     "dead_letter_limit": 10_000,
     "ledger_url": None,
-    "outbox_batch_size": 100,
+    "outbox_batch_size": 200,
     "outbox_interval": 1.0,
     "outbox_url": None,
     "max_message_bytes": 32 * 1024 * 1024,

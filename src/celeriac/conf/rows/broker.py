@@ -144,7 +144,7 @@ ROWS: tuple[Setting, ...] = (
         "Seconds between two looks at an outbox; PostgreSQL wakes its relays besides.",
         own=True,
     ),
-    Setting("outbox_batch_size", INT, 100, "Most messages that a relay takes from an outbox at once.", own=True),
+    Setting("outbox_batch_size", INT, 200, "Most messages that a relay takes from an outbox at once.", own=True),
     # Redis as result store
     Setting(
         "redis_backend_use_ssl",
