@@ -18,6 +18,7 @@ import pytest
 from celeriac.client.relay import Relay
 from celeriac.model.outbox import Fault, Standing
 from celeriac.outbox.stores import store_of
+from tests.databases import empty_database
 from tests.faults import shop
 from tests.faults.fleet import ROOT
 from tests.faults.journal import report
@@ -35,8 +36,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'application.db'}"
     else:
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.make_database("shop")
+        url = empty_database(request.getfixturevalue("postgres_server"), "shop")
     store = store_of(url)
     store.create()
     store.close()
@@ -250,7 +250,7 @@ def test_the_database_restarts(
     redis_place: Place, make_postgres: Callable[..., PostgresServer], tmp_path: Path
 ) -> None:
     server = make_postgres()
-    url = server.make_database("shop")
+    url = empty_database(server, "shop")
     place = redis_place.through(outbox_url=url)
     store: Any = store_of(url)
     store.create()

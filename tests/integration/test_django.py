@@ -10,8 +10,8 @@ import pytest
 from celeriac import Celery
 from celeriac.contrib.django import DjangoTask
 from celeriac.exceptions import ImproperlyConfigured
+from tests.databases import empty_database
 from tests.integration.applications import set_up_django
-from tests.servers import PostgresServer
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -20,8 +20,8 @@ def using(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     if request.param == "sqlite":
         name, url = "default", f"sqlite:///{tmp_path / 'django.db'}"
     else:
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        name, url = "postgresql", server.make_database("django")
+        name = "postgresql"
+        url = empty_database(request.getfixturevalue("postgres_server"), "django")
     set_up_django(name, url)
     from django.db import connections
 

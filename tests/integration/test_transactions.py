@@ -15,8 +15,9 @@ from celeriac.client.relay import Relay
 from celeriac.contrib.testing.worker import start_worker
 from celeriac.exceptions import ImproperlyConfigured
 from celeriac.outbox.stores import store_of
+from tests.databases import empty_database
 from tests.integration.applications import KINDS, Django, make_application
-from tests.servers import PostgresServer
+from tests.servers import wait_until
 
 _numbers = itertools.count()
 
@@ -25,8 +26,7 @@ _numbers = itertools.count()
 def application(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     kind: str = request.param
     if kind.endswith(("psycopg", "postgresql")):
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.url()
+        url = empty_database(request.getfixturevalue("postgres_server"), "application")
     else:
         url = f"sqlite:///{tmp_path / 'application.db'}"
     made = make_application(kind, url)
@@ -216,7 +216,11 @@ def test_workers_relay(app: Celery, application: Any) -> None:
             single = app.tasks["add"].delay(1, 2)
             body = chord([app.tasks["add"].s(n) for n in range(10)])(app.tasks["total"].s())
         assert (single.get(timeout=10.0), body.get(timeout=10.0)) == (3, 45)
-        (stats,) = app.control.inspect().stats().values()
-        (outbox,) = stats["outboxes"]
-        assert (outbox["relayed"], outbox["failed"], outbox["error"]) == (12, 0, "")
-    assert application.waiting() == 0
+        wait_until(lambda: application.waiting() == 0, 5.0)
+
+        def told() -> tuple[Any, ...]:
+            (stats,) = app.control.inspect().stats().values()
+            (outbox,) = stats["outboxes"]
+            return outbox["relayed"], outbox["failed"], outbox["error"]
+
+        wait_until(lambda: told() == (12, 0, ""), 5.0, told)

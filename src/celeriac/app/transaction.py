@@ -46,16 +46,17 @@ class Direct:
     relayed = False
 
     def __init__(
-        self, raw: Callable[[], Any], publish_in: Callable[..., None], options: AdapterOptions, backend: Any
+        self, raw: Callable[[], Any], publish_in: Callable[..., None], url: str, options: AdapterOptions, backend: Any
     ) -> None:
         self._raw = raw
+        self._url = url
         self._publish_in = publish_in
         self._options = options
         self._backend = backend
 
     def put(self, messages: Sequence[Message]) -> None:
         """Publish, without a commit."""
-        self._publish_in(self._raw(), messages, self._options)
+        self._publish_in(self._raw(), messages, self._options, url=self._url)
 
     def open_chords(self, chords: Sequence[NewChord]) -> None:
         """Opened at once: after a rollback an empty one lies in the result store until its life time is over."""
@@ -82,4 +83,4 @@ def transaction(app: Any, connection: Any, using: str | None) -> AbstractContext
             f"app.transaction() needs the setting outbox_url, the URL of the application's database, for its broker "
             f"{resolver.mask(url)} is elsewhere: workers with that setting publish what was committed there"
         )
-    return sending_into(conf, Direct(raw_of(connection), publish_in, resolver.adapter_options(conf), app.backend))
+    return sending_into(conf, Direct(raw_of(connection), publish_in, url, resolver.adapter_options(conf), app.backend))

@@ -26,7 +26,7 @@ __all__ = ["outbox"]
 @click.group(invoke_without_command=True)
 @click.pass_context
 def outbox(ctx: click.Context) -> None:
-    """Messages that wait in the application's database: app.transaction() puts them there.
+    """Look after messages that wait in the application's database: app.transaction() puts them there.
 
     The database is that of the setting outbox_url, or --url.
     """
