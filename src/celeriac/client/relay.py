@@ -38,7 +38,7 @@ _SLICE = 0.25
 #: Age in seconds of the oldest row from which on it is told, and how often.
 _LATE, _LATE_AGAIN = 30.0, 60.0
 #: What a bad row raises. An outage is an ``OperationalError``, and nobody's fault.
-_BAD = (CeleryError, TypeError, ValueError)
+_BAD = (CeleryError, TypeError, ValueError, NotImplementedError)
 
 
 class Relay:
@@ -95,6 +95,7 @@ class Relay:
         if not rows:
             self._came_back()
             return False
+        self._late(rows[0].age)
         try:
             done, faults, away = self._publish(rows)
             self._store.settle(done, faults)
@@ -105,7 +106,6 @@ class Relay:
         self._stats["relayed"] += len(done)
         self._stats["failed"] += sum(fault.pause is None for fault in faults)
         if away is not None:
-            self._late(rows[0].age)
             raise away
         self._came_back()
         return len(rows) == self._limit or bool(faults)
@@ -151,7 +151,7 @@ class Relay:
             for row in rows:
                 try:
                     if row.parcel.kind is Kind.CHORD:
-                        self._app.backend.write_chords([chord_in(row.parcel)])
+                        self._app.backend.open_chords([chord_in(row.parcel)])
                         done.append(row.parcel.id)
                     else:
                         # What the sender let pass goes: only it knows what the limit was.
@@ -183,7 +183,10 @@ class Relay:
                 self._send([each], done, faults)
             return
         done.extend(row.parcel.id for row, _ in messages)
-        self._app.sender.announce(published)
+        try:
+            self._app.sender.announce(published)
+        except CeleryError as error:  # its arguments are elsewhere, and cannot be shown to the receivers
+            logger.warning("Outbox %s: receivers of after_task_publish were not told: %s", self._name, error)
 
     def _hand_over(self, messages: Sequence[tuple[Row, Message]]) -> list[Message]:
         """Give messages to the broker, under their keys where it has a ledger; returns those that are new to it."""

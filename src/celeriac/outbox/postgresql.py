@@ -59,8 +59,12 @@ class _Store:
             self._pid = os.getpid()
         work = self._work
         if work is None or work.closed:
-            work = self._work = psycopg.connect(self._conninfo, autocommit=True)
+            work = self._work = self._connect()
         return work
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        # Prepared statements would fail behind a PgBouncer that shares connections.
+        return psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -125,7 +129,7 @@ class _Store:
             self._connection()
             ears = self._ears
             if ears is None or ears.closed:
-                ears = self._ears = psycopg.connect(self._conninfo, autocommit=True)
+                ears = self._ears = self._connect()
                 ears.execute(f"LISTEN {OUTBOX_TABLE}")
                 return True  # what was told before nobody heard
             return any(True for _ in ears.notifies(timeout=seconds, stop_after=1))

@@ -38,19 +38,33 @@ class Relays:
         return [relay.stats() for relay in self._relays]
 
     async def run(self) -> None:
-        """Relay until cancelled."""
+        """Relay until cancelled. What ends a relay, no outage does, is raised here: the agent ends with it."""
         stop = threading.Event()
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         threads = [
-            threading.Thread(target=relay.run, args=(stop,), name=f"outbox-{number}", daemon=True)
+            threading.Thread(target=_guarded, args=(relay, stop, over), name=f"outbox-{number}", daemon=True)
             for number, relay in enumerate(self._relays)
         ]
         for thread in threads:
             thread.start()
         try:
-            await asyncio.get_running_loop().create_future()
+            await over
         finally:
             stop.set()
             await asyncio.to_thread(_join, threads)
+
+
+def _guarded(relay: Relay, stop: threading.Event, over: asyncio.Future[None]) -> None:
+    try:
+        relay.run(stop)
+    except BaseException as error:  # noqa: BLE001 - a thread's end: the loop raises it
+        if not stop.is_set():
+            over.get_loop().call_soon_threadsafe(_fail, over, error)
+
+
+def _fail(over: asyncio.Future[None], error: BaseException) -> None:
+    if not over.done():
+        over.set_exception(error)
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:
