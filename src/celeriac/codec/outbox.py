@@ -9,8 +9,10 @@ from __future__ import annotations
 from datetime import UTC, tzinfo
 
 import msgspec
+from msgspec.structs import replace
 
 from celeriac.codec.envelope import decode, encode, new_id
+from celeriac.codec.json import plain
 from celeriac.exceptions import DecodeError
 from celeriac.model.chord import NewChord
 from celeriac.model.message import Malformed, Message
@@ -41,7 +43,8 @@ def message_in(parcel: Parcel, *, zone: tzinfo = UTC, max_bytes: int) -> Message
     message = decode(parcel.body, queue=parcel.queue, zone=zone, max_bytes=max_bytes)
     if isinstance(message, Malformed):
         raise DecodeError(message.reason)
-    return message
+    # Decoding has made dates and the like of tagged headers: they are published as the sender wrote them.
+    return replace(message, headers=dict(plain(message.headers)))
 
 
 def chord_in(parcel: Parcel) -> NewChord:
