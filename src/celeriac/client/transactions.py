@@ -32,15 +32,26 @@ class Outlet(Protocol):
         ...
 
 
-#: Pairs of an app's settings and its outlet, the innermost first: blocks of several apps may lie in each other.
-_blocks: ContextVar[tuple[tuple[Any, Outlet], ...]] = ContextVar("celeriac.transaction", default=())
+class _Block:
+    """One ``with``, as those see it that have copied its context: they may outlive it."""
+
+    __slots__ = ("conf", "open", "outlet")
+
+    def __init__(self, conf: Any, outlet: Outlet) -> None:
+        self.conf = conf
+        self.outlet = outlet
+        self.open = True
+
+
+#: The innermost first: blocks of several apps may lie in each other.
+_blocks: ContextVar[tuple[_Block, ...]] = ContextVar("celeriac.transaction", default=())
 
 
 def outlet_of(conf: Any) -> Outlet | None:
     """Where the app with these settings sends to here; None: to its broker."""
-    for owner, outlet in _blocks.get():
-        if owner is conf:
-            return outlet
+    for block in _blocks.get():
+        if block.conf is conf and block.open:
+            return block.outlet
     return None
 
 
@@ -53,8 +64,11 @@ def relayed(conf: Any) -> bool:
 @contextmanager
 def sending_into(conf: Any, outlet: Outlet) -> Iterator[None]:
     """Let the app with these settings send into ``outlet`` until the block ends."""
-    token = _blocks.set(((conf, outlet), *_blocks.get()))
+    block = _Block(conf, outlet)
+    token = _blocks.set((block, *_blocks.get()))
     try:
         yield
     finally:
+        # For asyncio tasks that were started inside: their transaction is not this one any more.
+        block.open = False
         _blocks.reset(token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,18 @@ def test_a_block_ends_with_what_is_raised(app: Celery) -> None:
     with pytest.raises(KeyError):
         work()
     assert outlet_of(app.conf) is None
+    connection.close()
+
+
+def test_who_copied_the_context_sends_as_ever_when_the_block_is_over(app: Celery) -> None:
+    connection = sqlite3.connect(app.conf.outbox_url[len("sqlite:///") :])
+    with connection, app.transaction(connection):
+        context = contextvars.copy_context()
+        context.run(app.send_task, "inside")
+    context.run(app.send_task, "behind")
+    assert connection.execute("SELECT task FROM celeriac_outbox").fetchall() == [("inside",)]
+    assert app.sender.publisher.depth(["celery"], timeout=1.0)["celery"].ready == 1
+    app.sender.publisher.purge("celery", timeout=1.0)
     connection.close()
 
 
