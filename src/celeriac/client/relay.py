@@ -37,6 +37,8 @@ _REFUSED_FIRST, _REFUSED_MOST = 1.0, 60.0
 _SLICE = 0.25
 #: Age in seconds of the oldest row from which on it is told, and how often.
 _LATE, _LATE_AGAIN = 30.0, 60.0
+#: Characters of an error that are kept.
+_TEXT = 1000
 #: What a bad row raises. An outage is an ``OperationalError``, and nobody's fault.
 _BAD = (CeleryError, TypeError, ValueError, NotImplementedError)
 
@@ -213,7 +215,7 @@ class Relay:
         self._look(row, error)
         pause = min(_REFUSED_MOST, _REFUSED_FIRST * 2 ** min(row.attempts, 10)) * (0.5 + 0.5 * self._rand())
         logger.warning("Outbox %s: %s is refused, next try in %.0f s: %s", self._name, _named(row), pause, error)
-        return Fault(row.parcel.id, str(error), pause)
+        return Fault(row.parcel.id, str(error)[:_TEXT], pause)
 
     def _look(self, row: Row, error: Exception) -> None:
         """Raise the error when the server that a row goes to is away."""
@@ -232,7 +234,7 @@ class Relay:
             _named(row),
             error,
         )
-        return Fault(row.parcel.id, f"{type(error).__name__}: {error}")
+        return Fault(row.parcel.id, f"{type(error).__name__}: {error}"[:_TEXT])
 
     def _forget(self, done: Sequence[str]) -> None:
         """Their rows are gone for good: nobody asks for their keys any more."""

@@ -100,7 +100,7 @@ class _Store:
             work = self._connection()
             if not work.execute(_SQL["look"]).fetchone()[0]:  # type: ignore[index]  # it has one row
                 return []
-            work.execute("BEGIN")
+            work.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")  # whatever the role's default is
             rows = [row_of(columns) for columns in work.execute(_SQL["take"], (limit,))]
             if not rows:
                 work.execute("ROLLBACK")
