@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from celeriac import Celery
+from celeriac.app.log import Logging
 from celeriac.cli.context import Context
 from celeriac.cli.root import celeriac
 from celeriac.exceptions import ImproperlyConfigured
@@ -21,7 +22,8 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> Iterator[Celery]:
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    monkeypatch.setattr(Logging, "setup", lambda self, level: None)  # else all later tests would log
     url = f"sqlite:///{tmp_path / 'application.db'}"
     with Celery("shop", broker=f"memory://cli-outbox-{next(_numbers)}", outbox_url=url) as made:
         yield made
