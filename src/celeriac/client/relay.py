@@ -1,7 +1,7 @@
 """Publishes what was committed to an outbox: takes rows, publishes, forgets them. Any number of relays do no harm.
 
-A relay that dies between publishing and forgetting leaves rows that the next one takes again. Where the broker has a
-ledger each message is published together with a key of its row, so the next one sees that it was; elsewhere the
+A relay that dies between publishing and forgetting leaves rows that the next one takes again. Where queues and a ledger
+are one server each message is published together with a key of its row, so the next one sees that it was; elsewhere the
 message goes out a second time under the same id, and whoever takes it finds the result of the first. Blocking: runs on
 a thread of the agent's, or alone (``celeriac outbox relay``).
 """
@@ -57,7 +57,7 @@ class Relay:
         self._interval: float = conf.seconds("outbox_interval")
         self._timeout: float = conf.seconds("broker_publish_timeout")
         self._ledger: BlockingLedger | None = None
-        #: The broker publishes under keys; found out by the first message.
+        #: The broker publishes under keys; found out with the first message.
         self._keyed = True
         self._failures = 0
         self._told_late = 0.0
@@ -193,20 +193,14 @@ class Relay:
     def _hand_over(self, messages: Sequence[tuple[Row, Message]]) -> list[Message]:
         """Give messages to the broker, under their keys where it has a ledger; returns those that are new to it."""
         publisher = self._app.sender.publisher
+        if isinstance(publisher, OncePublisher):
+            keyed = {_key(row.parcel.id): message for row, message in messages}
+            fresh = publisher.publish_once(keyed, expires=_REMEMBERED, timeout=self._timeout)
+            return [keyed[key] for key in fresh]
+        # Not by ``publish_if``: where its steps are several, a key may be there without its message.
         if self._keyed:
-            try:
-                if isinstance(publisher, OncePublisher):
-                    keyed = {_key(row.parcel.id): message for row, message in messages}
-                    fresh = publisher.publish_once(keyed, expires=_REMEMBERED, timeout=self._timeout)
-                    return [keyed[key] for key in fresh]
-                return [
-                    message
-                    for row, message in messages
-                    if publisher.publish_if(message, [_change(row)], timeout=self._timeout) is None
-                ]
-            except ImproperlyConfigured as error:
-                self._keyed = False
-                logger.info("Outbox %s: what a dying relay has published may be sent again: %s", self._name, error)
+            self._keyed = False
+            logger.info("Outbox %s: what a relay that dies has published is sent again: no ledger there", self._name)
         publisher.publish([message for _, message in messages], timeout=self._timeout)
         return [message for _, message in messages]
 
@@ -251,10 +245,6 @@ class Relay:
 
 def _key(parcel_id: str) -> str:
     return f"outbox:{parcel_id}"
-
-
-def _change(row: Row) -> Change:
-    return Change(_key(row.parcel.id), b"1", None, _REMEMBERED)
 
 
 def _named(row: Row) -> str:
