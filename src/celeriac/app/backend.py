@@ -12,6 +12,7 @@ from typing import Any
 from celeriac import states
 from celeriac.client import records, resolver
 from celeriac.client.connections import PerProcess
+from celeriac.client.transactions import outlet_of
 from celeriac.codec.chords import decode_shape
 from celeriac.codec.json import dumps
 from celeriac.codec.results import encode_result
@@ -155,6 +156,14 @@ class Backend:
                 "Chords need a result backend, where their tasks wait for each other.\n"
                 "Set `result_backend`, or pass backend=... to Celery()."
             )
+        outlet = outlet_of(self.app.conf)
+        if outlet is not None:
+            outlet.open_chords(chords)
+        else:
+            self.write_chords(chords)
+
+    def write_chords(self, chords: Sequence[NewChord]) -> None:
+        """``open_chords`` whatever transaction the application is in."""
         self.reader.open_chords(chords, timeout=_TIMEOUT)
 
     def add_to_chord(self, group_id: str, result: Any) -> None:

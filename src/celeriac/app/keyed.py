@@ -20,6 +20,7 @@ from celeriac.canvas.steps import refuse_key
 from celeriac.client.conditional import send_if
 from celeriac.client.payloads import payloads_of
 from celeriac.client.records import fetch
+from celeriac.client.transactions import outlet_of
 from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.conf.check import in_seconds
 from celeriac.exceptions import CeleryError, OperationalError, TaskNotUnique, TaskRevokedError
@@ -85,6 +86,11 @@ def send_keyed(
         rule = None
     elif LOCK in (options.get("headers") or ()):
         rule = None  # another attempt of the task that holds the lock
+    if (key is not None or rule is not None) and outlet_of(app.conf) is not None:
+        raise ValueError(
+            f"task {name} cannot be sent in app.transaction(): {'its key' if key is not None else 'its lock'} would be "
+            "taken in the broker, whatever the database does; send it after the commit"
+        )
     lock = None
     if rule is not None:
         lock = Lock(rule.key(args or (), kwargs or {}), "", rule.life, rule.until_start)

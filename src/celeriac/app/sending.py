@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
 from celeriac.app.amqp import AMQP, broker_info
@@ -114,6 +115,26 @@ class Sending:
         task does not count them among its children. See ``Task.delay_many`` for many calls of one task.
         """
         return send_many(self, signatures, chunk, producer, add_to_parent, together)
+
+    def transaction(self, connection: Any = None, *, using: str | None = None) -> AbstractContextManager[None]:
+        """``with app.transaction(connection): task.delay(…)``: the task is sent if the transaction commits, else never.
+
+        Inside the block everything that this app sends goes into the application's own database through its own
+        connection: ``delay``, ``apply_async``, workflows, ``send_many``. Commit and rollback are the application's; the
+        block does neither. What has a key (``idempotency_key``, unique tasks) is refused: use ``delay_on_commit``.
+
+        Args:
+            connection: of psycopg 3, psycopg2 or sqlite3, a Session or Connection of SQLAlchemy, or one of Django's.
+            using: instead, the name of a database of Django.
+
+        Raises ``ImproperlyConfigured`` when neither ``outbox_url`` nor the broker's URL names the database,
+        ``TypeError`` for connections that cannot be written through; each send raises ``ImproperlyConfigured``
+        when no transaction is open on a connection that commits by itself.
+        """
+        return cast(
+            "AbstractContextManager[None]",
+            import_object("celeriac.app.transaction:transaction")(self, connection, using),
+        )
 
     @property
     def sender(self) -> Sender:

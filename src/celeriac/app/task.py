@@ -24,6 +24,7 @@ from celeriac.app.retry import ask_for_retry
 from celeriac.app.trace import task_has_custom
 from celeriac.app.unique import Unique, unique_of
 from celeriac.client.current import get_current_app, request_var
+from celeriac.client.transactions import outlet_of
 from celeriac.conf.source import import_object
 from celeriac.exceptions import MaxRetriesExceededError, OperationalError, Retry
 from celeriac.model.options import TaskOptions
@@ -337,8 +338,11 @@ class Task(Stepping, Composing[P, R]):
     async def aapply_async(
         self, args: Iterable[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
     ) -> AsyncResult[R]:
-        """``apply_async`` for coroutines."""
+        """``apply_async`` for coroutines. Inside ``app.transaction()`` on this thread, as its connection."""
         import asyncio
+
+        if outlet_of(self.app.conf) is not None:
+            return self.apply_async(args, kwargs, **options)
 
         return await asyncio.to_thread(partial(self.apply_async, args, kwargs, **options))
 

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("celeriac.cli.events:events", "Print what workers say they do, as it happens."),
     "inspect": ("celeriac.cli.remote:inspect", "Ask running workers what they do."),
     "migrate": ("celeriac.cli.migrate:migrate", "Make the tables that this version needs, in PostgreSQL."),
+    "outbox": ("celeriac.cli.outbox:outbox", "Look after messages that wait in the application's database."),
     "pause": ("celeriac.cli.queues:pause", "Let no worker take tasks from some queues."),
     "purge": ("celeriac.cli.purge:purge", "Delete all waiting tasks of some queues."),
     "report": ("celeriac.cli.calling:report", "Print versions and settings, for bug reports."),

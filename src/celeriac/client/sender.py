@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from celeriac import signals
 from celeriac.client import resolver
 from celeriac.client.again import send_again
+from celeriac.client.announcing import EMBED_KEYS, announce_sent
 from celeriac.client.connections import PerProcess
 from celeriac.client.current import request_var, worker_request
 from celeriac.client.payloads import payloads_of
@@ -25,11 +26,11 @@ from celeriac.client.prepared import PER_CALL as _PER_CALL
 from celeriac.client.prepared import Prepared, prepare
 from celeriac.client.routes import ROUTING_SETTINGS, Router
 from celeriac.client.times import earliest, latest
-from celeriac.codec.body import EncodedBody, decode_body, encode_body
+from celeriac.client.transactions import outlet_of, relayed
+from celeriac.codec.body import EncodedBody, encode_body
 from celeriac.codec.envelope import new_id
 from celeriac.codec.json import plain
 from celeriac.codec.redaction import hides
-from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.codec.saferepr import saferepr
 from celeriac.codec.signing import signer_of
 from celeriac.exceptions import EncodeError, MessageTooLarge, OperationalError, QueueNotFound
@@ -47,10 +48,9 @@ _REMEMBERED = 10_000
 _REPR_LENGTH = 1024
 #: Bodies up to so many bytes are never looked at again.
 _SMALL = 1024
-_EMBED_KEYS = ("callbacks", "errbacks", "chain", "chord")
 #: Options that say when, and those that say what follows.
 _TIMES = frozenset({"countdown", "eta", "expires"})
-_FOLLOWED = frozenset({"link", "link_error", *_EMBED_KEYS})
+_FOLLOWED = frozenset({"link", "link_error", *EMBED_KEYS})
 #: Options of a group's member, which may be one of a hundred thousand.
 _MEMBER = frozenset({"task_id", "group_id", "group_index", "chord"})
 
@@ -298,7 +298,7 @@ class Sender:
             properties["priority"] = prepared.priority
         signals.before_task_publish.send(
             sender=headers["task"],
-            body=(args, kwargs, embed or dict.fromkeys(_EMBED_KEYS)),
+            body=(args, kwargs, embed or dict.fromkeys(EMBED_KEYS)),
             exchange=prepared.to.exchange,
             routing_key=prepared.to.routing_key,
             declare=[],
@@ -361,7 +361,8 @@ class Sender:
     ) -> None:
         """Publish one message or many in one round trip; durable when it returns.
 
-        A ``producer`` with ``collect`` gets them instead. Tries again as ``retry_policy`` says (Celery's keys, over
+        A ``producer`` with ``collect`` gets them instead; inside ``app.transaction()`` the application's database,
+        whose driver's errors come as they are. Tries again as ``retry_policy`` says (Celery's keys, over
         ``task_publish_retry_policy``), but never beyond ``timeout`` seconds in all (``broker_publish_timeout``).
 
         What may have been sent already is not sent again, for it might run twice.
@@ -374,6 +375,11 @@ class Sender:
         if collect is not None:
             for message in messages:
                 collect(message)
+            return
+        outlet = outlet_of(self.conf)
+        if outlet is not None:
+            outlet.put(messages)
+            self.announce(messages)
             return
         limit = timeout or self.conf.seconds("broker_publish_timeout")
         deadline = time.monotonic() + limit
@@ -388,8 +394,14 @@ class Sender:
 
     def stage(self, messages: Sequence[Message], stage: str) -> int:
         """Put messages aside that are to be sent together with more (``Publisher.stage``); returns how many, for an
-        exchange may lead to several queues. Raises ``OperationalError``: nothing is sent then."""
+        exchange may lead to several queues. Raises ``OperationalError``: nothing is sent then.
+
+        Inside ``app.transaction()`` they are written at once: the commit is what sends them."""
         messages = self.outgoing(messages)
+        outlet = outlet_of(self.conf)
+        if outlet is not None:
+            outlet.put(messages)
+            return len(messages)
         try:
             self._publisher.get().stage(messages, stage=stage, timeout=self.conf.seconds("broker_publish_timeout"))
         except OperationalError as error:
@@ -399,16 +411,18 @@ class Sender:
 
     def launch(self, stage: str, count: int) -> None:
         """Send all that was put aside (``Publisher.launch``). Raises as ``send``."""
+        if outlet_of(self.conf) is not None:
+            return
         try:
             self._publisher.get().launch(stage, count=count, timeout=self.conf.seconds("broker_publish_timeout"))
         except OperationalError as error:
             raise self.named(error) from error
 
     def announce(self, messages: Sequence[Message]) -> None:
-        """Tell receivers of ``after_task_publish``."""
-        if signals.after_task_publish.receivers:
+        """Tell receivers of ``after_task_publish``; of what a relay publishes it is the relay that tells."""
+        if signals.after_task_publish.receivers and not relayed(self.conf):
             for message in messages:
-                self._announce_sent(message)
+                announce_sent(self.conf, message)
 
     def outgoing(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The messages as they are published: one for each queue that an exchange leads to, for brokers know queues
@@ -448,21 +462,6 @@ class Sender:
         named = OperationalError(f"{resolver.mask(self.url)}: {text}")
         named.uncertain = error.uncertain
         return named
-
-    def _announce_sent(self, message: Message) -> None:
-        if message.content_type == REFERENCE:
-            payloads = payloads_of(self.conf)
-            assert payloads is not None
-            message = payloads.fetch(message)
-        content = frozenset({message.content_type})
-        args, kwargs, embed = decode_body(message, accept=content, max_bytes=self.conf.max_message_bytes)
-        signals.after_task_publish.send(
-            sender=message.task,
-            body=(args, kwargs, {key: getattr(embed, key) for key in _EMBED_KEYS}),
-            headers=message.headers,
-            exchange=message.exchange,
-            routing_key=message.routing_key,
-        )
 
     # ------------------------------------------------------------ the connection
 

@@ -10,7 +10,16 @@ from __future__ import annotations
 from celeriac.model.dead import DeadRecord
 from celeriac.ports.broker import Broker, Bus, Ledger, Limiter, Rules, Timekeeper, Unified
 from celeriac.ports.facts import AdapterOptions, Clock, Depth, Traits
-from celeriac.ports.producers import STAGE_EXPIRES, BlockingLedger, Caller, DeadLetters, Publisher, RulesDesk
+from celeriac.ports.outbox import OutboxStore, OutboxWriter
+from celeriac.ports.producers import (
+    STAGE_EXPIRES,
+    BlockingLedger,
+    Caller,
+    DeadLetters,
+    OncePublisher,
+    Publisher,
+    RulesDesk,
+)
 from celeriac.ports.results import CHORD_DONE, CHORD_LOOK, PayloadStore, Reader, ResultStore
 from celeriac.ports.scratch import Scratch
 
@@ -29,6 +38,9 @@ __all__ = [
     "Depth",
     "Ledger",
     "Limiter",
+    "OncePublisher",
+    "OutboxStore",
+    "OutboxWriter",
     "PayloadStore",
     "Publisher",
     "Reader",

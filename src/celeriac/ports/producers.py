@@ -11,7 +11,7 @@ from celeriac.model.message import Message
 from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.ports.facts import Depth
 
-__all__ = ["STAGE_EXPIRES", "BlockingLedger", "Caller", "DeadLetters", "Publisher", "RulesDesk"]
+__all__ = ["STAGE_EXPIRES", "BlockingLedger", "Caller", "DeadLetters", "OncePublisher", "Publisher", "RulesDesk"]
 
 
 class Publisher(Protocol):
@@ -50,6 +50,17 @@ class Publisher(Protocol):
 
     def close(self) -> None:
         """Give the connections back. Idempotent; a later call connects anew."""
+        ...
+
+
+@runtime_checkable
+class OncePublisher(Protocol):
+    """A ``Publisher`` with a ledger may have this: many messages in one call, each under a key of its own."""
+
+    def publish_once(self, messages: Mapping[str, Message], *, expires: float, timeout: float) -> Sequence[str]:
+        """Publish each message whose key holds nothing, and write the key for ``expires`` seconds in the same step; in
+        order. Returns the keys of those that are published now. ``OperationalError`` as ``Publisher.publish``: any of
+        them may be, and is not again when the call is repeated."""
         ...
 
 

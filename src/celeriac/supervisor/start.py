@@ -26,6 +26,7 @@ from celeriac.supervisor.node import Given, resolve
 from celeriac.supervisor.privileges import dangers
 from celeriac.worker.adapters import broker_of, check_needs, store_of
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.outbox import Relays
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -107,6 +108,7 @@ def launch(node: Node, *, ready: Callable[[], None] | None = None) -> int:
     when it must not start."""
     app, options = node.app, node.options
     check_needs(app)
+    Relays.of(app)  # raises for an outbox_url that cannot be
     _preload(node)
     if options.purge or not app.conf.broker_connection_retry_on_startup:
         _ask_broker(node)

@@ -37,6 +37,7 @@ from celeriac.worker.limits import Limits
 from celeriac.worker.link import Link
 from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.outbox import Relays
 from celeriac.worker.payloads import PayloadDropper
 from celeriac.worker.rules import from_wire
 from celeriac.worker.runner import Runner
@@ -131,6 +132,7 @@ class Agent:
         self.enforcer = self._enforcing(aside, kill)
         self._concluder = Concluder(runner, self.completer.put, aside)
         self._verdicts = Verdicts(broker, self.enforcer.book.signer, clock)
+        self.relays = Relays.of(app)
         self._backoff = Backoff(rand=rand)
         #: Since when the maintenance waits for an answer; 0: it does not.
         self._asked = 0.0
@@ -170,6 +172,8 @@ class Agent:
         if self.memory is not None:  # else the child watches over the same connection
             limit = patience(ANSWER, self.app.conf)
             wanted.append(Watchdog(self.broker, lambda: self._asked, self.clock, limit=limit).run)
+        if self.relays is not None:
+            wanted.append(self.relays.run)
         if self.pool is not None:
             wanted.append(self.pool.run)
         if isinstance(self.broker, Bus) and self.options.heartbeats:

@@ -176,6 +176,7 @@ async def stats(state: Agent, **kwargs: Any) -> dict[str, Any]:
             "writes": {},
         },
         **({"autoscaler": _autoscaler(state.pool)} if state.pool is not None and state.pool.bounds else {}),
+        **({"outboxes": state.relays.stats()} if state.relays is not None else {}),
         "broker": state.app.broker_info(),
         "prefetch_count": options.prefetch_limit or 0,
         "rusage": {name[3:]: getattr(usage, name) for name in dir(usage) if name.startswith("ru_")},

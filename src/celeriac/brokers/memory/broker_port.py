@@ -29,7 +29,18 @@ from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.model.settle import Accept, Completion, DeadLetter, Hold, Release, Settlement, Verdict, last_to_join
 from celeriac.ports import AdapterOptions, DeadRecord, Depth
 
-__all__ = ["MemoryBroker", "add", "encoded", "launch", "publish", "publish_if", "purge", "set_rules", "stage"]
+__all__ = [
+    "MemoryBroker",
+    "add",
+    "encoded",
+    "launch",
+    "publish",
+    "publish_if",
+    "publish_once",
+    "purge",
+    "set_rules",
+    "stage",
+]
 
 logger = logging.getLogger("celeriac.brokers.memory")
 
@@ -73,6 +84,16 @@ def publish_if(server: Server, message: Message, changes: Sequence[Change]) -> S
         if there is None:
             add(server, texts)
         return there
+
+
+def publish_once(server: Server, messages: Mapping[str, Message], expires: float) -> list[str]:
+    """Add those messages whose keys are free, and write the keys; returns these."""
+    texts = encoded(list(messages.values()))
+    with server.lock:
+        tick = server.clock.monotonic()
+        made = [server.ledger.change(Change(key, b"1", None, expires), tick) for key in messages]
+        add(server, [text for text, is_new in zip(texts, made, strict=True) if is_new])
+        return [key for key, is_new in zip(messages, made, strict=True) if is_new]
 
 
 def purge(server: Server, queue: str) -> int:

@@ -56,6 +56,24 @@ class PostgresPublisher:
         found = dict(zip(ordered, there, strict=True))
         return [found[index] for index in range(len(changes))]
 
+    def publish_once(self, messages: Mapping[str, Message], *, expires: float, timeout: float) -> Sequence[str]:
+        """One transaction."""
+        keys, columns = list(messages), message_columns(messages.values())
+        ordered = sorted(keys)
+        changes = change_columns([Change(key, b"1", None, expires) for key in ordered])
+
+        def work(call: Any) -> list[str]:
+            ((made,),) = call("change_ledger", changes)
+            new = {key for key, is_new in zip(ordered, made, strict=True) if is_new}
+            places = [place for place, key in enumerate(keys) if key in new]
+            if places:
+                rows = [[column[place] for place in places] for column in columns]
+                call("publish_in", (*rows, sorted(set(rows[0]))))
+            return [keys[place] for place in places]
+
+        with self._pool.desk() as desk:
+            return desk.transaction(work, timeout)
+
     def purge(self, queue: str, *, timeout: float) -> int:
         """Drop all ready and scheduled messages of a queue; returns how many."""
 

@@ -13,7 +13,7 @@ from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.blocking import Pool, monotonic
 from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.ledger_keys import change_args
-from celeriac.brokers.redis.scripts import LAUNCH, PUBLISH, PUBLISH_IF, RULES_READ, RULES_SET
+from celeriac.brokers.redis.scripts import LAUNCH, PUBLISH, PUBLISH_IF, PUBLISH_ONCE, RULES_READ, RULES_SET
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
 from celeriac.exceptions import OperationalError
@@ -97,6 +97,22 @@ class RedisPublisher:
         list_key, text = layout.ready(message.queue, message), envelope.encode(message)
         there: Sequence[bytes | None] | None = self._pool.script(PUBLISH_IF, [list_key, *keys], [text, *args], timeout)
         return there
+
+    def publish_once(self, messages: Mapping[str, Message], *, expires: float, timeout: float) -> Sequence[str]:
+        """See ``OncePublisher``."""
+        deadline, layout = monotonic() + timeout, self._layout
+        lists: dict[str, list[tuple[str, bytes]]] = {}
+        for key, message in messages.items():
+            lists.setdefault(layout.ready(message.queue, message), []).append((key, envelope.encode(message)))
+        published: list[str] = []
+        for name, pairs in lists.items():
+            for at in range(0, len(pairs), _CHUNK):
+                part = pairs[at : at + _CHUNK]
+                keys = [name, *(layout.ledger(key) for key, _ in part)]
+                args: list[Word] = [max(1, round(expires * 1000)), *(text for _, text in part)]
+                made = self._pool.script(PUBLISH_ONCE, keys, args, max(deadline - monotonic(), 0.001))
+                published += [key for (key, _), is_new in zip(part, made, strict=True) if is_new]
+        return published
 
     def purge(self, queue: str, *, timeout: float) -> int:
         """See ``Broker.purge``."""

@@ -11,8 +11,8 @@ from importlib.resources import files
 __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
     "DEAD_DROP", "DEAD_PAGE", "DEAD_REPLAY", "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LAUNCH", "LEASED",
-    "LEDGER_CHANGE", "LIMITS", "PUBLISH", "PUBLISH_IF", "PURGE", "PURGED", "PURGE_PARK", "RECLAIM", "RESTORE",
-    "RULES_READ", "RULES_SET", "STORE", "TRIM", "UNLOCK", "WITHDRAW", "Script", "read_all",
+    "LEDGER_CHANGE", "LIMITS", "PUBLISH", "PUBLISH_IF", "PUBLISH_ONCE", "PURGE", "PURGED", "PURGE_PARK", "RECLAIM",
+    "RESTORE", "RULES_READ", "RULES_SET", "STORE", "TRIM", "UNLOCK", "WITHDRAW", "Script", "read_all",
 ]  # fmt: skip
 
 _FOLDER = files(__package__) / "lua"
@@ -70,6 +70,7 @@ PUBLISH = Script("publish")
 LAUNCH = Script("launch")
 PURGED = Script("purged", drains=True)
 PUBLISH_IF = Script("publish_if", after="ledger")
+PUBLISH_ONCE = Script("publish_once")
 STORE = Script("store", drains=True)
 DEPTH = Script("depth")
 LEASED = Script("leased")

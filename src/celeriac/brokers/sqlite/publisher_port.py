@@ -68,6 +68,23 @@ class SQLitePublisher:
                 desk.bells.ring_queues({message.queue})
         return there
 
+    def publish_once(self, messages: Mapping[str, Message], *, expires: float, timeout: float) -> Sequence[str]:
+        """One transaction."""
+        rows = dict(zip(messages, tables.prepare(list(messages.values())), strict=True))
+
+        def work(sqlite: sqlite3.Connection) -> list[str]:
+            now = time.time()
+            changes = [Change(key, b"1", None, expires) for key in rows]
+            made = ledger_table.change(sqlite, changes, now)
+            fresh = [key for key, is_new in zip(rows, made, strict=True) if is_new]
+            tables.add(sqlite, [rows[key] for key in fresh], now)
+            return fresh
+
+        with self._pool.desk() as desk:
+            fresh = desk.write(work, timeout)
+            desk.bells.ring_queues({messages[key].queue for key in fresh})
+        return fresh
+
     def purge(self, queue: str, *, timeout: float) -> int:
         """Drop all ready and scheduled messages of a queue; returns how many."""
         dropped = 0

@@ -129,6 +129,23 @@ ROWS: tuple[Setting, ...] = (
         "of self.once in any case; None: the broker's, else that of the results.",
         own=True,
     ),
+    # the application's transactions
+    Setting(
+        "outbox_url",
+        ANY,
+        None,
+        "URL of the application's database, or a list of them, whose outbox takes what app.transaction() sends; workers"
+        " with it relay: postgresql://… or sqlite:///….",
+        own=True,
+    ),
+    Setting(
+        "outbox_interval",
+        SECONDS,
+        1.0,
+        "Seconds between two looks at an outbox; PostgreSQL wakes its relays besides.",
+        own=True,
+    ),
+    Setting("outbox_batch_size", INT, 200, "Most messages that a relay takes from an outbox at once.", own=True),
     # Redis as result store
     Setting(
         "redis_backend_use_ssl",

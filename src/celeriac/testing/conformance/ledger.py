@@ -11,7 +11,7 @@ from celeriac.exceptions import OperationalError
 from celeriac.model.ledger import ANY, Change, Lock
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Accept, Completion, DeadLetter, DeadReason, Hold, Release, Settlement, Verdict
-from celeriac.ports import BlockingLedger, Broker, Ledger, Publisher
+from celeriac.ports import BlockingLedger, Broker, Ledger, OncePublisher, Publisher
 from celeriac.testing.conformance.chords import part
 from celeriac.testing.conformance.harness import Harness
 from celeriac.testing.conformance.results import record
@@ -216,6 +216,26 @@ class Ledgers:
         again = publisher.publish_if(message("b"), [Change("k", b"b", None, harness.lease)], timeout=5.0)
         assert again is None, "publish_if: what is over is not there"
         assert ids(await take(broker)) == ["a", "b"], "publish_if: published"
+        publisher.close()
+
+    @asynchronous
+    async def test_many_at_once_each_under_its_key(self, harness: Harness) -> None:
+        broker, publisher = await harness.open_broker(), harness.publisher()
+        if not isinstance(publisher, OncePublisher):
+            pytest.skip("publishes under keys one by one")
+        ledger = _ledger(harness, broker)
+        first = publisher.publish_once({"1": message("a"), "2": message("b", "other")}, expires=1000.0, timeout=5.0)
+        again = {"1": message("a"), "2": message("b", "other"), "3": message("c")}
+        second = publisher.publish_once(again, expires=1000.0, timeout=5.0)
+        assert (sorted(first), list(second)) == (["1", "2"], ["3"]), "publish_once: those whose keys held nothing"
+        assert ids(await take(broker)) == ["a", "c"], "publish_once: once, in order"
+        assert ids(await take(broker, "other")) == ["b"], "publish_once: to each queue"
+        assert None not in await ledger.read_ledger(["1", "2", "3"]), "publish_once: writes the keys"
+        many = {f"k{number}": message(f"m{number}") for number in range(700)}
+        assert list(publisher.publish_once(many, expires=harness.lease, timeout=5.0)) == list(many)
+        assert list(publisher.publish_once(many, expires=harness.lease, timeout=5.0)) == []
+        await harness.elapse(harness.lease * 1.3)
+        assert list(publisher.publish_once({"k0": message("z")}, expires=1.0, timeout=5.0)) == ["k0"], "for their time"
         publisher.close()
 
     @asynchronous

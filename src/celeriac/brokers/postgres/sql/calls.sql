@@ -9,6 +9,9 @@ CALL {schema}.publish(%b::text[], %b::smallint[], %b::float8[], %b::bytea[], %b:
 -- :publish_if  rows, changes
 CALL {schema}.publish_if(%b::text[], %b::smallint[], %b::float8[], %b::bytea[], %b::text[], %b::bytea[], %b::boolean[], %b::bytea[], %b::float8[], NULL)
 
+-- :publish_in  rows, queues: in the transaction that is open; waiters are told at its commit
+SELECT {schema}.add(%b::text[], %b::smallint[], %b::float8[], %b::bytea[]), {schema}.announce(%b::text[])
+
 -- :stage  stage, rows
 SELECT {schema}.stage(%s, %b::text[], %b::smallint[], %b::float8[], %b::bytea[])
 
