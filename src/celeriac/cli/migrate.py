@@ -20,7 +20,7 @@ def migrate(context: Context) -> None:
     """
     app = context.app
     # By URL and schema: broker and result store may be two.
-    wanted = {app.broker_url: resolver.adapter_options(app.conf)}
+    wanted = {app.broker_url: resolver.adapter_options(app.conf, app.broker_url)}
     if app.backend_url is not None:
         wanted.setdefault(app.backend_url, resolver.store_options(app.conf))
     for url, options in wanted.items():

@@ -309,7 +309,7 @@ def store_options(conf: Conf) -> AdapterOptions:
     ssl = conf.redis_backend_use_ssl
     if _is_postgres(conf.result_backend):
         ssl = None
-        if conf.result_backend.removeprefix("db+") == _first(conf.broker_url):
+        if result_url(conf, "") == write_url(conf, ""):
             # One database: what is said of the broker counts for both.
             given = conf.broker_transport_options
             transport = {**{name: given[name] for name in _POSTGRES_OPTIONS if name in given}, **transport}
