@@ -45,6 +45,8 @@ class Address(Struct, frozen=True, kw_only=True):
     masked: str
     #: Parameters of libpq; the password among them.
     parameters: Mapping[str, str] = field(default_factory=dict)
+    #: The same for the addresses that are tried when that one cannot be reached.
+    others: tuple[Mapping[str, str], ...] = ()
     schema: str = "celeriac"
     #: Woken by LISTEN, and statements prepared; without it by polling: behind a pooler in transaction mode.
     listen: bool = True
@@ -60,24 +62,16 @@ class Address(Struct, frozen=True, kw_only=True):
         return "postgresql", f"{place}#{self.schema}"
 
     @property
-    def key(self) -> tuple[Any, ...]:
-        """Equal for addresses that one connection can serve."""
-        return (tuple(sorted(self.parameters.items())), self.schema, self.listen)
+    def places(self) -> tuple[Mapping[str, str], ...]:
+        """Where to connect, in this order, round and round."""
+        return (self.parameters, *self.others)
 
 
 def address(url: str, options: AdapterOptions) -> Address:
     """The address in ``url``. Raises ``ImproperlyConfigured`` naming what is wrong."""
-    parts = urlsplit(url)
     masked = mask_url(url)
-    scheme = parts.scheme.removeprefix("db+").partition("+")[0]
-    query = parse_qsl(parts.query, keep_blank_values=True)
+    query = parse_qsl(urlsplit(url).query, keep_blank_values=True)
     given: dict[str, Any] = {**options.transport, **{name: value for name, value in query if name in _OWN}}
-    rest = urlencode([(name, value) for name, value in query if name not in _OWN])
-    try:
-        parameters = conninfo_to_dict(urlunsplit((scheme, parts.netloc, parts.path, rest, "")))
-    except (ProgrammingError, ValueError) as error:
-        text = str(error).partition("\n")[0] if parts.password is None else type(error).__name__
-        raise ImproperlyConfigured(f"{masked} is no URL of PostgreSQL: {text}") from None
     if options.key_prefix:
         raise ImproperlyConfigured("global_keyprefix means nothing on PostgreSQL: name a 'schema' in its place")
     unknown = sorted(set(options.transport) - _QUIET)
@@ -88,12 +82,26 @@ def address(url: str, options: AdapterOptions) -> Address:
         raise ImproperlyConfigured(f"{masked}: {schema!r} cannot be the name of a schema (1-40 characters, not pg_…)")
     return Address(
         masked=masked,
-        parameters={**_ALIVE, **_tls(options.ssl), **{name: str(value) for name, value in parameters.items()}},
+        parameters=_parameters(url, options),
+        others=tuple(_parameters(other, options) for other in options.alternates),
         schema=schema,
         listen=_flag(given, "listen", masked),
         auto_migrate=_flag(given, "auto_migrate", masked),
         connect_timeout=options.connect_timeout,
     )
+
+
+def _parameters(url: str, options: AdapterOptions) -> dict[str, str]:
+    """What libpq is told."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.removeprefix("db+").partition("+")[0]
+    rest = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name not in _OWN]
+    try:
+        found = conninfo_to_dict(urlunsplit((scheme, parts.netloc, parts.path, urlencode(rest), "")))
+    except (ProgrammingError, ValueError) as error:
+        text = str(error).partition("\n")[0] if parts.password is None else type(error).__name__
+        raise ImproperlyConfigured(f"{mask_url(url)} is no URL of PostgreSQL: {text}") from None
+    return {**_ALIVE, **_tls(options.ssl), **{name: str(value) for name, value in found.items()}}
 
 
 def _flag(given: Mapping[str, Any], name: str, masked: str) -> bool:

@@ -12,7 +12,7 @@ import random
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -87,9 +87,9 @@ def _limited(gen: Generator[Any, Any, T], deadline: float) -> Generator[Any, Any
         return value
 
 
-def _connected(address: Address, deadline: float) -> pq.abc.PGconn:
+def _connected(parameters: Mapping[str, str], deadline: float) -> pq.abc.PGconn:
     """libpq's own steps, for its connect_timeout knows whole seconds only."""
-    text = make_conninfo(**address.parameters)
+    text = make_conninfo(**parameters)
     pgconn = pq.PGconn.connect_start(text.encode())
     wanted: int = pq.PollingStatus.WRITING
     while True:
@@ -116,6 +116,8 @@ class Desk:
         self.address = address
         self.pid = os.getpid()
         self._line: Line | None = None
+        #: Which of the address's places is tried first.
+        self._place = 0
         self._calls = calls(address.schema)
 
     def call(self, name: str, args: Sequence[Any], timeout: float) -> list[Row]:
@@ -207,16 +209,26 @@ class Desk:
         return line
 
     def _connect(self, deadline: float, timeout: float) -> Line:
+        """To the place that answered last, else to the next one that does."""
         self.close()
-        try:
-            line = self._line = Line(_connected(self.address, deadline))
-            line.deadline = deadline
-            line.autocommit = True
-        except _Late as error:
-            raise silent(self.address, timeout, uncertain=False) from error
-        except psycopg.Error as error:
-            self.close()
-            raise lost(self.address, error) from error
+        places, failure = self.address.places, Exception()
+        for left in range(len(places), 0, -1):
+            now = monotonic()
+            try:
+                line = Line(_connected(places[self._place], now + (deadline - now) / left))
+                line.deadline = deadline
+                line.autocommit = True
+            except (_Late, psycopg.Error) as error:
+                self._place = (self._place + 1) % len(places)
+                failure = error
+            else:
+                return self._kept(line)
+        if isinstance(failure, _Late):
+            raise silent(self.address, timeout, uncertain=False) from failure
+        raise lost(self.address, failure) from failure
+
+    def _kept(self, line: Line) -> Line:
+        self._line = line
         if not self.address.listen:
             line.prepare_threshold = None
         return line
@@ -244,13 +256,14 @@ def _is_stale(line: Line) -> bool:
     if line.closed or line.broken:
         return True
     pgconn = line.pgconn
+    if not _readable(pgconn.socket, 0):
+        return False
     try:
-        for _ in range(2):  # what it said last, and that it is over
-            if _readable(pgconn.socket, 0):
-                pgconn.consume_input()
+        pgconn.consume_input()
+        # Whatever it says that is no notification is mostly its last word: the end comes a moment later.
+        return pgconn.notifies() is None or bool(pgconn.status == pq.ConnStatus.BAD)
     except psycopg.Error:
         return True
-    return bool(pgconn.status == pq.ConnStatus.BAD)
 
 
 def _abandon(line: Line) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -45,6 +45,8 @@ class Session:
         self._calls = calls(address.schema)
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
+        #: Which of the address's places is tried first.
+        self._place = 0
         self._ringing: set[asyncio.Future[bool]] = set()
         #: Rings that came so far.
         self.rings = 0
@@ -57,7 +59,7 @@ class Session:
         self.is_open = True
         try:
             async with self._lock:
-                await self._ready()
+                self._hark(await self._ready())
         except BaseException:
             self.is_open = False
             raise
@@ -68,6 +70,11 @@ class Session:
         self.ring()
         async with self._lock:
             self._drop()
+
+    def __del__(self) -> None:
+        # Of a loop that is over, which nobody closed.
+        if self._connection is not None:
+            self._connection.pgconn.finish()
 
     # ------------------------------------------------------------ work
 
@@ -137,37 +144,54 @@ class Session:
             raise closed(self.address)
         if self._connection is not None:
             return self._connection
-        timeout = self.address.connect_timeout
-        try:
-            async with asyncio.timeout(timeout):
-                connection = await psycopg.AsyncConnection.connect(
-                    make_conninfo(**self.address.parameters), autocommit=True
-                )
-                if not self.address.listen:
-                    connection.prepare_threshold = None
-                try:
-                    await self._check(connection)
-                except BaseException:
-                    await connection.close()
-                    raise
-        except TimeoutError as error:
-            raise silent(self.address, timeout, uncertain=False) from error
-        except psycopg.Error as error:
-            raise lost(self.address, error) from error
+        connection = await self._connect()
         connection.add_notify_handler(lambda _: self.ring())
         self.generation += 1
         self._connection = connection
         return connection
 
-    async def _check(self, connection: Connection) -> None:
-        """The schema has our version, or gets it."""
+    async def _connect(self) -> Connection:
+        """To the place that answered last, else to the next one that does."""
+        places, timeout, failure = self.address.places, self.address.connect_timeout, Exception()
+        for _ in places:
+            try:
+                return await self._connect_to(places[self._place], timeout / len(places))
+            except (TimeoutError, psycopg.Error) as error:
+                self._place = (self._place + 1) % len(places)
+                failure = error
+        if isinstance(failure, TimeoutError):
+            raise silent(self.address, timeout, uncertain=False) from failure
+        raise lost(self.address, failure) from failure
+
+    async def _connect_to(self, parameters: Mapping[str, str], timeout: float) -> Connection:
+        async with asyncio.timeout(timeout):
+            connection = await psycopg.AsyncConnection.connect(make_conninfo(**parameters), autocommit=True)
+        if not self.address.listen:
+            connection.prepare_threshold = None
+        timer = asyncio.get_running_loop().call_later(timeout, _shut, connection)
+        try:
+            version = await self._version(connection)
+        except BaseException:
+            connection.pgconn.finish()
+            raise
+        finally:
+            timer.cancel()
+        if version != VERSION:
+            try:
+                await asyncio.to_thread(_prepare, self.address)
+            except BaseException:
+                connection.pgconn.finish()
+                raise
+        return connection
+
+    async def _version(self, connection: Connection) -> int:
+        """That of the schema; 0: there is none."""
         try:
             cursor = await connection.execute(self._calls["version"])
             row = await cursor.fetchone()
         except psycopg.errors.UndefinedTable:
-            row = None
-        if row is None or row[0] != VERSION:
-            await asyncio.to_thread(_prepare, self.address)
+            return 0
+        return 0 if row is None else int(row[0])
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

@@ -1,0 +1,231 @@
+"""PostgreSQL: sessions that administrators end, restarts, poolers in transaction mode, several addresses, idle cost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from celeriac.brokers import postgres
+from celeriac.brokers.postgres.address import address
+from celeriac.exceptions import ImproperlyConfigured, OperationalError
+from celeriac.model.settle import Accept, StoredResult
+from celeriac.ports import AdapterOptions
+from celeriac.testing.conformance.tools import ids, message
+from tests.servers import PostgresServer, eventually, free_port, wait_until
+
+
+def _options(**transport: object) -> AdapterOptions:
+    return AdapterOptions(owner="test", transport=transport, connect_timeout=3.0)
+
+
+def test_an_administrator_ends_all_sessions(postgres_server: PostgresServer, postgres_url: str) -> None:
+    async def main() -> None:
+        broker, store = postgres.broker(postgres_url, _options()), postgres.store(postgres_url, _options())
+        publisher, reader = postgres.publisher(postgres_url, _options()), postgres.reader(postgres_url, _options())
+        await broker.open()
+        await store.open()
+        await asyncio.to_thread(publisher.publish, [message("a")], timeout=5.0)
+        await asyncio.to_thread(reader.get, ["a"], timeout=5.0)
+        (held,) = await broker.claim(["q"], limit=5, wait=0.0)
+        assert postgres_server.terminate_all() >= 4
+        await eventually(lambda: _sessions(postgres_server) == 0, 5.0, "they have ended")
+        # A pooled connection that is gone is found before anything is sent, so nothing raises here.
+        await asyncio.to_thread(publisher.publish, [message("b")], timeout=5.0)
+        assert await asyncio.to_thread(reader.get, ["a"], timeout=5.0) == [None]
+        # The loop has read that its connection is gone.
+        assert ids(await broker.claim(["q"], limit=5, wait=2.0)) == ["b"]
+        assert list(await broker.settle([Accept(held)])) == []
+        await store.put([StoredResult("a", b"{}", True)])
+        publisher.close()
+        reader.close()
+        await broker.close()
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_waiting_claim_survives_the_end_of_its_session(postgres_server: PostgresServer, postgres_url: str) -> None:
+    async def main() -> None:
+        broker, publisher = postgres.broker(postgres_url, _options()), postgres.publisher(postgres_url, _options())
+        await broker.open()
+        waiting = asyncio.ensure_future(broker.claim(["q"], limit=5, wait=20.0))
+        await eventually(lambda: _sleeps(postgres_server), 5.0, "it waits")
+        postgres_server.terminate_all()
+        # It connects anew, says again that it waits, and is woken.
+        await eventually(lambda: _sleeps(postgres_server), 5.0, "it waits again")
+        began = time.monotonic()
+        await asyncio.to_thread(publisher.publish, [message("a")], timeout=5.0)
+        assert ids(await waiting) == ["a"]
+        assert time.monotonic() - began < 1.0
+        publisher.close()
+        await broker.close()
+
+    asyncio.run(main())
+
+
+def _sleeps(server: PostgresServer) -> bool:
+    rows = server.execute(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted"
+    )
+    return bool(rows[0][0])
+
+
+def test_a_restart_is_survived(make_postgres: Callable[..., PostgresServer]) -> None:
+    server = make_postgres(durable=True)
+
+    async def main() -> None:
+        url = server.url()
+        broker, publisher = postgres.broker(url, _options()), postgres.publisher(url, _options())
+        await broker.open()
+        await asyncio.to_thread(publisher.publish, [message("a"), message("b")], timeout=5.0)
+        (held,) = await broker.claim(["q"], limit=1, wait=0.0)
+        for end in (server.kill, server.stop):
+            await asyncio.to_thread(end)
+            with pytest.raises(OperationalError):
+                await broker.claim(["q"], limit=1, wait=1.0)
+            with pytest.raises(OperationalError):
+                await asyncio.to_thread(publisher.publish, [message("lost")], timeout=0.5)
+            await asyncio.to_thread(server.start)
+            assert list(await broker.extend([held])) == [], "a lease survives a restart"
+            await asyncio.to_thread(publisher.publish, [message("more")], timeout=5.0)
+        assert list(await broker.settle([Accept(held)])) == []
+        assert ids(await broker.claim(["q"], limit=9, wait=0.0)) == ["b", "more", "more"]
+        publisher.close()
+        await broker.close()
+
+    asyncio.run(main())
+    server.close()
+
+
+def test_a_session_that_the_server_holds_for_idle_is_replaced(
+    make_postgres: Callable[..., PostgresServer],
+) -> None:
+    server = make_postgres(config={"idle_session_timeout": "100", "idle_in_transaction_session_timeout": "100"})
+    publisher = postgres.publisher(server.url(), _options())
+    publisher.publish([message("a")], timeout=5.0)
+    wait_until(lambda: _sessions(server) == 0, 5.0, "the server ends the idle session")
+    publisher.publish([message("b")], timeout=5.0)
+    assert publisher.depth(["q"], timeout=5.0)["q"].ready == 2
+    publisher.close()
+    server.close()
+
+
+def _sessions(server: PostgresServer) -> int:
+    rows = server.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'celeriac' AND backend_type = 'client backend'"
+    )
+    return int(rows[0][0])
+
+
+def test_without_listen_nothing_of_a_session_is_used(postgres_server: PostgresServer, postgres_url: str) -> None:
+    """As behind PgBouncer in transaction mode: no LISTEN, no lock of a session, no prepared statement."""
+    options = _options(listen=False)
+
+    async def main() -> None:
+        broker, store = postgres.broker(postgres_url, options), postgres.store(postgres_url, options)
+        publisher, reader = postgres.publisher(postgres_url, options), postgres.reader(postgres_url, options)
+        await broker.open()
+        await store.open()
+        waiting = asyncio.ensure_future(broker.claim(["q"], limit=5, wait=20.0))
+        await asyncio.sleep(0.2)
+        for number in range(8):  # more than a driver lets pass before it prepares
+            await asyncio.to_thread(publisher.publish, [message(f"id-{number}")], timeout=5.0)
+        taken = [*await waiting]
+        while len(taken) < 8:
+            taken += await broker.claim(["q"], limit=8, wait=5.0)
+        seeking = asyncio.ensure_future(asyncio.to_thread(reader.wait, ["r"], timeout=10.0))
+        await store.put([StoredResult("r", b"{}", True)])
+        assert await seeking == "r"
+        held = postgres_server.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        assert held == [(0,)]
+        for session in (broker._session, store._session):
+            rows = await _run(session._connection, "SELECT name FROM pg_prepared_statements")
+            assert rows == []
+            assert await _run(session._connection, "SELECT pg_listening_channels()") == []
+        publisher.close()
+        reader.close()
+        await broker.close()
+        await store.close()
+
+    async def _run(connection: psycopg.AsyncConnection[tuple[object, ...]] | None, statement: str) -> list[object]:
+        assert connection is not None
+        cursor = await connection.execute(statement.encode(), prepare=False)
+        return list(await cursor.fetchall())
+
+    asyncio.run(main())
+
+
+def test_the_next_address_is_tried(postgres_server: PostgresServer, postgres_url: str) -> None:
+    gone = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres?schema={address(postgres_url, _options()).schema}"
+    options = AdapterOptions(owner="test", alternates=[gone, postgres_url], connect_timeout=3.0)
+    publisher = postgres.publisher(gone, options)
+    publisher.publish([message("a")], timeout=3.0)
+    publisher.close()
+
+    async def main() -> None:
+        broker = postgres.broker(gone, options)
+        await broker.open()
+        assert ids(await broker.claim(["q"], limit=1, wait=0.0)) == ["a"]
+        await broker.close()
+
+    asyncio.run(main())
+
+
+def test_an_idle_broker_asks_little(postgres_server: PostgresServer, postgres_url: str) -> None:
+    async def main() -> int:
+        broker = postgres.broker(postgres_url, _options())
+        await broker.open()
+        await broker.claim(["q"], limit=1, wait=0.2)
+        calls = 0
+        real = broker._session.call
+
+        async def counted(name: str, args: object, seconds: float = 8.0) -> object:
+            nonlocal calls
+            calls += 1
+            return await real(name, args, seconds)  # type: ignore[arg-type]
+
+        broker._session.call = counted  # type: ignore[method-assign,assignment]
+        await broker.claim(["q"], limit=1, wait=4.2)
+        await broker.close()
+        return calls
+
+    assert asyncio.run(main()) <= 4
+
+
+def test_passwords_are_never_told(postgres_server: PostgresServer) -> None:
+    secret = "s3cr3t-w0rd"
+    url = f"postgresql://nobody:{secret}@127.0.0.1:{postgres_server.start().port}/nowhere"
+    publisher = postgres.publisher(url, _options())
+    with pytest.raises(OperationalError) as caught:
+        publisher.publish([message("a")], timeout=3.0)
+    assert secret not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ImproperlyConfigured) as wrong:
+        postgres.publisher(f"postgresql://u:{secret}@h/d?no_such_option=1", _options())
+    assert secret not in str(wrong.value)
+
+
+def test_a_publisher_serves_a_child_beside_its_parent(postgres_server: PostgresServer, postgres_url: str) -> None:
+    """A fork neither ends the parent's session nor shares it."""
+    publisher = postgres.publisher(postgres_url, _options())
+    publisher.publish([message("a")], timeout=5.0)
+    before = _sessions(postgres_server)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            publisher.publish([message("b")], timeout=5.0)
+            publisher.close()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    wait_until(lambda: _sessions(postgres_server) == before, 5.0, "the child's session has ended, the parent's has not")
+    publisher.publish([message("c")], timeout=5.0)
+    assert publisher.depth(["q"], timeout=5.0)["q"].ready == 3
+    publisher.close()
