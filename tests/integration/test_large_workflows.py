@@ -15,9 +15,10 @@ from celeriac.exceptions import EncodeError
 from celeriac.model.message import Message
 
 
-@pytest.fixture(params=["redis", "sqlite"])
+@pytest.fixture(params=["redis", "sqlite", "postgres"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Celery]:
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else f"sqlite:///{tmp_path / 'large.db'}"
+    urls = {"sqlite": f"sqlite:///{tmp_path / 'large.db'}"}
+    url = urls.get(request.param) or request.getfixturevalue(f"{request.param}_url")
     app = Celery("large", broker=url, backend=url, set_as_current=False)
     app.task(lambda x=0: x + 1, name="large.step", shared=False)
     app.task(lambda values: [len(values), sum(values)], name="large.count", shared=False)
