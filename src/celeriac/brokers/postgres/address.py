@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from msgspec import Struct, field
 from psycopg import ProgrammingError
@@ -20,12 +20,13 @@ from celeriac.conf.masking import mask_url
 from celeriac.exceptions import CeleryWarning, ImproperlyConfigured
 from celeriac.ports import AdapterOptions
 
-__all__ = ["Address", "address"]
+__all__ = ["Address", "address", "schema_name"]
 
 _OWN = ("schema", "listen", "auto_migrate")
 #: Options of all brokers that the resolver passes on, and that need nothing here: parts of a chord are always in order.
 _QUIET = frozenset({*_OWN, "result_chord_ordered"})
-_NAME = re.compile(r"[^\0]{1,40}")
+#: Names of schemas stand in statements as they are.
+_NAME = re.compile(r"[^\W\d][\w-]{0,39}")
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 #: A peer that is gone without a word is found within 10 s, also by an idle connection.
 _ALIVE = {
@@ -77,18 +78,26 @@ def address(url: str, options: AdapterOptions) -> Address:
     unknown = sorted(set(options.transport) - _QUIET)
     if unknown:
         warnings.warn(f"transport options without a meaning on PostgreSQL: {', '.join(unknown)}", CeleryWarning, 2)
-    schema = str(given.get("schema") or "celeriac")
-    if not _NAME.fullmatch(schema) or schema.startswith("pg_"):
-        raise ImproperlyConfigured(f"{masked}: {schema!r} cannot be the name of a schema (1-40 characters, not pg_…)")
     return Address(
         masked=masked,
         parameters=_parameters(url, options),
         others=tuple(_parameters(other, options) for other in options.alternates),
-        schema=schema,
+        schema=schema_name(url, options),
         listen=_flag(given, "listen", masked),
         auto_migrate=_flag(given, "auto_migrate", masked),
         connect_timeout=options.connect_timeout,
     )
+
+
+def schema_name(url: str, options: AdapterOptions) -> str:
+    """Where the tables are; the URL's word counts before that of the options. Raises ``ImproperlyConfigured``."""
+    named = dict(parse_qsl(urlsplit(url).query)).get("schema") or options.transport.get("schema") or "celeriac"
+    name = str(named)
+    if not _NAME.fullmatch(name) or name.startswith("pg_"):
+        raise ImproperlyConfigured(
+            f"{name!r} cannot be the name of a schema: 1 to 40 letters, digits, - and _, not pg_…"
+        )
+    return name
 
 
 def _parameters(url: str, options: AdapterOptions) -> dict[str, str]:
@@ -97,7 +106,7 @@ def _parameters(url: str, options: AdapterOptions) -> dict[str, str]:
     scheme = parts.scheme.removeprefix("db+").partition("+")[0]
     rest = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name not in _OWN]
     try:
-        found = conninfo_to_dict(urlunsplit((scheme, parts.netloc, parts.path, urlencode(rest), "")))
+        found = conninfo_to_dict(urlunsplit((scheme, parts.netloc, parts.path, urlencode(rest, quote_via=quote), "")))
     except (ProgrammingError, ValueError) as error:
         text = str(error).partition("\n")[0] if parts.password is None else type(error).__name__
         raise ImproperlyConfigured(f"{mask_url(url)} is no URL of PostgreSQL: {text}") from None

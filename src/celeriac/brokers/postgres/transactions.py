@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from celeriac.brokers.postgres.address import address
+from celeriac.brokers.postgres.address import schema_name
 from celeriac.brokers.postgres.rows import message_columns
 from celeriac.brokers.postgres.statements import quoted
 from celeriac.model.message import Message
@@ -24,7 +24,7 @@ def publish_in(connection: Any, messages: Sequence[Message], options: AdapterOpt
     columns = message_columns(messages)
     if not columns[0]:
         return
-    name = quoted(address(url or "postgresql://", options).schema)
+    name = quoted(schema_name(url, options))
     cursor = connection.cursor()
     try:
         cursor.execute(
