@@ -84,7 +84,7 @@ class BaseSchedule:
         following = self.next_after(self.maybe_make_aware(last_run_at))
         return NEVER if following is None else following - self.maybe_make_aware(self.now()).astimezone(UTC)
 
-    def is_due(self, last_run_at: datetime) -> tuple[bool, float]:
+    def is_due(self, last_run_at: datetime) -> schedstate:
         """Whether to run now, and the seconds until the time after that, or until this one."""
         remaining = self.remaining_estimate(last_run_at)
         if remaining > _ZERO:

@@ -144,7 +144,7 @@ class crontab(BaseSchedule):  # noqa: N801 - Celery's name
             parts["fold"] = at.fold
         return last, ffwd(**parts), self.maybe_make_aware(self.now()).astimezone(zone)
 
-    def is_due(self, last_run_at: datetime) -> tuple[bool, float]:
+    def is_due(self, last_run_at: datetime) -> schedstate:
         """Whether to run now, and the seconds until the time after that, or until this one.
 
         Times that were missed by more than ``beat_cron_starting_deadline`` seconds do not count.

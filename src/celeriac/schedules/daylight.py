@@ -44,6 +44,8 @@ class solar(BaseSchedule):  # noqa: N801 - Celery's name
     other events and places.
     """
 
+    _all_events = frozenset(_LEVELS)  # as in Celery: forms offer them
+
     def __init__(
         self,
         event: str,

@@ -103,8 +103,7 @@ def remaining(
     if isinstance(ends_in, timedelta):
         end = end_of(start, ends_in, relative, start.tzinfo or UTC)
     else:
-        local = start + ends_in
-        end = local.astimezone(UTC)
+        end = ends_in.__radd__(start).astimezone(UTC)
     return end - now.astimezone(UTC)
 
 

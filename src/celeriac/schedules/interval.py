@@ -60,7 +60,7 @@ class schedule(BaseSchedule):  # noqa: N801 - Celery's name
             return None
         return first + (aware(end).astimezone(UTC) - first) // self.run_every * self.run_every
 
-    def is_due(self, last_run_at: datetime) -> tuple[bool, float]:
+    def is_due(self, last_run_at: datetime) -> schedstate:
         """Whether to run now, and the seconds until the time after that, or until this one."""
         remaining = self.remaining_estimate(last_run_at)
         if remaining > _ZERO:

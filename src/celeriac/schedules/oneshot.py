@@ -34,7 +34,7 @@ class clocked(BaseSchedule):  # noqa: N801 - django-celery-beat's name
         slot = self.clocked_time.astimezone(UTC)
         return slot if aware(moment).astimezone(UTC) < slot else None
 
-    def is_due(self, last_run_at: datetime | None) -> tuple[bool, float]:
+    def is_due(self, last_run_at: datetime | None) -> schedstate:
         """Whether to run now, and the seconds until then; a very long time where it is over. None: it never ran."""
         slot = self.clocked_time.astimezone(UTC)
         if last_run_at is not None and self.maybe_make_aware(last_run_at).astimezone(UTC) >= slot:

@@ -2,22 +2,23 @@
 
 Where both days of month and weekday are restricted, cron takes either, Celery's crontab both. And where a schedule says
 every minute or every few hours, cron leaves out what falls into a gap; we run it after the gap, unless it comes by
-itself.
+itself. Zones whose clock changes at midnight are left out, for cronsim 2.8 then loses the minutes behind it.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import islice
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from cronsim import CronSim
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from celeriac.schedules import crontab
-from tests.unit.schedules.minutes import FIRST, LAST, changes, matches, says_every
+from tests.unit.schedules.minutes import FIRST, LAST, MINUTE, changes, matches, says_every
 
 ZONES = sorted(available_timezones())
 
@@ -47,6 +48,11 @@ def starts(zone: ZoneInfo) -> st.SearchStrategy[datetime]:
     return st.sampled_from(changes(zone)).map(lambda change: change - timedelta(hours=12))
 
 
+@cache
+def changes_at_midnight(zone: ZoneInfo) -> bool:
+    return any((each - MINUTE).astimezone(zone).date() != each.astimezone(zone).date() for each in changes(zone))
+
+
 def ambiguous(moment: datetime, zone: ZoneInfo) -> bool:
     local = moment.astimezone(zone)
     return local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
@@ -66,9 +72,9 @@ def test_cronsim_agrees(pytestconfig: pytest.Config) -> None:
     @given(st.data(), st.sampled_from(ZONES), field(0, 59), field(0, 23), DAYS)
     def holds(data: st.DataObject, name: str, minute: str, hour: str, days: str) -> None:
         zone = ZoneInfo(name)
+        assume(not changes_at_midnight(zone))
         start = data.draw(starts(zone))
-        if ambiguous(start, zone):
-            return
+        assume(not ambiguous(start, zone))
         text = f"{minute} {hour} {days}"
         theirs = CronSim(text, start.astimezone(zone))
         assert ours(text, zone, start) == [next(theirs).astimezone(UTC) for _ in range(8)], (text, name, start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import pairwise
 
 import pytest
@@ -75,6 +76,12 @@ def test_slots_and_the_next_one() -> None:
     assert due
     assert 80_000 < following < 86_400
     assert noon.is_due(at("2026-11-30 12:00")) == (False, following)
+
+
+def test_places_from_a_database() -> None:
+    decimal = solar("sunset", Decimal("59.900000"), Decimal("10.7"))  # type: ignore[arg-type]
+    assert decimal.next_after(at("2026-01-01")) == solar("sunset", 59.9, 10.7).next_after(at("2026-01-01"))
+    assert sorted(solar._all_events) == sorted(EVENTS.split())
 
 
 def test_what_is_refused() -> None:
