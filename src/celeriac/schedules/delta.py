@@ -99,12 +99,12 @@ def remaining(
 ) -> timedelta:
     """How long from ``now`` (None: the current app's time) until ``ends_in`` after ``start``, an aware time; negative
     when that is over."""
-    now = now or current_app().now()
+    at: datetime = now or current_app().now()
     if isinstance(ends_in, timedelta):
         end = end_of(start, ends_in, relative, start.tzinfo or UTC)
     else:
-        end = ends_in.__radd__(start).astimezone(UTC)
-    return end - now.astimezone(UTC)
+        end = (start + ends_in).astimezone(UTC)
+    return end - at.astimezone(UTC)
 
 
 def humanize_seconds(secs: float, prefix: str = "", sep: str = "", now: str = "now", microseconds: bool = False) -> str:
