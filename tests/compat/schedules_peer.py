@@ -23,6 +23,7 @@ class Peer:
     def __init__(self, schedules: Any, celery: Any) -> None:
         self.schedules = schedules
         self.celery = celery
+        self.apps: dict[str, Any] = {}
 
     def answer(self, question: dict[str, Any]) -> Answer:
         """One of the methods below, by the ``kind`` of the question."""
@@ -33,7 +34,10 @@ class Peer:
 
     def made(self, question: dict[str, Any], now: datetime | None = None, **settings: Any) -> Any:
         args = dict(question["args"])
-        app = self.celery(set_as_current=False, changes={"timezone": question.get("zone", "UTC"), **settings})
+        changes = {"timezone": question.get("zone", "UTC"), **settings}
+        app = self.apps.get(repr(changes))
+        if app is None:
+            app = self.apps[repr(changes)] = self.celery(set_as_current=False, changes=changes)
         if "run_every" in args:
             args["run_every"] = timedelta(seconds=args["run_every"])
         if "text" in args:

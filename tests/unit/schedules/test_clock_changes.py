@@ -84,6 +84,12 @@ def test_within_the_second_pass() -> None:
     assert crontab("*/30", 2, tz="Europe/Oslo").next_after(moment) == datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
 
 
+def test_a_moment_between_two_seconds() -> None:
+    moment = datetime(2026, 10, 25, 0, 59, 0, 1, tzinfo=UTC)  # 02:59, the first time
+    assert crontab("*", "1-23/2", tz="Europe/Oslo").next_after(moment) == datetime(2026, 10, 25, 2, 0, tzinfo=UTC)
+    assert crontab("*", "*/2", tz="Europe/Oslo").next_after(moment) == datetime(2026, 10, 25, 1, 0, tzinfo=UTC)
+
+
 def test_a_midnight_that_does_not_exist() -> None:
     """Beirut goes from 00:00 to 01:00."""
     day = datetime(2026, 3, 28, 21, 0, tzinfo=UTC)
