@@ -11,8 +11,8 @@ from importlib.resources import files
 __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
     "DEAD_DROP", "DEAD_PAGE", "DEAD_REPLAY", "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LAUNCH", "LEASED",
-    "LEDGER_CHANGE", "LIMITS", "PUBLISH", "PUBLISH_IF", "PURGE", "PURGED", "PURGE_PARK", "RECLAIM", "RESTORE",
-    "RULES_READ", "RULES_SET", "STORE", "TRIM", "UNLOCK", "WITHDRAW", "Script", "read_all",
+    "LEDGER_ALL", "LEDGER_CHANGE", "LIMITS", "PUBLISH", "PUBLISH_IF", "PURGE", "PURGED", "PURGE_PARK", "RECLAIM",
+    "RESTORE", "RULES_READ", "RULES_SET", "STORE", "TRIM", "UNLOCK", "WITHDRAW", "Script", "read_all",
 ]  # fmt: skip
 
 _FOLDER = files(__package__) / "lua"
@@ -73,6 +73,7 @@ PUBLISH_IF = Script("publish_if", after="ledger")
 STORE = Script("store", drains=True)
 DEPTH = Script("depth")
 LEASED = Script("leased")
+LEDGER_ALL = Script("ledger_all", after="ledger", drains=True)
 LEDGER_CHANGE = Script("ledger_change", after="ledger", drains=True)
 CHORD_OPEN = Script("chord_open", after="chord")
 CHORD_JOIN = Script("chord_join", after="chord", drains=True)
