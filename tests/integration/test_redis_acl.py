@@ -205,3 +205,19 @@ def test_a_worker_that_may_not_ask_maintains(server: RedisServer) -> None:
 
     assert asyncio.run(main()) > 0
     assert denied(server) == [("worker", "info")]
+
+
+def test_a_user_without_a_password(server: RedisServer) -> None:
+    server.command("ACL", "SETUSER", "open", "on", "nopass", "~*", "&*", "+@all")
+    app = Celery("proj", broker=f"redis://open@{HOST}:{server.port}/0", set_as_current=False)
+    app.send_task("proj.add", queue="by-name")
+    app.sender.close()
+    assert server.command("LLEN", "by-name") == 1
+
+    async def main() -> None:
+        broker = broker_of(app, "owner")
+        await broker.open()
+        assert len(await broker.claim(["by-name"], limit=1, wait=0)) == 1
+        await broker.close()
+
+    asyncio.run(main())

@@ -67,11 +67,14 @@ _MODULES = {
     # As SQLAlchemy names its drivers; ours is always psycopg 3.
     "postgresql+psycopg": "celeriac.brokers.postgres",
     "postgresql+psycopg2": "celeriac.brokers.postgres",
+    "sentinel": "celeriac.brokers.redis",
+    "redis+cluster": "celeriac.brokers.redis.cluster",
+    "rediss+cluster": "celeriac.brokers.redis.cluster",
 }
 #: Third-party module of an adapter → the extra that brings it.
 _EXTRAS = {"hiredis": "redis", "pamqp": "rabbitmq", "psycopg": "postgres"}
 #: Names of Celery that mean something else than a missing adapter.
-_NOT_BUILT = frozenset({"amqp", "amqps", "pyamqp", "librabbitmq", "rpc", "sqs", "sentinel", "cache+memory"})
+_NOT_BUILT = frozenset({"amqp", "amqps", "pyamqp", "librabbitmq", "rpc", "sqs", "cache+memory"})
 #: Transport options that say where in a database the tables are, and how to get there.
 _POSTGRES_OPTIONS = ("schema", "listen", "auto_migrate")
 _DISABLED = frozenset({"", "disabled", "disabled://"})

@@ -1,6 +1,7 @@
 """Where a Redis server is and how to talk to it: URLs and options as Celery, kombu and redis-py take them.
 
-Pure but for the TLS context, which reads certificate files. Used by both kinds of connection.
+Pure but for the TLS context, which reads certificate files. Used by both kinds of connection. Which of several servers
+is the right one now is found out by ``places.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from celeriac.ports import AdapterOptions
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Address", "parse", "tls_context"]
+__all__ = ["Address", "one_server", "tls_context", "tls_options"]
 
 _SOCKET_SCHEMES = {"redis+socket", "unix", "rediss+socket"}
 _TLS_SCHEMES = {"rediss"}
@@ -27,6 +28,8 @@ _TLS_SCHEMES = {"rediss"}
 #: (``PING_INTERVAL``) a half-open connection is found within 10 s.
 REPLY_TIMEOUT = 5.0
 PING_INTERVAL = 4.0
+#: Milliseconds that replicas have, where ``wait_replicas`` says nothing.
+_REPLICAS_WITHIN = 1000
 
 _TLS_NAMES = {"cert_reqs", "ca_certs", "ca_path", "certfile", "keyfile", "keyfile_password", "check_hostname"}
 #: Options of redis-py that mean nothing here; taken without a word so that URLs keep working.
@@ -55,16 +58,37 @@ class Address(Struct, frozen=True, kw_only=True):
     ping_interval: float = PING_INTERVAL
     client_name: str = ""
     key_prefix: str = ""
+    #: What is published counts when so many replicas have it, within so many milliseconds (``wait_replicas``).
+    replicas: int = 0
+    replicas_within: int = 0
+    #: Servers that may have taken its place, in the order in which they are tried.
+    others: tuple[Address, ...] = ()
+    #: Those that know which server is ``master`` now; then host and port mean nothing.
+    sentinels: tuple[Address, ...] = ()
+    master: str = ""
+
+    @property
+    def place(self) -> str:
+        """Host and port, or socket."""
+        return self.path or f"{self.host}:{self.port}"
+
+    @property
+    def reach_timeout(self) -> float:
+        """Seconds until a search for the server has come to an end."""
+        return self.connect_timeout + sum(each.connect_timeout for each in self.sentinels)
 
     @property
     def server(self) -> tuple[str, str]:
         """``Traits.server``: equal when keys of one are keys of the other."""
-        place = self.path or f"{self.host}:{self.port}"
+        if self.sentinels:
+            place = f"{self.master}@{','.join(sorted(each.place for each in self.sentinels))}"
+        else:
+            place = ",".join(sorted({self.place, *(each.place for each in self.others)}))
         return "redis", f"{place}/{self.db}#{self.key_prefix}"
 
 
-def parse(url: str, options: AdapterOptions) -> Address:
-    """The address in a URL, options in its query winning. Raises ``ImproperlyConfigured`` naming what is wrong."""
+def one_server(url: str, options: AdapterOptions) -> Address:
+    """The address in one URL, options in its query winning. Raises ``ImproperlyConfigured``."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     masked = mask_url(url)
@@ -76,6 +100,7 @@ def parse(url: str, options: AdapterOptions) -> Address:
         raise ImproperlyConfigured(f"{masked}: {error}") from None
     database = query.get("virtual_host") or query.get("db") or ("" if by_socket else unquote(parts.path.strip("/")))
     _warn_unknown(query, masked)
+    replicas = _replicas(given, masked)
     return Address(
         masked=masked,
         host=parts.hostname or "localhost",
@@ -84,11 +109,13 @@ def parse(url: str, options: AdapterOptions) -> Address:
         username=unquote(parts.username or "") or str(query.get("username", "")),
         password=unquote(parts.password or "") or str(query.get("password", "")),
         db=_database(str(database).strip("/") or "0", masked),
-        tls=_tls_options(parts.scheme, options.ssl, given),
+        tls=tls_options(parts.scheme in _TLS_SCHEMES, options.ssl, given),
         connect_timeout=_seconds(given, "socket_connect_timeout", masked) or options.connect_timeout,
         reply_timeout=_seconds(given, "socket_timeout", masked) or REPLY_TIMEOUT,
         client_name=str(given.get("client_name", "")),
         key_prefix=str(query.get("global_keyprefix", "")) or options.key_prefix,
+        replicas=replicas[0],
+        replicas_within=replicas[1],
     )
 
 
@@ -126,10 +153,11 @@ def _demand(value: Any) -> str:
     return text
 
 
-def _tls_options(
-    scheme: str, use_ssl: Mapping[str, Any] | bool | None, given: Mapping[str, Any]
+def tls_options(
+    wanted: bool, use_ssl: Mapping[str, Any] | bool | None, given: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    if not use_ssl and scheme not in _TLS_SCHEMES:
+    """The options of TLS out of a setting and a query or dict, or None where there is to be none."""
+    if not use_ssl and not wanted:
         return None
     found: dict[str, Any] = {}
     for source in (use_ssl if isinstance(use_ssl, Mapping) else {}, given):
@@ -144,6 +172,7 @@ def _tls_options(
 def _warn_unknown(query: Mapping[str, str], masked: str) -> None:
     known = _IGNORED | {"virtual_host", "db", "username", "password", "global_keyprefix", "client_name"}
     known |= {"socket_timeout", "socket_connect_timeout", "socket_keepalive", "visibility_timeout"}
+    known |= {"wait_replicas", "master_name"}
     for name in query:
         if name not in known and name.removeprefix("ssl_") not in _TLS_NAMES:
             warnings.warn(f"{masked}: the option {name!r} is not known and has no effect", UserWarning, 2)
@@ -167,3 +196,20 @@ def _seconds(given: Mapping[str, Any], name: str, masked: str) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         raise ImproperlyConfigured(f"{masked}: {name}={value!r} is not a number of seconds") from None
+
+
+def _replicas(given: Mapping[str, Any], masked: str) -> tuple[int, int]:
+    """``wait_replicas``: how many, or how many and the milliseconds that they have, as a pair or with a comma."""
+    value = given.get("wait_replicas")
+    if value is None or value == "":
+        return 0, 0
+    try:
+        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else (value,)
+        count, within = (*map(int, parts), _REPLICAS_WITHIN)[:2]
+        if count < 0 or not 0 < within < REPLY_TIMEOUT * 1000 or len(parts) > 2:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ImproperlyConfigured(
+            f"{masked}: wait_replicas={value!r}: write how many replicas, or (how many, milliseconds below 5000)"
+        ) from None
+    return count, within

@@ -19,11 +19,12 @@ from typing import Any
 import hiredis
 
 from celeriac.brokers.redis.address import Address, tls_context
-from celeriac.brokers.redis.errors import lost, refused
+from celeriac.brokers.redis.errors import lost, refused, too_few
+from celeriac.brokers.redis.places import CHECK_INTERVAL, Places, Visit
 from celeriac.brokers.redis.scripts import Script
 from celeriac.brokers.redis.sockets import Word, pack, tune, version_of
 
-__all__ = ["Connection", "Pool"]
+__all__ = ["Connection", "Pool", "found"]
 
 _ALREADY = object()
 #: Most replies are short; reserving much for them costs 2 us.
@@ -60,7 +61,7 @@ class Connection:
     def _greet(self, deadline: float) -> None:
         address = self._address
         account: tuple[Word, ...] = ()
-        if address.password:
+        if address.username or address.password:
             account = ("AUTH", address.username or "default", address.password)
         commands = [pack(("HELLO", 3, *account))]
         if address.db:
@@ -152,7 +153,10 @@ class Pool:
 
     def __init__(self, address: Address, limit: int) -> None:
         self.address = address
+        self._places = Places(address)
         self._limit = max(limit, 0)
+        #: When sentinels are asked again.
+        self._check_at = 0.0
         self._reset()
 
     def _reset(self) -> None:
@@ -163,20 +167,30 @@ class Pool:
         self._waiting = 0
         self._closed = False
 
-    def call(self, words: tuple[Word, ...], timeout: float, *, repeat: bool = False) -> Any:
+    def call(self, words: tuple[Word, ...], timeout: float, *, repeat: bool = False, durable: bool = False) -> Any:
         """Run one command within ``timeout`` seconds, connecting included. Raises ``OperationalError``.
 
-        ``repeat``: it may run twice, so it is sent again when a connection breaks under it.
+        ``repeat``: it may run twice, so it is sent again when a connection breaks under it. ``durable``: what it writes
+        counts when replicas have it, where ``wait_replicas`` asks for them.
         """
-        return self._with(lambda connection, deadline: connection.ask(words, deadline), timeout, repeat)
+        return self._with(lambda connection, deadline: connection.ask(words, deadline), timeout, repeat, durable)
 
     def script(
-        self, script: Script, keys: Sequence[Word], args: Sequence[Word], timeout: float, *, repeat: bool = False
+        self,
+        script: Script,
+        keys: Sequence[Word],
+        args: Sequence[Word],
+        timeout: float,
+        *,
+        repeat: bool = False,
+        durable: bool = False,
     ) -> Any:
         """Run a script; as ``call``."""
-        return self._with(lambda connection, deadline: connection.run(script, keys, args, deadline), timeout, repeat)
+        return self._with(
+            lambda connection, deadline: connection.run(script, keys, args, deadline), timeout, repeat, durable
+        )
 
-    def transaction(self, commands: Sequence[tuple[Word, ...]], timeout: float) -> Any:
+    def transaction(self, commands: Sequence[tuple[Word, ...]], timeout: float, *, durable: bool = False) -> Any:
         """Run commands in MULTI; all or none. Raises ``OperationalError``."""
         packed = b"".join(map(pack, (("MULTI",), *commands, ("EXEC",))))
 
@@ -188,19 +202,27 @@ class Pool:
                     raise reply
             return replies[-1]
 
-        return self._with(run, timeout, False)
+        return self._with(run, timeout, False, durable)
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it comes back. A later call opens anew."""
         if self._pid == os.getpid():
             self._closed = True
-            while self._idle:
-                self._drop(self._idle.pop())
+            self._drop_idle()
             self._closed = False
+
+    def _drop_idle(self) -> None:
+        while True:
+            try:
+                self._drop(self._idle.pop())
+            except IndexError:  # other threads take and give meanwhile
+                return
 
     # -- inside
 
-    def _with(self, run: Callable[[Connection, float], Any], timeout: float, repeat: bool) -> Any:
+    def _with(
+        self, run: Callable[[Connection, float], Any], timeout: float, repeat: bool, durable: bool = False
+    ) -> Any:
         deadline = monotonic() + timeout
         connection: Connection | None = None
         while True:
@@ -208,6 +230,8 @@ class Pool:
             try:
                 connection = self._take(deadline)
                 answer = run(connection, deadline)
+                if durable and self.address.replicas:
+                    self._wait_for_replicas(connection, deadline)
             except hiredis.ReplyError as error:
                 self._after_refusal(connection, error)
                 raise refused(self.address, error) from error
@@ -228,11 +252,21 @@ class Pool:
                 self._give(connection)
                 return answer
 
+    def _wait_for_replicas(self, connection: Connection, deadline: float) -> None:
+        address = self.address
+        try:
+            there = connection.ask(("WAIT", address.replicas, address.replicas_within), deadline)
+        except Unsent as error:
+            raise ConnectionResetError(str(error)) from error  # what came before has left
+        if there < address.replicas:
+            raise too_few(address, there)
+
     def _after_refusal(self, connection: Connection | None, error: hiredis.ReplyError) -> None:
         if connection is None:
             return
-        if str(error).startswith(("READONLY", "NOAUTH", "LOADING", "MASTERDOWN")):
+        if str(error).startswith(("READONLY", "NOAUTH", "LOADING", "MASTERDOWN", "NOREPLICAS")):
             self._drop(connection)  # the next one may reach another server
+            self._drop_idle()
         else:
             self._give(connection)
 
@@ -241,6 +275,10 @@ class Pool:
             for connection in self._idle:
                 connection.close()
             self._reset()
+        if self._places.move and monotonic() >= self._check_at:
+            self._check_at = monotonic() + CHECK_INTERVAL
+            if _moved(self._places, deadline):
+                self._drop_idle()
         while True:
             try:
                 connection = self._idle.pop()
@@ -270,8 +308,7 @@ class Pool:
 
     def _opened(self, deadline: float) -> Connection:
         try:
-            limit = monotonic() + self.address.connect_timeout
-            return Connection(self.address, min(deadline, limit))
+            return found(self._places, deadline)
         except BaseException:
             self._leave()
             raise
@@ -294,6 +331,55 @@ class Pool:
             self._count -= 1
             if self._waiting:
                 self._room.notify()
+
+
+def found(places: Places, deadline: float) -> Connection:
+    """A connection to the server, wherever that is now. Raises ``OSError`` and ``ReplyError``."""
+    search = places.search()
+    visit = next(search)
+    while True:
+        try:
+            connection, reply = _visited(visit, deadline)
+        except (OSError, hiredis.ReplyError) as error:
+            visit = search.throw(error)
+            continue
+        try:
+            visit = search.send(reply)
+        except StopIteration:
+            return connection
+        except OSError:
+            connection.close()
+            raise
+        connection.close()
+
+
+def _moved(places: Places, deadline: float) -> bool:
+    """Whether there was a failover, as far as one sentinel knows."""
+    check = places.check()
+    visit = next(check)
+    try:
+        connection, reply = _visited(visit, deadline)
+        connection.close()
+        check.send(reply)
+    except StopIteration as end:
+        return bool(end.value)
+    except (OSError, hiredis.ReplyError):
+        check.close()
+    return False
+
+
+def _visited(visit: Visit, deadline: float) -> tuple[Connection, Any]:
+    """A connection, and the answer to the question of the visit; an error reply to it as a value."""
+    limit = min(deadline, monotonic() + visit.address.connect_timeout)
+    connection = Connection(visit.address, limit)
+    try:
+        if not visit.words:
+            return connection, None
+        connection.send(pack(visit.words), limit)
+        return connection, connection.read(limit)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _connected(address: Address, deadline: float) -> socket.socket:

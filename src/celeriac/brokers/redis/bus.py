@@ -39,7 +39,7 @@ class RedisBus:
     async def emit(self, exchange: str, routing_key: str, payload: Any, headers: Mapping[str, Any]) -> None:
         """See ``Bus.emit``."""
         text = broadcast_text(exchange, routing_key, payload, headers)
-        for listener in self._listeners:
+        for listener in list(self._listeners):
             await listener.subscribed()  # what follows a call of listen() is heard
         await self._link.call("PUBLISH", self._layout.topic(exchange, routing_key), text)
 

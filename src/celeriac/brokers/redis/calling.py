@@ -10,10 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.blocking import Pool, monotonic
 from celeriac.brokers.redis.broadcasts import REPLY_LIFE, broadcast_text, opened
 from celeriac.brokers.redis.layout import SEPARATOR, Layout
+from celeriac.brokers.redis.urls import parse
 from celeriac.codec.envelope import new_id
 from celeriac.exceptions import OperationalError
 from celeriac.ports import AdapterOptions
@@ -32,10 +32,11 @@ _GRACE = 4.0
 class RedisCaller:
     """See ``celeriac.ports.Caller``."""
 
-    def __init__(self, url: str, options: AdapterOptions) -> None:
-        self._address = parse(url, options)
+    def __init__(self, url: str, options: AdapterOptions, *, pool: Pool | None = None) -> None:
+        """With a ``pool`` it is part of a cluster's, and the pool knows the address."""
+        self._address = parse(url, options) if pool is None else pool.address
         self._layout = Layout(self._address, options)
-        self._pool = Pool(self._address, max(options.pool_limit, 1))
+        self._pool = pool or Pool(self._address, max(options.pool_limit, 1))
         self._clock = 0
 
     def call(

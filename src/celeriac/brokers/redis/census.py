@@ -64,8 +64,9 @@ def depth(layout: Layout, queues: Sequence[str]) -> Generator[Ask, Any, Mapping[
     }
 
 
-def purge(layout: Layout, queue: str) -> Generator[Ask, Any, int]:
-    """Drop what waits in a queue in one step, then free its locks; returns how much that was."""
+def purge(layout: Layout, ledger: Layout, queue: str) -> Generator[Ask, Any, int]:
+    """Drop what waits in a queue in one step, then free its locks, which have the names of ``ledger``; returns how much
+    that was."""
     fields = [field.decode() for field in (yield None, ["HKEYS", layout.parks], []) if queue_of(field) == queue]
     number = envelope.new_id()
     parks = [layout.park(field) for field in fields]
@@ -79,16 +80,16 @@ def purge(layout: Layout, queue: str) -> Generator[Ask, Any, int]:
         while left:
             left, *texts = yield PURGED, [key], [_PURGE_PAGE, envelope.LOCK_MARK]
             # What was parked has its step and its id in front.
-            yield from _free(layout, queue, [text[max(text.find(b"{"), 0) :] for text in texts])
+            yield from _free(ledger, queue, [text[max(text.find(b"{"), 0) :] for text in texts])
     return int(parked) + int(count)
 
 
-def _free(layout: Layout, queue: str, texts: Sequence[bytes]) -> Generator[Ask, Any, None]:
+def _free(ledger: Layout, queue: str, texts: Sequence[bytes]) -> Generator[Ask, Any, None]:
     """Free the locks of dropped messages."""
     messages = [envelope.decode(text, queue=queue) for text in texts]
     locks = [lock for message in messages if (lock := lock_of(message)) is not None]
     if locks:
-        keys, args = change_args(layout, [change for lock in locks for change in lock.ends()])
+        keys, args = change_args(ledger, [change for lock in locks for change in lock.ends()])
         yield LEDGER_CHANGE, keys, args
 
 

@@ -28,24 +28,36 @@ from celeriac.brokers.redis.wire import LostWire, Wire
 from celeriac.codec import envelope
 from celeriac.model.message import Delivery
 
-__all__ = ["Claims", "Read", "reader_of"]
+__all__ = ["BELIEVED", "CACHING", "LATE", "Claims", "Numbers", "Quiet", "Read", "reader_of"]
 
 logger = logging.getLogger("celeriac.brokers.redis")
 
 #: Turns stored text into a delivery: ``read(raw, token, queue)``.
 Read = Callable[[bytes, str, str], Delivery]
 
-_CACHING = pack(("CLIENT", "CACHING", "YES"))
+CACHING = pack(("CLIENT", "CACHING", "YES"))
 #: Fewest due messages that a claim moves to ready beside those that it takes itself.
 _DUE = 64
 #: Most messages one script takes: it blocks the server for about a millisecond.
 _LIMIT = 1000
 #: An answer "nothing there" is believed for so long, in seconds, though nothing was pushed.
-_BELIEVED = 30.0
+BELIEVED = 30.0
 #: Waiting for a due message ends so much later, in seconds: asking too early costs a second question.
-_LATE = 0.0005
+LATE = 0.0005
 #: Without tracking: shortest and longest pause between two looks, in seconds.
 _POLL_FIRST, _POLL_LAST = 0.005, 0.5
+
+
+class Numbers:
+    """Where the tokens of an owner get their numbers from, each once."""
+
+    def __init__(self) -> None:
+        self._next = 1
+
+    def take(self, count: int) -> int:
+        """The first of ``count`` that nobody else has."""
+        first, self._next = self._next, self._next + count
+        return first
 
 
 class _Plan:
@@ -68,7 +80,7 @@ class _Plan:
 _LEFT = 0.1
 
 
-class _Quiet:
+class Quiet:
     """The server said that there is nothing, and would push when that changes."""
 
     def __init__(self, wire: Wire, queues: tuple[str, ...], rings: int, until: float) -> None:
@@ -78,15 +90,26 @@ class _Quiet:
 class Claims:
     """The claiming side of one broker instance; the owner's tokens are made here."""
 
-    def __init__(self, link: Link, layout: Layout, owner: str, bell: Doorbell, read: Read) -> None:
+    def __init__(
+        self,
+        link: Link,
+        layout: Layout,
+        owner: str,
+        bell: Doorbell,
+        read: Read,
+        *,
+        numbers: Numbers | None = None,
+        believed: float = BELIEVED,
+    ) -> None:
         self._link = link
+        self._numbers = numbers or Numbers()
+        self._believed = believed
         self._layout = layout
         self._tokens = layout.token_form(owner)
         self._bell = bell
         self._read = read
         #: The server's clock, by its answers to claims.
         self.time = ServerTime()
-        self._next = 1
         #: That of the rules at the last claim.
         self.epoch = 0
         self._plans: dict[tuple[str, ...], _Plan] = {}
@@ -96,7 +119,7 @@ class Claims:
         self.left: Callable[[], None] | None = None
         #: Token ranges of claims whose answer got lost.
         self._doubtful: list[range] = []
-        self._quiet: _Quiet | None = None
+        self._quiet: Quiet | None = None
         self._hungry = True
         self._warned = False
 
@@ -104,11 +127,26 @@ class Claims:
         """See ``Broker.claim``."""
         if not queues or limit < 1:
             return ()
-        limit = min(limit, _LIMIT)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
-        plan = self._plan(tuple(queues))
         poll, known = _POLL_FIRST, self.epoch
+        while True:
+            taken, quiet = await self.look(queues, limit, waits=wait > 0)
+            if taken or quiet is None or self.epoch != known:
+                return taken
+            pause = min(deadline, quiet.until) - loop.time()
+            if not quiet.wire.tracking:
+                pause, poll = min(pause, poll), min(poll * 1.5, _POLL_LAST)
+                self._warn()
+            await self._bell.wait(quiet.rings, pause)
+            if loop.time() >= deadline and self._bell.count == quiet.rings and loop.time() < quiet.until:
+                return ()
+            wait = max(deadline - loop.time(), 0.0)
+
+    async def look(self, queues: Sequence[str], limit: int, *, waits: bool) -> tuple[Sequence[Delivery], Quiet | None]:
+        """What is there now. When that is nothing, and the caller ``waits``: how long it is to be believed."""
+        limit, plan = min(limit, _LIMIT), self._plan(tuple(queues))
+        loop = asyncio.get_running_loop()
         while True:
             wire = await self._link.wire()
             if self._doubtful:
@@ -116,30 +154,23 @@ class Claims:
             if self._stash:
                 taken = self._from_stash(plan.queues, limit)
                 if taken:
-                    return taken
-            quiet = self._still_quiet(wire, plan, loop.time()) if wait > 0 else None
-            if quiet is None:
-                rings = self._bell.count
-                listen = wire.tracking and wait > 0 and self._hungry
-                deliveries, due = await self._take(wire, plan, limit, listen)
-                self._hungry = len(deliveries) < limit
-                if deliveries or wait <= 0 or self.epoch != known:
-                    return deliveries
-                now = loop.time()
-                until = now + (_BELIEVED if due is None else min(due + _LATE, _BELIEVED))
-                quiet = _Quiet(wire, plan.queues, rings, until)
-                if listen:
-                    self._quiet = quiet
-                elif wire.tracking:
-                    continue  # nothing there after all: ask again, listening
-            pause = min(deadline, quiet.until) - loop.time()
-            if not wire.tracking:
-                pause, poll = min(pause, poll), min(poll * 1.5, _POLL_LAST)
-                self._warn()
-            await self._bell.wait(quiet.rings, pause)
-            if loop.time() >= deadline and self._bell.count == quiet.rings and loop.time() < quiet.until:
-                return ()
-            wait = max(deadline - loop.time(), 0.0)
+                    return taken, None
+            quiet = self._still_quiet(wire, plan, loop.time()) if waits else None
+            if quiet is not None:
+                return (), quiet
+            rings = self._bell.count
+            listen = wire.tracking and waits and self._hungry
+            deliveries, due = await self._take(wire, plan, limit, listen)
+            self._hungry = len(deliveries) < limit
+            if deliveries or not waits:
+                return deliveries, None
+            until = loop.time() + (self._believed if due is None else min(due + LATE, self._believed))
+            quiet = Quiet(wire, plan.queues, rings, until)
+            if listen:
+                self._quiet = quiet
+            elif wire.tracking:
+                continue  # nothing there after all: ask again, listening
+            return (), quiet
 
     def give_back(self) -> list[Delivery]:
         """Deliveries that nobody came for; the caller releases them."""
@@ -148,8 +179,7 @@ class Claims:
 
     def reserve(self, count: int) -> tuple[str, int]:
         """The form of our tokens, and the first number of ``count`` that nobody else uses."""
-        first, self._next = self._next, self._next + count
-        return self._tokens, first
+        return self._tokens, self._numbers.take(count)
 
     # -- inside
 
@@ -161,7 +191,7 @@ class Claims:
             plan = self._plans[queues] = _Plan(self._layout, queues)
         return plan
 
-    def _still_quiet(self, wire: Wire, plan: _Plan, now: float) -> _Quiet | None:
+    def _still_quiet(self, wire: Wire, plan: _Plan, now: float) -> Quiet | None:
         quiet = self._quiet
         if quiet is None or quiet.wire is not wire or quiet.rings != self._bell.count or now >= quiet.until:
             return None
@@ -169,7 +199,7 @@ class Claims:
 
     async def _take(self, wire: Wire, plan: _Plan, limit: int, listen: bool) -> tuple[list[Delivery], float | None]:
         """One run of the script: deliveries, and the seconds until the next message is due."""
-        first, self._next = self._next, self._next + limit
+        first = self._numbers.take(limit)
         args: list[Word] = [
             self._tokens,
             first,
@@ -180,7 +210,7 @@ class Claims:
             *plan.args,
         ]
         orphan = partial(self._keep, plan, first, limit)
-        before = _CACHING if listen else b""
+        before = CACHING if listen else b""
         digest, text = CLAIM.source(wire.version)
         words: tuple[Word, ...] = ("EVALSHA", digest, len(plan.keys), *plan.keys, *args)
         while True:

@@ -6,51 +6,77 @@ A key is the letter's member in ``celeriac:dead``, ``<uuid>:<queue>``; bytes tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.blocking import Pool, monotonic
 from celeriac.brokers.redis.endings import dead_record
 from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.ledger_keys import change_args
 from celeriac.brokers.redis.scripts import DEAD_DROP, DEAD_PAGE, DEAD_REPLAY
 from celeriac.brokers.redis.sockets import Word
+from celeriac.brokers.redis.urls import parse
 from celeriac.codec import envelope
 from celeriac.exceptions import OperationalError
 from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay, Stayed
 from celeriac.ports import AdapterOptions
 
-__all__ = ["RedisDeadLetters"]
+__all__ = ["RedisDeadLetters", "Row"]
 
 #: Most letters, and about how many bytes, that one page looks at; most that one script changes.
 _SCAN, _SCAN_BYTES, _BATCH = 500, 8 * 1024 * 1024, 200
 _NO_CHANGE: tuple[Word, ...] = ("any", "", "drop", "", "")
 
 
+class Row(NamedTuple):
+    """A letter in its place: the newest have the highest score."""
+
+    score: str
+    key: str
+    #: None: somebody took the record away.
+    record: DeadRecord | None
+
+    @property
+    def place(self) -> str:
+        """Where the next page begins, behind this one."""
+        return f"{self.score}:{self.key}"
+
+    @property
+    def order(self) -> tuple[float, bytes]:
+        """By what letters are in order, across queues too."""
+        return float(self.score), _bytes(self.key)
+
+
 class RedisDeadLetters:
     """See ``celeriac.ports.DeadLetters``."""
 
-    def __init__(self, url: str, options: AdapterOptions) -> None:
-        self._address = parse(url, options)
+    def __init__(self, url: str, options: AdapterOptions, *, pool: Pool | None = None) -> None:
+        """With a ``pool`` it is part of a cluster's, and the pool knows the address."""
+        self._address = parse(url, options) if pool is None else pool.address
         self._layout = Layout(self._address, options)
         self._keys = (self._layout.dead, self._layout.dead_records, self._layout.dead_counts)
-        self._pool = Pool(self._address, options.pool_limit)
+        self._pool = pool or Pool(self._address, options.pool_limit)
 
     def page(self, wanted: DeadFilter, *, limit: int, after: str = "", timeout: float) -> DeadPage:
         """See ``DeadLetters.page``."""
+        found: list[DeadRecord] = []
+        rows, more = self.rows(after, timeout=timeout)
+        for at, row in enumerate(rows, 1):
+            if row.record is not None and wanted.matches(row.record):
+                found.append(row.record)
+            if more if at == len(rows) else len(found) == limit:
+                return DeadPage(records=tuple(found), after=row.place)
+        return DeadPage(records=tuple(found), after="")
+
+    def rows(self, after: str, *, timeout: float) -> tuple[Sequence[Row], bool]:
+        """The next letters as they are stored, a bounded number, and whether there may be more."""
         score, _, member = after.partition(":")
         args: list[Word] = [score, _bytes(member), _SCAN, _SCAN_BYTES]
-        more, *rows = self._pool.script(DEAD_PAGE, self._keys[:2], args, timeout, repeat=True)
-        found: list[DeadRecord] = []
-        for at in range(0, len(rows), 3):
-            key = _text(rows[at])
-            record = _record(key, rows[at + 2])
-            if record is not None and wanted.matches(record):
-                found.append(record)
-            last = at + 3 == len(rows)
-            if more if last else len(found) == limit:
-                return DeadPage(records=tuple(found), after=f"{_text(rows[at + 1])}:{key}")
-        return DeadPage(records=tuple(found), after="")
+        more, *flat = self._pool.script(DEAD_PAGE, self._keys[:2], args, timeout, repeat=True)
+        rows = [
+            Row(_text(score), _text(member), _record(_text(member), record))
+            for member, score, record in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        ]
+        return rows, bool(more)
 
     def get(self, keys: Sequence[str], *, timeout: float) -> Sequence[DeadRecord | None]:
         """See ``DeadLetters.get``."""

@@ -10,8 +10,10 @@ __all__ = ["Doorbell"]
 class Doorbell:
     """Counts rings, so that a ring between asking the server and waiting is not missed."""
 
-    def __init__(self) -> None:
+    def __init__(self, also: Doorbell | None = None) -> None:
         self.count = 0
+        #: Rung too, for those who wait for several.
+        self._also = also
         self._sleepers: set[asyncio.Future[None]] = set()
 
     def ring(self) -> None:
@@ -21,6 +23,8 @@ class Doorbell:
         for sleeper in sleepers:
             if not sleeper.done():
                 sleeper.set_result(None)
+        if self._also is not None:
+            self._also.ring()
 
     async def wait(self, seen: int, timeout: float) -> None:
         """Return at the first ring after count ``seen``, or after ``timeout`` seconds."""

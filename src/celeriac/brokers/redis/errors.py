@@ -5,7 +5,7 @@ from __future__ import annotations
 from celeriac.brokers.redis.address import Address
 from celeriac.exceptions import OperationalError
 
-__all__ = ["lost", "refused"]
+__all__ = ["Elsewhere", "lost", "refused", "too_few"]
 
 _NEXT_STEP = {
     "LOADING": "it is still loading its data: try again",
@@ -18,7 +18,26 @@ _NEXT_STEP = {
     "WRONGPASS": "check user and password in the URL",
     "NOPERM": "grant the user what docs/reference/security.md lists",
     "WRONGTYPE": "another program uses this key: choose another queue name or a global_keyprefix",
+    "CROSSSLOT": "it is a node of a cluster: write redis+cluster:// instead of redis://",
     "NOREPLICAS": "too few replicas are connected: see min-replicas-to-write",
+}
+
+
+class Elsewhere(OperationalError):
+    """A node of a cluster that has not, or not wholly, what a command needs: nothing was executed."""
+
+    def __init__(self, text: str, word: str, place: str) -> None:
+        super().__init__(text)
+        self.word = word
+        #: Where it is, ``host:port``, when the node said so.
+        self.place = place
+
+
+_ELSEWHERE = {
+    "MOVED": "it is a node of a cluster: write redis+cluster:// instead of redis://",
+    "ASK": "the slot is on its way to another node: try again",
+    "TRYAGAIN": "the slot is on its way to another node: try again",
+    "CLUSTERDOWN": "nodes of the cluster are missing: see CLUSTER INFO",
 }
 
 
@@ -33,5 +52,19 @@ def lost(address: Address, error: BaseException | str) -> OperationalError:
 def refused(address: Address, error: BaseException) -> OperationalError:
     """The server answered with an error."""
     cause = str(error)
-    step = _NEXT_STEP.get(cause.partition(" ")[0].lstrip("-"), "see the server's log")
+    word = cause.partition(" ")[0]
+    if word in _ELSEWHERE:
+        place = cause.rpartition(" ")[2] if word in ("MOVED", "ASK") else ""
+        return Elsewhere(f"Redis at {address.masked} refused: {cause}; {_ELSEWHERE[word]}", word, place)
+    step = _NEXT_STEP.get(word.lstrip("-"), "see the server's log")
     return OperationalError(f"Redis at {address.masked} refused: {cause}; {step}")
+
+
+def too_few(address: Address, there: int) -> OperationalError:
+    """What was written is on the server, and on fewer replicas than ``wait_replicas`` asks for."""
+    error = OperationalError(
+        f"Redis at {address.masked}: {there} of {address.replicas} replicas had it within "
+        f"{address.replicas_within} ms; check the replicas, or lower wait_replicas"
+    )
+    error.uncertain = True
+    return error

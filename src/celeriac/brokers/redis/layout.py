@@ -10,6 +10,7 @@ Pure: no connection. The one place that knows prefix, separator and priority ste
 ``unacked_mutex``              string  held by whoever restores foreign deliveries (kombu)
 ``celeriac:schedule:<queue>``  zset    ``<step>:<envelope>`` → due, epoch seconds
 ``celeriac:schedules``         set     queues that have a schedule
+``celeriac:queues``            set     queues that workers have met; in a cluster alone (``cluster/``)
 ``celeriac:stage:<id>``        set     ready lists that a send of many messages, not complete yet, is meant for
 the same + ``:<ready list>``   list    its messages for that list
 ``celeriac:rate:<bucket>``     string  ``<next start> <end of the line>``, epoch seconds (``model/limits.py``, Pace)
@@ -86,6 +87,7 @@ class Layout:
         self.mutex_expire = int(get("unacked_mutex_expire", 300))
         self.schedules = f"{prefix}celeriac:schedules"
         self.parks = f"{prefix}celeriac:parks"
+        self.queues = f"{prefix}celeriac:queues"
         self.dead = f"{prefix}celeriac:dead"
         self.dead_records = f"{prefix}celeriac:dead:records"
         self.dead_counts = f"{prefix}celeriac:dead:counts"

@@ -13,7 +13,8 @@ from typing import Any
 import hiredis
 
 from celeriac.brokers.redis.address import Address
-from celeriac.brokers.redis.errors import lost, refused
+from celeriac.brokers.redis.errors import lost, refused, too_few
+from celeriac.brokers.redis.places import CHECK_INTERVAL, Places, Visit
 from celeriac.brokers.redis.scripts import Script
 from celeriac.brokers.redis.sockets import Word
 from celeriac.brokers.redis.wire import LostWire, Wire, connect
@@ -34,12 +35,14 @@ class Link:
         tracking: bool = False,
     ) -> None:
         self.address = address
+        self._places = Places(address)
         self._on_push = on_push
         self._on_lost = on_lost
         self._tracking = tracking
         self._wire: Wire | None = None
         self._connecting = asyncio.Lock()
         self._closed = False
+        self._checking: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Connect. Raises ``OperationalError``."""
@@ -57,16 +60,70 @@ class Link:
                 return wire
             self._refuse_closed()
             try:
-                wire = await connect(
-                    self.address, on_push=self._on_push, on_lost=self._on_lost, tracking=self._tracking
-                )
+                wire = await self._find()
             except hiredis.ReplyError as error:
                 raise refused(self.address, error) from error
             except OSError as error:  # TimeoutError, LostWire and TLS errors are OSErrors
                 raise lost(self.address, error) from error
             self._wire = wire
             self._refuse_closed()  # while it was connecting
+            if self._places.move and self._checking is None:
+                self._checking = asyncio.create_task(self._check())
             return wire
+
+    async def _find(self) -> Wire:
+        """A wire to the server, wherever that is now. Raises ``OSError`` and ``ReplyError``."""
+        search = self._places.search()
+        visit = next(search)
+        while True:
+            wire: Wire | None = None
+            try:
+                wire = await self._visit(visit)
+                reply = await _asked(wire, visit) if visit.words else None
+            except (OSError, hiredis.ReplyError) as error:
+                if wire is not None:
+                    wire.abort(error)
+                visit = search.throw(error)
+                continue
+            except BaseException as error:  # cancelled
+                if wire is not None:
+                    wire.abort(error)
+                raise
+            try:
+                visit = search.send(reply)
+            except StopIteration:
+                return wire
+            except OSError as error:
+                wire.abort(error)
+                raise
+            wire.abort(LostWire("another server is the one"))
+
+    async def _visit(self, visit: Visit) -> Wire:
+        if visit.stays:
+            return await connect(visit.address, on_push=self._on_push, on_lost=self._on_lost, tracking=self._tracking)
+        return await connect(visit.address, on_push=lambda _: None, on_lost=lambda: None)
+
+    async def _check(self) -> None:
+        """Leave the server when another one takes its place."""
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL)
+            check = self._places.check()
+            visit = next(check)
+            asked: Wire | None = None
+            try:
+                asked = await self._visit(visit)
+                check.send(await _asked(asked, visit))
+            except (OSError, hiredis.ReplyError) as error:
+                try:
+                    check.throw(error)
+                except StopIteration:
+                    pass
+            except StopIteration as end:
+                if end.value and self._wire is not None:
+                    self._wire.abort(LostWire("a failover: another server is the master"))
+            finally:
+                if asked is not None:
+                    asked.close()
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -77,6 +134,9 @@ class Link:
     def close(self) -> None:
         """Close the connection; calls raise until it is opened again."""
         self._closed = True
+        if self._checking is not None:
+            self._checking.cancel()
+            self._checking = None
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
@@ -94,13 +154,20 @@ class Link:
         except (LostWire, hiredis.ReplyError) as error:
             raise self.translated(wire, error) from error
 
-    async def script(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
-        """Run a script. Raises ``OperationalError``."""
+    async def script(self, script: Script, keys: Sequence[str], args: Sequence[Word], *, durable: bool = False) -> Any:
+        """Run a script. Raises ``OperationalError``. ``durable``: what it writes counts when replicas have it, where
+        ``wait_replicas`` asks for them."""
         wire = await self.wire()
+        address = self.address
         try:
-            return await self.run(wire, script, keys, args)
+            answer = await self.run(wire, script, keys, args)
+            if durable and address.replicas:
+                there = await wire.send("WAIT", address.replicas, address.replicas_within)
+                if there < address.replicas:
+                    raise too_few(address, there)
         except (LostWire, hiredis.ReplyError) as error:
             raise self.translated(wire, error) from error
+        return answer
 
     @staticmethod
     async def run(wire: Wire, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
@@ -118,6 +185,15 @@ class Link:
         """Our error for one of the driver's; leaves a server that became a replica."""
         if isinstance(error, LostWire):
             return lost(self.address, error)
-        if str(error).startswith(("READONLY", "NOAUTH")):
+        if str(error).startswith(("READONLY", "NOAUTH", "MASTERDOWN", "NOREPLICAS")):
             wire.abort(error)
         return refused(self.address, error)
+
+
+async def _asked(wire: Wire, visit: Visit) -> Any:
+    """The answer to the question of a visit; an error reply as a value."""
+    try:
+        async with asyncio.timeout(visit.address.connect_timeout):
+            return await wire.send(*visit.words)
+    except hiredis.ReplyError as error:
+        return error

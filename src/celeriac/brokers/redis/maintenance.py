@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from celeriac.brokers.redis.advice import advise
 from celeriac.brokers.redis.broadcasts import bindings
 from celeriac.brokers.redis.claims import Read
 from celeriac.brokers.redis.layout import TOKEN, Layout, envelope_of
@@ -19,7 +20,6 @@ from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.scripts import DUE, EXPIRED, RESTORE, TRIM, UNLOCK
 from celeriac.brokers.redis.sockets import Word
 from celeriac.codec import envelope
-from celeriac.exceptions import OperationalError
 from celeriac.model.dead import dropped
 from celeriac.model.leases import after_lost_lease
 from celeriac.ports import AdapterOptions
@@ -51,11 +51,16 @@ class Maintenance:
         self._dropping = False
         #: Damaged entries that were told of.
         self._told: set[bytes] = set()
-        self._asked = False
+        #: How many deliveries an owner holds.
+        self.held_by: Callable[[bytes], Awaitable[int]] = self._held_here
+        #: Nothing was said yet about how the server is set up.
+        self.unadvised = True
 
     async def round(self, queues: Iterable[str]) -> float:
         """See ``Broker.maintain``; ``queues`` are those this broker has met."""
-        await self._warn_of_eviction()
+        if self.unadvised:
+            self.unadvised = False
+            await advise(self._link)
         next_due = await self._move_due(queues)
         leased, ending = await self._restore_lost()
         await self._trim()
@@ -68,25 +73,6 @@ class Maintenance:
             # Nobody renews it, or it would end much later: its owner is probably dead.
             return ending + _LATE if next_due is None else min(ending + _LATE, max(_SOONEST, next_due))
         return max(_SOONEST, busy if next_due is None else min(busy, next_due))
-
-    async def _warn_of_eviction(self) -> None:
-        """Once: a server that drops keys when it is full loses tasks, and nobody is told."""
-        if self._asked:
-            return
-        self._asked = True
-        try:
-            facts = await self._link.call("INFO", "memory")
-        except OperationalError as error:  # the user may not ask; what keeps the queues in order must go on
-            logger.debug("Cannot ask whether keys are evicted: %s", error)
-            return
-        policy, limit = _fact(facts, b"maxmemory_policy"), _fact(facts, b"maxmemory")
-        if policy not in ("", "noeviction") and limit not in ("", "0"):
-            logger.warning(
-                "Redis at %s evicts keys when its memory is full (maxmemory-policy %s), and tasks with them: "
-                "set it to noeviction",
-                self._link.address.masked,
-                policy,
-            )
 
     # -- due
 
@@ -137,10 +123,12 @@ class Maintenance:
         candidates = [owner for owner, number in _count(map(_owner, dict(expired))).items() if number == 1]
         alone = set()
         for owner in candidates[:_BATCH]:
-            held = await scan_index(self._link, self._layout, owner)
-            if len(held) == 1:
+            if await self.held_by(owner) == 1:
                 alone.add(owner)
         return frozenset(alone)
+
+    async def _held_here(self, owner: bytes) -> int:
+        return len(await scan_index(self._link, self._layout, owner))
 
     def _warn_once(self, token: bytes, line: str) -> None:
         """It stays there, and is met again at each turn."""
@@ -248,12 +236,6 @@ async def scan_index(link: Link, layout: Layout, owner: bytes) -> list[bytes]:
         tokens.update(page[::2])
         if int(cursor) == 0:
             return sorted(tokens, key=_number)
-
-
-def _fact(info: Any, name: bytes) -> str:
-    """A line of INFO; empty when it is not there, as with some proxies."""
-    found = re.search(rb"^" + name + rb":([^\r\n]*)", info, re.MULTILINE) if isinstance(info, bytes) else None
-    return found[1].decode("utf-8", "replace") if found else ""
 
 
 def _number(token: bytes) -> int:

@@ -9,12 +9,20 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from celeriac.brokers.redis import census, rules
-from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.blocking import Pool, monotonic
 from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.ledger_keys import change_args
-from celeriac.brokers.redis.scripts import LAUNCH, PUBLISH, PUBLISH_IF, PUBLISH_ONCE, RULES_READ, RULES_SET
+from celeriac.brokers.redis.scripts import (
+    LAUNCH,
+    LEDGER_CHANGE,
+    PUBLISH,
+    PUBLISH_IF,
+    PUBLISH_ONCE,
+    RULES_READ,
+    RULES_SET,
+)
 from celeriac.brokers.redis.sockets import Word
+from celeriac.brokers.redis.urls import parse
 from celeriac.codec import envelope
 from celeriac.exceptions import OperationalError
 from celeriac.model.ledger import Change
@@ -31,17 +39,22 @@ _CHUNK = 300
 class RedisPublisher:
     """See ``celeriac.ports.Publisher``."""
 
-    def __init__(self, url: str, options: AdapterOptions) -> None:
-        self._address = parse(url, options)
+    def __init__(self, url: str, options: AdapterOptions, *, pool: Pool | None = None) -> None:
+        """With a ``pool`` it is part of a cluster's, and the pool knows the address."""
+        self._address = parse(url, options) if pool is None else pool.address
         self._layout = Layout(self._address, options)
-        self._pool = Pool(self._address, options.pool_limit)
+        self._pool = pool or Pool(self._address, options.pool_limit)
+        #: Where locks are kept.
+        self._ledgers = self._pool, self._layout
 
     def publish(self, messages: Sequence[Message], *, timeout: float) -> None:
         """See ``Publisher.publish``. All or none."""
         layout = self._layout
         if len(messages) == 1:
             message = messages[0]
-            self._pool.call(("LPUSH", layout.ready(message.queue, message), envelope.encode(message)), timeout)
+            self._pool.call(
+                ("LPUSH", layout.ready(message.queue, message), envelope.encode(message)), timeout, durable=True
+            )
             return
         lists: dict[str, list[bytes]] = {}
         for message in messages:
@@ -52,15 +65,15 @@ class RedisPublisher:
                 ("LPUSH", key, *texts[at : at + _CHUNK]) for at in range(0, len(texts), _CHUNK)
             ]
             if len(chunks) == 1:
-                self._pool.call(chunks[0], timeout)
+                self._pool.call(chunks[0], timeout, durable=True)
             else:
-                self._pool.transaction(chunks, timeout)
+                self._pool.transaction(chunks, timeout, durable=True)
         elif lists:
             # A transaction would go on behind a key of a wrong type; the script looks first.
             args: list[Word] = [len(lists), 0]
             for texts in lists.values():
                 args += (len(texts), *texts)
-            self._pool.script(PUBLISH, [layout.schedules, *lists], args, timeout)
+            self._pool.script(PUBLISH, [layout.schedules, *lists], args, timeout, durable=True)
 
     def stage(self, messages: Sequence[Message], *, stage: str, timeout: float) -> None:
         """See ``Publisher.stage``."""
@@ -83,10 +96,35 @@ class RedisPublisher:
         deadline, key = monotonic() + timeout, self._layout.stage(stage)
         names = [name.decode("utf-8", "surrogateescape") for name in self._pool.call(("SMEMBERS", key), timeout)]
         pairs = [each for name in names for each in (f"{key}:{name}", name)]
-        if not self._pool.script(LAUNCH, [key, *pairs], [count], max(deadline - monotonic(), 0.001)):
+        left = max(deadline - monotonic(), 0.001)
+        if not self._pool.script(LAUNCH, [key, *pairs], [count], left, durable=True):
             raise OperationalError(
                 f"Redis at {self._address.masked}: what was put aside for one send is gone: send it again"
             )
+
+    @property
+    def place(self) -> tuple[Pool, Layout]:
+        """What leads there, and the names of the keys."""
+        return self._pool, self._layout
+
+    # -- what a cluster's publisher asks of its parts, for a stage that is spread over several
+
+    def name_stage(self, stage: str, queues: Sequence[str], *, timeout: float) -> None:
+        """Remember for which queues something is put aside."""
+        key = self._layout.stage(stage)
+        self._pool.transaction([("SADD", key, *queues), ("EXPIRE", key, int(STAGE_EXPIRES))], timeout)
+
+    def named_in_stage(self, stage: str, *, timeout: float) -> list[str]:
+        """The queues that were named; forgotten by time."""
+        names = self._pool.call(("SMEMBERS", self._layout.stage(stage)), timeout, repeat=True)
+        return sorted(name.decode("utf-8", "surrogateescape") for name in names)
+
+    def count_stage(self, stage: str, *, timeout: float) -> int:
+        """How many messages are put aside here."""
+        deadline, key = monotonic() + timeout, self._layout.stage(stage)
+        names = self._pool.call(("SMEMBERS", key), timeout, repeat=True)
+        left = max(deadline - monotonic(), 0.001)
+        return sum(self._pool.call(("LLEN", b"%b:%b" % (key.encode(), name)), left, repeat=True) for name in names)
 
     def publish_if(
         self, message: Message, changes: Sequence[Change], *, timeout: float
@@ -95,7 +133,9 @@ class RedisPublisher:
         layout = self._layout
         keys, args = change_args(layout, changes)
         list_key, text = layout.ready(message.queue, message), envelope.encode(message)
-        there: Sequence[bytes | None] | None = self._pool.script(PUBLISH_IF, [list_key, *keys], [text, *args], timeout)
+        there: Sequence[bytes | None] | None = self._pool.script(
+            PUBLISH_IF, [list_key, *keys], [text, *args], timeout, durable=True
+        )
         return there
 
     def publish_once(self, messages: Mapping[str, Message], *, expires: float, timeout: float) -> Sequence[str]:
@@ -110,13 +150,14 @@ class RedisPublisher:
                 part = pairs[at : at + _CHUNK]
                 keys = [name, *(layout.ledger(key) for key, _ in part)]
                 args: list[Word] = [max(1, round(expires * 1000)), *(text for _, text in part)]
-                made = self._pool.script(PUBLISH_ONCE, keys, args, max(deadline - monotonic(), 0.001))
+                left = max(deadline - monotonic(), 0.001)
+                made = self._pool.script(PUBLISH_ONCE, keys, args, left, durable=True)
                 published += [key for (key, _), is_new in zip(part, made, strict=True) if is_new]
         return published
 
     def purge(self, queue: str, *, timeout: float) -> int:
         """See ``Broker.purge``."""
-        answer: int = self._drive(census.purge(self._layout, queue), timeout)
+        answer: int = self._drive(census.purge(self._layout, self._ledgers[1], queue), timeout)
         return answer
 
     def depth(self, queues: Sequence[str], *, timeout: float) -> Mapping[str, Depth]:
@@ -149,4 +190,5 @@ class RedisPublisher:
             if script is None:
                 reply = self._pool.call(tuple(keys), left, repeat=True)
             else:
-                reply = self._pool.script(script, keys, args, left, repeat=True)
+                pool = self._ledgers[0] if script is LEDGER_CHANGE else self._pool
+                reply = pool.script(script, keys, args, left, repeat=True)

@@ -13,9 +13,8 @@ from datetime import UTC, tzinfo
 from typing import Any
 
 from celeriac.brokers.redis import census, rules
-from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.bus import RedisBus
-from celeriac.brokers.redis.claims import Claims, reader_of
+from celeriac.brokers.redis.claims import BELIEVED, Claims, Numbers, reader_of
 from celeriac.brokers.redis.doorbell import Doorbell
 from celeriac.brokers.redis.endings import Endings, postings
 from celeriac.brokers.redis.layout import Layout, envelope_of
@@ -25,6 +24,7 @@ from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.maintenance import Maintenance, scan_index
 from celeriac.brokers.redis.scripts import EXTEND, FINISH, LEDGER_CHANGE, PUBLISH, RULES_READ, RULES_SET
 from celeriac.brokers.redis.sockets import Word
+from celeriac.brokers.redis.urls import parse
 from celeriac.brokers.redis.withdrawing import withdraw
 from celeriac.codec import envelope
 from celeriac.exceptions import OperationalError
@@ -48,19 +48,39 @@ _VERDICTS = {b"F": Verdict.FENCED, b"W": Verdict.STEPWISE, b"C": Verdict.COMPLET
 class RedisBroker:
     """See ``celeriac.ports.Broker``, ``Unified``, ``Limiter``, ``Rules``, ``Ledger`` and ``Bus``."""
 
-    def __init__(self, url: str, options: AdapterOptions) -> None:
-        self._address = parse(url, options)
+    def __init__(
+        self,
+        url: str,
+        options: AdapterOptions,
+        *,
+        link: Link | None = None,
+        bell: Doorbell | None = None,
+        numbers: Numbers | None = None,
+        believed: float | None = None,
+    ) -> None:
+        """With a ``link`` it is part of a cluster's broker: it rings ``bell``, and knows the address."""
+        self._address = parse(url, options) if link is None else link.address
         self._layout = Layout(self._address, options)
         self._owner = options.owner or envelope.new_id()
         self._options = options
         self._read = reader_of(zone_of(options.zone), options.max_message_bytes)
-        self._bell = Doorbell()
+        self._bell = bell or Doorbell()
         self._queues: set[str] = set()
-        self._link = Link(self._address, on_push=self._pushed, on_lost=self._bell.ring, tracking=True)
-        self._claims = Claims(self._link, self._layout, self._owner, self._bell, self._read)
+        self._link = link or Link(self._address, on_push=self._pushed, on_lost=self._bell.ring, tracking=True)
+        self._claims = Claims(
+            self._link,
+            self._layout,
+            self._owner,
+            self._bell,
+            self._read,
+            numbers=numbers,
+            believed=BELIEVED if believed is None else believed,
+        )
         self._claims.left = self._give_back_soon
         self._maintenance = Maintenance(self._link, self._layout, options, self._read)
         self._limits = Limits(self._link, self._layout, self._queues, options.seat_promise)
+        #: Where locks are kept.
+        self._ledgers = self._link, self._layout
         self._bus = RedisBus(self._address, self._layout, self._link)
         self.traits = Traits(durable=True, native_delay=True, server=self._address.server, expires=True)
 
@@ -105,7 +125,7 @@ class RedisBroker:
         """See ``Broker.publish``."""
         if messages:
             keys, args = postings(self._layout, messages, schedule=True, now=self.now())
-            await self._link.script(PUBLISH, keys, args)
+            await self._link.script(PUBLISH, keys, args, durable=True)
 
     async def claim(self, queues: Sequence[str], *, limit: int, wait: float) -> Sequence[Delivery]:
         """See ``Broker.claim``."""
@@ -161,7 +181,7 @@ class RedisBroker:
 
     async def purge(self, queue: str) -> int:
         """See ``Broker.purge``."""
-        answer: int = await self._drive(census.purge(self._layout, queue))
+        answer: int = await self._drive(census.purge(self._layout, self._ledgers[1], queue))
         return answer
 
     async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:
@@ -257,7 +277,8 @@ class RedisBroker:
                 script, keys, args = asking.send(reply)
             except StopIteration as end:
                 return end.value
-            reply = await (self._link.call(*keys) if script is None else self._link.script(script, keys, args))
+            link = self._ledgers[0] if script is LEDGER_CHANGE else self._link
+            reply = await (link.call(*keys) if script is None else link.script(script, keys, args))
 
 
 def _pages(settlements: Sequence[Settlement | Hold]) -> Sequence[int]:

@@ -17,20 +17,21 @@ from typing import Any
 import hiredis
 from hiredis import PushNotification
 
-from celeriac.brokers.redis.address import parse
-from celeriac.brokers.redis.blocking import Connection, Pool, monotonic
+from celeriac.brokers.redis.blocking import Connection, Pool, found, monotonic
 from celeriac.brokers.redis.chords import grow_keys, life, open_args
 from celeriac.brokers.redis.endings import result_args
 from celeriac.brokers.redis.errors import lost, refused
 from celeriac.brokers.redis.layout import Layout
+from celeriac.brokers.redis.places import Places
 from celeriac.brokers.redis.scripts import CHORD_GROW, CHORD_OPEN, STORE
-from celeriac.brokers.redis.sockets import pack
+from celeriac.brokers.redis.sockets import Word, pack
+from celeriac.brokers.redis.urls import parse
 from celeriac.exceptions import OperationalError
 from celeriac.model.chord import NewChord
 from celeriac.model.settle import StoredResult
 from celeriac.ports import AdapterOptions
 
-__all__ = ["RedisReader"]
+__all__ = ["Ear", "RedisReader"]
 
 _BATCH = 500
 #: Most chords that one script opens.
@@ -52,12 +53,14 @@ _STATUS = re.compile(rb'\{"status": ?"([^"]*)"')
 class RedisReader:
     """See ``celeriac.ports.Reader``."""
 
-    def __init__(self, url: str, options: AdapterOptions) -> None:
-        self._address = parse(url, options)
+    def __init__(self, url: str, options: AdapterOptions, *, pool: Pool | None = None) -> None:
+        """With a ``pool`` it is part of a cluster's, and the pool knows the address."""
+        self._address = parse(url, options) if pool is None else pool.address
         self._layout = Layout(self._address, options)
-        self._pool = Pool(self._address, options.pool_limit)
+        self._pool = pool or Pool(self._address, options.pool_limit)
+        self._places = Places(self._address)
         self._token_time = options.chord_token
-        self._ears: deque[_Ear] = deque(maxlen=_STOCK)
+        self._ears: deque[Ear] = deque(maxlen=_STOCK)
         self._pid = os.getpid()
         #: A thread's ``record``: id and record that ended its last wait, and when.
         self._heard = threading.local()
@@ -66,17 +69,22 @@ class RedisReader:
 
     def get(self, ids: Sequence[str], *, timeout: float) -> Sequence[bytes | None]:
         """See ``Reader.get``."""
-        if len(ids) == 1:
-            # What `wait` of this thread has just heard needs no second round trip.
-            heard: tuple[str, bytes, float] | None = self._heard.__dict__.pop("record", None)
-            if heard is not None and heard[0] == ids[0] and monotonic() - heard[2] < _FRESH:
-                return [heard[1]]
+        record = self.just_heard(ids)
+        if record is not None:
+            return [record]
         found: list[bytes | None] = []
         deadline = monotonic() + timeout
         for at in range(0, len(ids), _BATCH):
             keys = map(self._layout.result, ids[at : at + _BATCH])
             found += self._pool.call(("MGET", *keys), max(deadline - monotonic(), 0.001), repeat=True)
         return found
+
+    def just_heard(self, ids: Sequence[str]) -> bytes | None:
+        """The record of a single id with which `wait` of this thread has just ended: it needs no second round trip."""
+        if len(ids) != 1:
+            return None
+        heard: tuple[str, bytes, float] | None = self._heard.__dict__.pop("record", None)
+        return heard[1] if heard is not None and heard[0] == ids[0] and monotonic() - heard[2] < _FRESH else None
 
     def wait(self, ids: Sequence[str], *, timeout: float | None) -> str | None:
         """See ``Reader.wait``. Records that are already there count when they look final; any new one counts.
@@ -85,7 +93,7 @@ class RedisReader:
         """
         if not ids:
             return None
-        keys = {self._layout.result(task_id): task_id for task_id in ids}
+        keys = {self._key(task_id): task_id for task_id in ids}
         deadline = None if timeout is None else monotonic() + timeout
         pause, down_since = _PAUSE_FIRST, None
         while True:
@@ -156,6 +164,12 @@ class RedisReader:
 
     # -- inside
 
+    def _key(self, task_id: str) -> str:
+        return self._layout.result(task_id)
+
+    def _id(self, key: str) -> str:
+        return self._layout.result_id(key)
+
     def _listen(self, keys: tuple[str, ...], deadline: float | None) -> tuple[str, bytes] | None:
         ear = None if self._deaf else self._take_ear(deadline)
         if ear is None:
@@ -173,7 +187,7 @@ class RedisReader:
     def _poll(self, keys: tuple[str, ...], deadline: float | None) -> tuple[str, bytes] | None:
         """Without RESP3 a connection cannot listen and ask: look again and again."""
         pause = _PAUSE_FIRST
-        ids = [self._layout.result_id(key) for key in keys]
+        ids = [self._id(key) for key in keys]
         while True:
             for key, record in zip(keys, self.get(ids, timeout=self._address.connect_timeout), strict=True):
                 if record is not None and _looks_final(record):
@@ -184,7 +198,7 @@ class RedisReader:
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, _POLL_LAST)
 
-    def _take_ear(self, deadline: float | None) -> _Ear | None:
+    def _take_ear(self, deadline: float | None) -> Ear | None:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             ears, self._ears = self._ears, deque(maxlen=_STOCK)
@@ -194,24 +208,27 @@ class RedisReader:
             try:
                 ear = self._ears.pop()
             except IndexError:
-                limit = monotonic() + self._address.connect_timeout
-                connection = Connection(self._address, min(limit, deadline or limit))
+                limit = monotonic() + self._address.reach_timeout
+                connection = found(self._places, min(limit, deadline or limit))
                 if connection.resp3:
-                    return _Ear(self._address.reply_timeout, connection)
+                    return self._ear(connection)
                 connection.close()
                 return None
             if ear.usable():
                 return ear
             ear.close()
 
-    def _give_ear(self, ear: _Ear) -> None:
+    def _ear(self, connection: Connection) -> Ear:
+        return Ear(self._address.reply_timeout, connection)
+
+    def _give_ear(self, ear: Ear) -> None:
         if len(self._ears) < _STOCK:
             self._ears.append(ear)
         else:
             ear.close()
 
 
-class _Ear:
+class Ear:
     """A connection that listens; one waiter at a time."""
 
     def __init__(self, reply_timeout: float, connection: Connection) -> None:
@@ -233,14 +250,12 @@ class _Ear:
 
     def wait(self, keys: tuple[str, ...], deadline: float | None) -> tuple[str, bytes] | None:
         """The first key that has a final record, or is written, with the record; None at the deadline."""
-        connection = self._connection
         subscribe = pack(("SUBSCRIBE", *keys))
         while True:
             for at in range(0, len(keys), _BATCH):
                 page = keys[at : at + _BATCH]
-                connection.send(subscribe + pack(("MGET", *page)), monotonic() + self._reply_timeout)
+                pushed, records = self._look(subscribe, page)
                 subscribe = b""
-                pushed, records = self._until_reply()
                 if pushed is not None:
                     return pushed
                 for key, record in zip(page, records, strict=True):
@@ -259,6 +274,14 @@ class _Ear:
             except TimeoutError:
                 if deadline is not None and monotonic() >= deadline:
                     return None
+
+    def _look(self, subscribe: bytes, page: Sequence[str]) -> tuple[tuple[str, bytes] | None, Sequence[bytes | None]]:
+        """Subscribe and read: a key announced meanwhile, and the records."""
+        return self._asked(subscribe, ("MGET", *page))
+
+    def _asked(self, subscribe: bytes, words: tuple[Word, ...]) -> tuple[tuple[str, bytes] | None, Any]:
+        self._connection.send(subscribe + pack(words), monotonic() + self._reply_timeout)
+        return self._until_reply()
 
     def unsubscribe(self, keys: tuple[str, ...]) -> None:
         """Leave the channels; the confirmations are read when the connection is used again."""

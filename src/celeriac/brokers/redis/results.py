@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from celeriac.brokers.redis import scripts
-from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.chords import concern, gathered_from, grow_keys, join_args, open_args
 from celeriac.brokers.redis.endings import result_args
 from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.link import Link
+from celeriac.brokers.redis.urls import parse
 from celeriac.model.chord import Closing, Gathered, NewChord, Part
 from celeriac.model.settle import StoredResult
 from celeriac.ports import CHORD_LOOK, AdapterOptions, Traits
@@ -24,10 +24,11 @@ _CHORDS = 100
 class RedisStore:
     """See ``celeriac.ports.ResultStore``."""
 
-    def __init__(self, url: str, options: AdapterOptions) -> None:
-        self._address = parse(url, options)
+    def __init__(self, url: str, options: AdapterOptions, *, link: Link | None = None) -> None:
+        """With a ``link`` it is part of a cluster's store, and the link knows the address."""
+        self._address = parse(url, options) if link is None else link.address
         self._layout = Layout(self._address, options)
-        self._link = Link(self._address)
+        self._link = link or Link(self._address)
         self._token_time = options.chord_token
         self.traits = Traits(durable=True, native_delay=False, server=self._address.server)
 

@@ -11,7 +11,8 @@ from importlib.resources import files
 __all__ = [
     "CHORD_CLOSE", "CHORD_GATHER", "CHORD_GROW", "CHORD_JOIN", "CHORD_LOOK", "CHORD_OPEN", "CHORD_SWEEP", "CLAIM",
     "DEAD_DROP", "DEAD_PAGE", "DEAD_REPLAY", "DEPTH", "DUE", "EXPIRED", "EXTEND", "FINISH", "LAUNCH", "LEASED",
-    "LEDGER_CHANGE", "LIMITS", "PUBLISH", "PUBLISH_IF", "PUBLISH_ONCE", "PURGE", "PURGED", "PURGE_PARK", "RECLAIM",
+    "LEDGER_ALL", "LEDGER_CHANGE", "LIMITS", "PUBLISH", "PUBLISH_IF", "PUBLISH_ONCE", "PURGE", "PURGED", "PURGE_PARK",
+    "RECLAIM",
     "RESTORE", "RULES_READ", "RULES_SET", "STORE", "TRIM", "UNLOCK", "WITHDRAW", "Script", "read_all",
 ]  # fmt: skip
 
@@ -74,6 +75,7 @@ PUBLISH_ONCE = Script("publish_once")
 STORE = Script("store", drains=True)
 DEPTH = Script("depth")
 LEASED = Script("leased")
+LEDGER_ALL = Script("ledger_all", after="ledger", drains=True)
 LEDGER_CHANGE = Script("ledger_change", after="ledger", drains=True)
 CHORD_OPEN = Script("chord_open", after="chord")
 CHORD_JOIN = Script("chord_join", after="chord", drains=True)

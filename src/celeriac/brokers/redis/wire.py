@@ -170,8 +170,14 @@ class Wire(asyncio.Protocol):
         """Close after what was sent; commands under way end with ``LostWire``."""
         self._flush()
         self._end(LostWire("closed"))
-        if self._transport is not None:
-            self._transport.close()
+        transport = self._transport
+        if transport is None:
+            return
+        if self._address.tls is not None and not transport.get_write_buffer_size():
+            # TLS would say goodbye and wait for the answer, longer than the loop may last.
+            transport.abort()
+        else:
+            transport.close()
 
     def _end(self, error: BaseException) -> None:
         if self.lost is not None:
@@ -241,7 +247,7 @@ async def connect(
 
 async def _greet(wire: Wire, address: Address, tracking: bool) -> None:
     account: tuple[Word, ...] = ()
-    if address.password:
+    if address.username or address.password:
         account = ("AUTH", address.username or "default", address.password)
     hello = wire.send("HELLO", 3, *account)
     selected = wire.send("SELECT", address.db)

@@ -40,6 +40,8 @@ class Harness:
     between_processes: bool = True
     #: Messages with a due time that a plain ``Publisher`` sends go to the schedule (not so in Celery's layout).
     publisher_schedules: bool = True
+    #: All queues are on one server: priorities hold across queues, and a send to several queues is all or none.
+    one_server: bool = True
     #: What gets no seat waits in the server, in line (``Limiter``). A ledger beside the queues cannot do so.
     parks: bool = True
     #: Dropping a message frees the lock of its task: not where that is on another server.
@@ -151,6 +153,11 @@ class Harness:
     async def silence(self, on: bool) -> None:
         """Let the server answer nothing while its connections stay; or end that."""
         self.cannot("silence the server")
+
+    def needs_one_server(self) -> None:
+        """Skip the test where queues are on several servers."""
+        if not self.one_server:
+            self.cannot("do that with queues on several servers")
 
     def cannot(self, what: str) -> NoReturn:
         """Skip the test."""

@@ -105,6 +105,7 @@ class Order:
 
     @asynchronous
     async def test_a_priority_step_goes_across_queues(self, harness: Harness) -> None:
+        harness.needs_one_server()
         broker = await harness.open_broker()
         for queue in ("a", "b"):
             await broker.publish([message(f"{queue}{priority}", queue, priority=priority) for priority in (9, 3, 0)])

@@ -232,6 +232,7 @@ class Payloads:
 
     @asynchronous
     async def test_a_publish_to_a_spoilt_queue_publishes_nothing(self, harness: Harness) -> None:
+        harness.needs_one_server()
         broker, publisher = await harness.open_broker(), harness.publisher()
         await harness.spoil("bad")
         with pytest.raises(OperationalError):

@@ -22,7 +22,9 @@ class Producers:
         publisher.publish([], timeout=5.0)
         publisher.publish([message("low", priority=9), message("a"), message("b", "other")], timeout=5.0)
         publisher.publish([message("c")], timeout=5.0)
-        assert ids(await take(broker, "q", "other")) == ["a", "c", "b", "low"], "publish: as Broker.publish"
+        taken = ids(await take(broker, "q", "other"))
+        expected = ["a", "c", "b", "low"] if harness.one_server else ["a", "c", "low", "b"]
+        assert taken == expected, "publish: as Broker.publish"
         publisher.close()
 
     @asynchronous

@@ -6,7 +6,8 @@ import ssl
 
 import pytest
 
-from celeriac.brokers.redis.address import parse, tls_context
+from celeriac.brokers.redis.address import tls_context
+from celeriac.brokers.redis.urls import parse
 from celeriac.exceptions import ImproperlyConfigured, SecurityWarning
 from celeriac.ports import AdapterOptions
 
@@ -96,3 +97,25 @@ def test_tls_with_bad_files() -> None:
         tls_context({"ca_certs": "/nowhere/ca.pem"})
     with pytest.raises(ImproperlyConfigured, match="ssl_cert_reqs"):
         parse("rediss://h?ssl_cert_reqs=perhaps", OPTIONS)
+
+
+def test_several_urls() -> None:
+    got = parse("redis://:x@a;redis://b:2/1", OPTIONS)
+    assert [got.place, *(each.place for each in got.others)] == ["a:6379", "b:2"]
+    assert parse("redis://:x@a", AdapterOptions(alternates=("redis://b:2/1",))) == got
+    assert parse("redis://:p;w@a", OPTIONS).password == "p;w"
+    assert parse("redis://a;redis://b", OPTIONS).server == parse("redis://b;redis://a", OPTIONS).server
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(2, (2, 1000)), ("1", (1, 1000)), ("1,500", (1, 500)), ((1, 50), (1, 50)), ([0], (0, 1000))]
+)
+def test_replicas_that_are_waited_for(value: object, expected: tuple[int, int]) -> None:
+    got = parse("redis://a", AdapterOptions(transport={"wait_replicas": value}))
+    assert (got.replicas, got.replicas_within) == expected
+
+
+@pytest.mark.parametrize("value", ["many", (1, 0), (1, 9000), -1, (1, 2, 3), {}])
+def test_replicas_that_make_no_sense(value: object) -> None:
+    with pytest.raises(ImproperlyConfigured, match="wait_replicas"):
+        parse("redis://a", AdapterOptions(transport={"wait_replicas": value}))

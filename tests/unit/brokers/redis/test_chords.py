@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.chords import gathered_from, join_args, life, member
 from celeriac.brokers.redis.endings import Endings
 from celeriac.brokers.redis.layout import Layout
+from celeriac.brokers.redis.urls import parse
 from celeriac.model.chord import Part
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Accept, Completion, Hold, StoredResult

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.layout import Layout, envelope_of
+from celeriac.brokers.redis.urls import parse
 from celeriac.exceptions import ImproperlyConfigured
 from celeriac.model.message import Message
 from celeriac.ports import AdapterOptions

@@ -1,0 +1,87 @@
+"""Redis behind sentinels: its master dies, or is replaced by order, under load (fault 12)."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.faults.fleet import Fleet
+from tests.faults.load import Load
+from tests.faults.place import Place
+from tests.faults.recovery import first_end_after
+from tests.faults.scenario import scenario
+from tests.servers import RedisSentinels, RedisServer
+
+#: A send counts when the replica has it.
+CONFIRMED = {"broker_transport_options": {"wait_replicas": (1, 1000)}}
+
+
+def _after_failover(
+    fleet: Fleet, load: Load, failed_over: Callable[[], RedisServer], restart: Callable[[], object]
+) -> float:
+    """The time from the new master to the first task that ended; ``restart`` makes it a replica."""
+    failed_over()
+    moved = time.time()
+    recovery = first_end_after(fleet, moved)
+    restart()
+    load.until(50, 30.0)
+    return recovery
+
+
+@scenario(
+    "broker",
+    fault="Redis' master is killed, sentinels promote its replica; sends wait for the replica (`wait_replicas`)",
+    promise="nothing that was confirmed is lost, the first task is done within 3 s of the promotion",
+)
+def test_a_master_dies_under_sentinels(
+    make_sentinels: Callable[..., RedisSentinels], tmp_path: Path, rng: random.Random
+) -> None:
+    sentinels = make_sentinels()
+    place = Place(sentinels.url(), tmp_path, **CONFIRMED)
+    with place.fleet() as fleet:
+        node = fleet.start("-c", "2")
+        below = sorted(node.below())
+        # Some wait while the failover goes on.
+        ids = place.send_many("work", [(number, 20) for number in range(1000)])
+        numbers = {each: number for number, each in enumerate(ids)}
+        with Load(place, rng) as load:
+            load.until(30)
+            old = sentinels.master
+            old.kill()
+            recovery = _after_failover(fleet, load, lambda: sentinels.failed_over(old), old.start)
+        numbers |= load.numbers
+        place.wait_all(fleet, list(numbers), 40.0)
+        place.judge(fleet, numbers, allowed=8, refused=load.refused, slowest=load.slowest, recovery=recovery)
+        assert recovery < 3.0
+        assert load.slowest < 10.0
+        assert sorted(node.below()) == below, node.log()
+        assert node.stop() == 0
+
+
+@scenario(
+    "broker",
+    fault="an operator orders a failover (`SENTINEL FAILOVER`); sends wait for the replica (`wait_replicas`)",
+    promise="nothing that was confirmed is lost; what workers did on the old master for a second runs again",
+)
+def test_an_ordered_failover(make_sentinels: Callable[..., RedisSentinels], tmp_path: Path, rng: random.Random) -> None:
+    sentinels = make_sentinels()
+    place = Place(sentinels.url(), tmp_path, **CONFIRMED)
+    with place.fleet() as fleet:
+        node = fleet.start("-c", "2")
+        below = sorted(node.below())
+        ids = place.send_many("work", [(number, 20) for number in range(1000)])
+        numbers = {each: number for number, each in enumerate(ids)}
+        with Load(place, rng) as load:
+            load.until(30)
+            old = sentinels.master
+            sentinels.order_failover()
+            recovery = _after_failover(fleet, load, lambda: sentinels.failed_over(old), lambda: None)
+        numbers |= load.numbers
+        place.wait_all(fleet, list(numbers), 40.0)
+        # Two at a time, 20 ms each, for the second until they ask the sentinels, and one for a slow machine.
+        place.judge(fleet, numbers, allowed=200, refused=load.refused, slowest=load.slowest, recovery=recovery)
+        assert recovery < 3.0
+        assert sorted(node.below()) == below, node.log()
+        assert node.stop() == 0

@@ -1,0 +1,279 @@
+"""Redis Cluster while it changes: slots move, nodes die, replicas take over."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from celeriac import Celery, chord, group
+from celeriac.brokers.redis import cluster
+from celeriac.brokers.redis.cluster.slots import HOME, bucket_of, bucket_tags, queue_tag, slot_of, tagged
+from celeriac.codec import envelope
+from celeriac.contrib.testing.worker import start_worker
+from celeriac.exceptions import OperationalError
+from celeriac.model.message import Message
+from celeriac.model.settle import Accept, StoredResult
+from celeriac.ports import AdapterOptions
+from tests.servers import RedisCluster, RedisServer, eventually, wait_until
+
+MakeCluster = Callable[..., RedisCluster]
+SUCCESS = b'{"status": "SUCCESS", "result": 1}'
+
+
+@pytest.fixture(scope="module")
+def nodes(make_cluster: MakeCluster) -> Iterator[RedisCluster]:
+    nodes = make_cluster()
+    yield nodes
+    nodes.close()
+
+
+@pytest.fixture
+def empty(nodes: RedisCluster) -> RedisCluster:
+    nodes.flush()
+    return nodes
+
+
+def message(queue: str, task_id: str = "") -> Message:
+    task_id = task_id or envelope.new_id()
+    return Message(id=task_id, task="t", headers={"task": "t", "id": task_id}, body=b"[]", queue=queue)
+
+
+def queue_slot(queue: str) -> int:
+    return slot_of(tagged("", queue_tag(queue)))
+
+
+def queue_on(nodes: RedisCluster, wanted: RedisServer, *, unlike: str = "") -> str:
+    """A name of a queue that lies on that node."""
+    names = (f"q{number}" for number in itertools.count())
+    return next(name for name in names if name != unlike and nodes.node_of(name) is wanted)
+
+
+def test_a_slot_moves_under_load(empty: RedisCluster) -> None:
+    """Back and forth, while messages are sent and taken: none is lost, none comes twice."""
+    nodes, options = empty, AdapterOptions(owner="me")
+    publisher, over = cluster.publisher(nodes.url(), options), threading.Event()
+    sent: list[str] = []
+
+    def send() -> None:
+        while not over.is_set():
+            batch = [message("moving") for _ in range(3)]
+            publisher.publish(batch[:1], timeout=10.0)
+            publisher.publish(batch[1:], timeout=10.0)
+            sent.extend(each.id for each in batch)
+
+    async def take() -> list[str]:
+        broker = cluster.broker(nodes.url(), options)
+        await broker.open()
+        taken: list[str] = []
+        while not over.is_set() or len(taken) < len(sent):
+            held = await broker.claim(["moving"], limit=10, wait=0.5)
+            assert await broker.extend(held) == []
+            assert await broker.settle([Accept(each) for each in held]) == []
+            taken += (each.message.id for each in held)
+        await broker.close()
+        return taken
+
+    async def main() -> list[str]:
+        taking = asyncio.create_task(take())
+        sending = asyncio.create_task(asyncio.to_thread(send))
+        for turn in range(6):
+            await eventually(lambda turn=turn: len(sent) > 60 * (turn + 1), 20.0)
+            await asyncio.to_thread(nodes.move, queue_slot("moving"), nodes.nodes[turn % 3])
+        over.set()
+        await sending
+        return await taking
+
+    try:
+        taken = asyncio.run(asyncio.wait_for(main(), 60))
+    finally:
+        over.set()
+        publisher.close()
+    assert sorted(taken) == sorted(sent)
+
+
+def test_what_comes_while_a_slot_moves_waits_for_it(empty: RedisCluster) -> None:
+    nodes, options = empty, AdapterOptions(owner="me")
+    publisher = cluster.publisher(nodes.url(), options)
+    publisher.publish([message("q", "a")], timeout=5.0)
+    slot = queue_slot("q")
+    target = next(node for node in nodes.nodes if node is not nodes.node_of("q"))
+
+    async def main() -> None:
+        broker = cluster.broker(nodes.url(), options)
+        await broker.open()
+        source = nodes.begin_move(slot, target)
+        nodes.move_keys(slot, source, target)
+        # Some keys are here, some there, most nowhere.
+        source.command("CLUSTER", "COUNTKEYSINSLOT", slot)
+        sending = asyncio.create_task(asyncio.to_thread(publisher.publish, [message("q", "b")], timeout=10.0))
+        taking = asyncio.create_task(broker.claim(["q"], limit=1, wait=5.0))
+        done, _ = await asyncio.wait([sending, taking], timeout=0.5)
+        assert not done
+        nodes.end_move(slot, source, target)
+        await sending
+        (held,) = await taking
+        assert held.message.id == "a"
+        (other,) = await broker.claim(["q"], limit=1, wait=5.0)
+        assert other.message.id == "b"
+        await broker.close()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    publisher.close()
+
+
+def test_an_idle_worker_hears_of_a_queue_that_has_moved(empty: RedisCluster) -> None:
+    """An empty slot goes without a word: nothing there changes."""
+    nodes, options = empty, AdapterOptions(owner="me")
+    publisher = cluster.publisher(nodes.url(), options)
+
+    async def main() -> None:
+        broker = cluster.broker(nodes.url(), options)
+        await broker.open()
+        waiting = asyncio.create_task(broker.claim(["idle"], limit=1, wait=20.0))
+        await eventually(lambda: nodes.node_of("idle").info("stats")["tracking_total_keys"] != "0", 5.0)
+        target = next(node for node in nodes.nodes if node is not nodes.node_of("idle"))
+        nodes.move(queue_slot("idle"), target)
+        began = time.monotonic()
+        await asyncio.to_thread(publisher.publish, [message("idle")], timeout=5.0)
+        assert len(await waiting) == 1
+        assert time.monotonic() - began < 2.0
+        await broker.close()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    publisher.close()
+
+
+def test_a_node_that_is_away_stops_its_queues_alone(make_cluster: MakeCluster) -> None:
+    with make_cluster(appendonly=True) as nodes:
+        home = nodes.node_of_slot(slot_of(tagged("", HOME)))
+        away = next(node for node in nodes.nodes if node is not home)
+        lame, well = queue_on(nodes, away), queue_on(nodes, home)
+        options = AdapterOptions(owner="me")
+        publisher, reader = cluster.publisher(nodes.url(), options), cluster.reader(nodes.url(), options)
+        publisher.publish([message(lame, "l"), message(well, "w1")], timeout=5.0)
+        lost_id = next(
+            f"id-{number}"
+            for number in itertools.count()
+            if nodes.node_of_slot(slot_of(tagged("", bucket_tags()[bucket_of(f"id-{number}")]))) is away
+        )
+
+        async def main() -> None:
+            broker, store = cluster.broker(nodes.url(), options), cluster.store(nodes.url(), options)
+            await broker.open(), await store.open()
+            assert {each.message.id for each in await broker.claim([lame, well], limit=5, wait=1.0)} == {"l", "w1"}
+            away.kill()
+            publisher.publish([message(well, "w2")], timeout=5.0)
+            with pytest.raises(OperationalError):
+                publisher.publish([message(lame)], timeout=1.0)
+            (held,) = await broker.claim([lame, well], limit=5, wait=5.0)
+            assert held.message.id == "w2"
+            assert await broker.settle([Accept(held)]) == []
+            waiting = asyncio.create_task(asyncio.to_thread(reader.wait, [lost_id], timeout=20.0))
+            for _ in range(3):
+                with pytest.raises(OperationalError):
+                    await store.put([StoredResult(lost_id, SUCCESS, True, 60.0)])
+            await asyncio.to_thread(away.start)
+            began = time.monotonic()
+            while True:
+                try:
+                    await store.put([StoredResult(lost_id, SUCCESS, True, 60.0)])
+                    break
+                except OperationalError:
+                    await asyncio.sleep(0.05)
+            await asyncio.to_thread(publisher.publish, [message(lame, "again")], timeout=5.0)
+            assert [each.message.id for each in await broker.claim([lame, well], limit=5, wait=5.0)] == ["again"]
+            assert time.monotonic() - began < 3.0
+            assert await waiting == lost_id
+            assert reader.get([lost_id], timeout=5.0) == [SUCCESS]
+            await broker.close(), await store.close()
+
+        try:
+            asyncio.run(asyncio.wait_for(main(), 60))
+        finally:
+            publisher.close(), reader.close()
+
+
+def test_a_replica_takes_over(make_cluster: MakeCluster) -> None:
+    with make_cluster(replicas=True) as nodes:
+        app = app_of(nodes)
+        add: Any = app.tasks["cluster.add"]
+        with start_worker(app, perform_ping_check=False):
+            assert add.delay(1, 1).get(timeout=10) == 2
+            old = nodes.node_of("celery")
+            old.command("WAIT", 1, 1000)
+            old.kill()
+            # Whoever has most of its data takes over after a vote.
+            wait_until(lambda: nodes.node_of("celery") is not old, 30.0, "a replica takes over")
+            began = time.monotonic()
+            wait_until(lambda: _sent(add), 10.0)
+            assert time.monotonic() - began < 3.0
+            assert [each.get(timeout=10) for each in (add.delay(n, n) for n in range(20))] == [2 * n for n in range(20)]
+        app.sender.close()
+
+
+def _sent(add: Any) -> bool:
+    try:
+        return bool(add.delay(2, 2).get(timeout=10) == 4)
+    except OperationalError:
+        return False
+
+
+def app_of(nodes: RedisCluster, **conf: Any) -> Celery:
+    app = Celery("cluster", broker=nodes.url(), backend=nodes.url(), set_as_current=False, **conf)
+    app.task(name="cluster.add")(lambda x, y: x + y)
+    app.task(name="cluster.total")(sum)
+    app.task(name="cluster.alone", unique=True)(abs)
+    return app
+
+
+@pytest.mark.parametrize("options", [{"password": "s3cret"}, {"user": "me", "password": "s3cret"}, {"tls": True}])
+def test_accounts_and_tls(make_cluster: MakeCluster, options: dict[str, Any]) -> None:
+    config: dict[str, str] = {}
+    if "tls" in options:
+        config = {"tls-cluster": "yes", "tls-replication": "yes"}
+    with make_cluster(config=config, **options) as nodes:
+        app = app_of(nodes)
+        if "tls" in options:
+            from tests.servers import tls_files
+
+            url = nodes.url(ssl_ca_certs=str(tls_files()[0]))
+            app.conf.update(broker_url=url, result_backend=url)
+        add: Any = app.tasks["cluster.add"]
+        with start_worker(app, perform_ping_check=False):
+            assert [each.get(timeout=10) for each in [add.delay(n, n) for n in range(20)]] == [2 * n for n in range(20)]
+
+
+def test_all_that_an_app_does(empty: RedisCluster) -> None:
+    app = app_of(empty)
+    task: Any = app.tasks
+    add, total, alone = task["cluster.add"], task["cluster.total"], task["cluster.alone"]
+    with start_worker(app, perform_ping_check=False, task_events=True, without_heartbeat=False):
+        assert (add.s(1, 2) | add.s(3))().get(timeout=10) == 6
+        assert chord([add.s(n, n) for n in range(10)], total.s())().get(timeout=10) == 90
+        assert group(add.s(n, n) for n in range(1500))().get(timeout=30)[-1] == 2998
+        assert add.apply_async((1, 1), countdown=0.3).get(timeout=10) == 2
+        first, again = (add.apply_async((1, 2), idempotency_key="once") for _ in range(2))
+        assert first.id == again.id
+        assert alone.delay(-3).get(timeout=10) == 3
+        assert alone.delay(-3).get(timeout=10) == 3
+        failed = add.delay(1, None)
+        assert isinstance(failed.get(timeout=10, propagate=False), TypeError)
+        assert [each.id for each in app.dead_letters.list()] == [failed.id]
+        assert app.dead_letters.retry(failed.id, args=(1, 2)).get(timeout=10) == 3
+        assert app.dead_letters.count() == 0
+        assert app.control.ping(timeout=5.0, limit=1)
+        app.control.pause_queue("celery")
+        waits = add.delay(4, 4)
+        assert [*app.control.paused_queues()] == ["celery"]
+        app.control.revoke(waits.id)
+        app.control.resume_queue("celery")
+        assert waits.get(timeout=10, propagate=False) is not None
+        assert waits.state == "REVOKED"
+    keys = [key for node in empty.nodes for key in node.command("KEYS", "*")]
+    assert all(key.startswith(b"{") for key in keys), "a key without a tag"

@@ -1,0 +1,133 @@
+"""A private Redis with a replica and three sentinels that fail over within a second or two.
+
+with RedisSentinels() as sentinels:
+    sentinels.master.kill()
+    sentinels.wait_for_master(other_than=...)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from tests.servers.base import HOST, wait_until
+from tests.servers.redis import RedisServer
+
+__all__ = ["RedisSentinels", "SentinelServer"]
+
+#: Milliseconds after which a server that does not answer is down.
+_DOWN_AFTER = 500
+
+
+class SentinelServer(RedisServer):
+    """One ``redis-server --sentinel``; keeps what it learnt in a file of its own."""
+
+    program = "redis-sentinel"
+
+    def __init__(self, lines: Sequence[str], *, password: str | None = None) -> None:
+        super().__init__(password=password)
+        self._lines = lines
+
+    def arguments(self) -> list[str]:
+        path = self.directory / "sentinel.conf"
+        if not path.exists():
+            own = [f"port {self.port}", f"bind {HOST}", f"dir {self.directory}", f"logfile {self.log_file}"]
+            own += [f"requirepass {self.password}", f"sentinel sentinel-pass {self.password}"] if self.password else []
+            path.write_text("\n".join([*own, *self._lines, ""]))
+        return ["redis-server", str(path), "--sentinel"]
+
+
+class RedisSentinels:
+    """Two servers, a master and its replica, watched by three sentinels under the name ``tests``."""
+
+    name = "tests"
+
+    def __init__(
+        self,
+        *,
+        password: str | None = None,
+        sentinel_password: str | None = None,
+        config: Mapping[str, str] | None = None,
+    ) -> None:
+        quick = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1", **(config or {})}
+        if password:
+            quick["masterauth"] = password
+        self._password, self._sentinel_password = password, sentinel_password
+        self.servers = [RedisServer(password=password, config=quick) for _ in range(2)]
+        self.sentinels: list[SentinelServer] = []
+
+    def __enter__(self) -> Self:
+        if self.sentinels:
+            return self
+        with contextlib.ExitStack() as started:
+            started.callback(self.close)
+            first, second = self.servers
+            first.start(), second.start()
+            second.command("REPLICAOF", HOST, first.port)
+            wait_until(lambda: second.info("replication")["master_link_status"] == "up", 10.0)
+            watch = [
+                f"sentinel monitor {self.name} {HOST} {first.port} 2",
+                f"sentinel down-after-milliseconds {self.name} {_DOWN_AFTER}",
+                f"sentinel failover-timeout {self.name} 4000",
+            ]
+            if self._password:
+                watch.append(f"sentinel auth-pass {self.name} {self._password}")
+            self.sentinels = [SentinelServer(watch, password=self._sentinel_password) for _ in range(3)]
+            for sentinel in self.sentinels:
+                sentinel.start()
+            wait_until(self._met, 20.0, "the sentinels and the replica know each other")
+            started.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for server in (*self.sentinels, *self.servers):
+            server.close()
+
+    # -- use
+
+    def url(self, db: int = 0, **query: str) -> str:
+        """Celery's form, ``?master_name=`` included."""
+        account = f":{self._password}@" if self._password else ""
+        options = "&".join(f"{name}={value}" for name, value in {"master_name": self.name, **query}.items())
+        first, *others = (f"sentinel://{account}{HOST}:{each.port}" for each in self.sentinels)
+        return ";".join([f"{first}?{options}", *others]) + f"/{db}"
+
+    @property
+    def master(self) -> RedisServer:
+        """The server that most sentinels call the master."""
+        ports = [self._told(sentinel) for sentinel in self.sentinels if sentinel.running]
+        port = max(set(ports), key=ports.count)
+        return next(server for server in self.servers if server.port == port)
+
+    @property
+    def replica(self) -> RedisServer:
+        master = self.master
+        return next(server for server in self.servers if server is not master)
+
+    def failed_over(self, old: RedisServer) -> RedisServer:
+        """Wait for a master that is not ``old``, and takes writes; returns it."""
+        other = next(server for server in self.servers if server is not old)
+        wait_until(lambda: all(self._told(each) == other.port for each in self.sentinels), 20.0, "a failover")
+        wait_until(lambda: other.info("replication")["role"] == "master", 10.0)
+        return other
+
+    def order_failover(self) -> None:
+        """``SENTINEL FAILOVER``, as an operator gives it."""
+        self.sentinels[0].command("SENTINEL", "FAILOVER", self.name)
+
+    # -- inside
+
+    def _told(self, sentinel: SentinelServer) -> int:
+        return int(sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)[1])
+
+    def _met(self) -> bool:
+        def facts(sentinel: SentinelServer) -> dict[str, str]:
+            flat = [word.decode() for word in sentinel.command("SENTINEL", "MASTER", self.name)]
+            return dict(zip(flat[::2], flat[1::2], strict=True))
+
+        found = [facts(sentinel) for sentinel in self.sentinels]
+        return all(each["num-slaves"] == "1" and each["num-other-sentinels"] == "2" for each in found)
