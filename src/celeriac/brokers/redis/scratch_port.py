@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from celeriac.brokers.redis.address import parse
 from celeriac.brokers.redis.blocking import Pool
+from celeriac.brokers.redis.urls import parse
 from celeriac.ports import AdapterOptions
 
 __all__ = ["RedisScratch"]
