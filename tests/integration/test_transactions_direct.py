@@ -15,8 +15,6 @@ from tests.databases import empty_database
 from tests.integration.applications import KINDS, make_application
 from tests.servers import PostgresServer
 
-pytest.importorskip("celeriac.brokers.postgres.transactions")
-
 
 @pytest.fixture(params=[kind for kind in KINDS if kind.endswith(("psycopg", "postgresql"))])
 def application(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> Iterator[Any]:
