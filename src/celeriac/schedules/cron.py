@@ -152,12 +152,12 @@ class crontab(BaseSchedule):  # noqa: N801 - Celery's name
         remaining = self.remaining_estimate(last_run_at)
         if remaining > timedelta(0):
             return schedstate(False, remaining.total_seconds())
-        return schedstate(not self._too_late(remaining), self._seconds_from_now())
+        return schedstate(not self._too_late(), self._seconds_from_now())
 
-    def _too_late(self, remaining: timedelta) -> bool:
+    def _too_late(self) -> bool:
         """All times since the last run were missed by more than the deadline."""
         deadline = self.app.conf.beat_cron_starting_deadline if self._has_app else None
-        if deadline is None or not remaining:
+        if deadline is None:
             return False
         since = self.maybe_make_aware(self.now()).astimezone(UTC) - timedelta(seconds=deadline)
         return self.remaining_estimate(since - _MICROSECOND) > timedelta(0)
