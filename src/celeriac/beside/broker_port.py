@@ -17,7 +17,7 @@ from celeriac.beside.limits import Limits
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.model.limits import Ask, Permit, Seats
-from celeriac.model.message import Delivery, Message
+from celeriac.model.message import Delivery, Malformed, Message
 from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.model.settle import Completion, Settlement, Verdict
 from celeriac.ports import (
@@ -124,6 +124,9 @@ class BesideBroker:
         """See ``Broker.extend``."""
         lost: Sequence[Delivery] = await self._inner.extend(deliveries)
         gone = {each.token for each in lost}
+        if self.traits.requeues:
+            # Nobody else can renew what a connection holds; but that of a child that is busy is still there.
+            gone -= {each.token for each in lost if isinstance(each.message, Malformed)}
         await self._limits.renewed([each for each in deliveries if each.token not in gone])
         if lost:
             await self._limits.settled(lost)

@@ -81,9 +81,9 @@ class PuttingOff:
         for number in range(8):
             await harness.elapse(harness.lease * 0.5)
             lost = await (long.extend([held]) if number < 4 else agent.extend([unknown]))
-            assert not lost
+            assert not lost or (number >= 4 and broker.traits.requeues), "extend: by anybody who knows the token"
             assert (await _seated(limiter, [waiting], _ONE))[0].permission is Permission.LATER, "extend: keeps the seat"
-        await accept(agent, [held])
+        await accept(long if broker.traits.requeues else agent, [held])
         await agent.freed([], [Ask(held, None, _ONE)])  # type: ignore[attr-defined]
         assert await _seated(limiter, [waiting], _ONE) == [GO], "freed: a seat that another process had taken"
 
