@@ -7,11 +7,11 @@ import os
 import time
 from collections.abc import Callable
 
-import psycopg
 import pytest
 
 from celeriac.brokers import postgres
 from celeriac.brokers.postgres.address import address
+from celeriac.brokers.postgres.wire import bare
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.settle import Accept, StoredResult
 from celeriac.ports import AdapterOptions
@@ -144,18 +144,14 @@ def test_without_listen_nothing_of_a_session_is_used(postgres_server: PostgresSe
         held = postgres_server.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
         assert held == [(0,)]
         for session in (broker._session, store._session):
-            rows = await _run(session._connection, "SELECT name FROM pg_prepared_statements")
-            assert rows == []
-            assert await _run(session._connection, "SELECT pg_listening_channels()") == []
+            line = session._line
+            assert line is not None
+            assert await line.run(bare("SELECT name FROM pg_prepared_statements"), ()) == []
+            assert await line.run(bare("SELECT pg_listening_channels()"), ()) == []
         publisher.close()
         reader.close()
         await broker.close()
         await store.close()
-
-    async def _run(connection: psycopg.AsyncConnection[tuple[object, ...]] | None, statement: str) -> list[object]:
-        assert connection is not None
-        cursor = await connection.execute(statement.encode(), prepare=False)
-        return list(await cursor.fetchall())
 
     asyncio.run(main())
 

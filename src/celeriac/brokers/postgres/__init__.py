@@ -107,14 +107,10 @@ def publish_in(connection: Any, messages: Sequence[Message], options: AdapterOpt
 def migrate_schema(url: str, options: AdapterOptions) -> tuple[int, int]:
     """Make the schema, or bring it to this version; the version before and the one now. Raises
     ``OperationalError``."""
+    from celeriac.brokers.postgres import schema
     from celeriac.brokers.postgres.address import address
-    from celeriac.brokers.postgres.blocking import Desk
 
-    desk = Desk(address(url, options))
-    try:
-        return desk.migrate(max(60.0, options.connect_timeout))
-    finally:
-        desk.close()
+    return schema.bring_up(address(url, options), by_force=True)
 
 
 def scratch(url: str, options: AdapterOptions, name: str) -> PostgresScratch:

@@ -41,7 +41,7 @@ def is_transient(error: psycopg.Error) -> bool:
 
 def _cause(address: Address, error: BaseException | str) -> str:
     text = str(error).strip() or type(error).__name__
-    text = " ".join(text.partition("\n")[0].split())
+    text = " ".join(text.partition("\n")[0].split()).removeprefix("consuming input failed: ")
     password = address.parameters.get("password")
     return text.replace(password, "********") if password else text
 

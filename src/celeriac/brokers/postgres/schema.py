@@ -6,24 +6,32 @@ kinds of connections, by the ``migrate`` command, and by nothing else.
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import psycopg
 from psycopg import errors
+from psycopg.conninfo import make_conninfo
 
 from celeriac.brokers.postgres.address import Address
-from celeriac.brokers.postgres.statements import VERSION, calls, functions, migration, quoted
+from celeriac.brokers.postgres.errors import lost, refused
+from celeriac.brokers.postgres.statements import VERSION, functions, migration, quoted
 from celeriac.exceptions import OperationalError
 
-__all__ = ["found", "migrate", "mismatch", "prepare"]
+__all__ = ["bring_up", "found", "migrate", "mismatch"]
 
-_MISSING = (errors.UndefinedTable, errors.InvalidSchemaName)
+#: Seconds for one step of a migration, and for others who migrate in this moment.
+_PATIENCE = 600
 
 
-def found(connection: psycopg.Connection[tuple[object, ...]], address: Address) -> int:
-    """The version that is there; 0: none. In a transaction of its own."""
-    try:
-        row = connection.execute(calls(address.schema)["version"]).fetchone()
-    except _MISSING:
+Connection = psycopg.Connection[tuple[object, ...]]
+
+
+def found(connection: Connection, address: Address) -> int:
+    """The version that is there; 0: none."""
+    name = quoted(address.schema)
+    if connection.execute("SELECT to_regclass(%s)", (f"{name}.version",)).fetchone() == (None,):
         return 0
+    row = connection.execute(f"SELECT number FROM {name}.version".encode()).fetchone()
     return int(str(row[0])) if row is not None else 0
 
 
@@ -38,25 +46,43 @@ def mismatch(address: Address, version: int) -> OperationalError:
     return OperationalError(f"{where} {state}: run `celeriac -A proj migrate` as a role that may create it")
 
 
-def prepare(connection: psycopg.Connection[tuple[object, ...]], address: Address) -> None:
-    """Make sure that the schema has this code's version; with ``auto_migrate`` make it so. Raises
-    ``OperationalError``."""
-    version = found(connection, address)
-    if version == VERSION:
-        return
-    if version > VERSION or not address.auto_migrate:
-        raise mismatch(address, version)
+def bring_up(address: Address, *, by_force: bool = False) -> tuple[int, int]:
+    """Make sure that the schema has this code's version: with ``auto_migrate``, or by force, make it so. Returns the
+    version before and the one now. Connects for it. Raises ``OperationalError``."""
     try:
-        migrate(connection, address)
-    except errors.InsufficientPrivilege as error:
-        raise mismatch(address, version) from error
+        with closing(_connected(address)) as connection:
+            version = found(connection, address)
+            if version == VERSION:
+                return version, version
+            if version > VERSION or not (address.auto_migrate or by_force):
+                raise mismatch(address, version)
+            try:
+                return migrate(connection, address)
+            except errors.InsufficientPrivilege as error:
+                raise (refused(address, error) if by_force else mismatch(address, version)) from error
+    except psycopg.OperationalError as error:
+        raise lost(address, error) from error
+    except psycopg.Error as error:
+        raise refused(address, error) from error
 
 
-def migrate(connection: psycopg.Connection[tuple[object, ...]], address: Address, to: int = VERSION) -> tuple[int, int]:
+def _connected(address: Address) -> Connection:
+    """To the first place that answers."""
+    seconds = max(2, round(address.connect_timeout))
+    for parameters in address.places[:-1]:
+        try:
+            return psycopg.connect(make_conninfo(**parameters), autocommit=True, connect_timeout=seconds)
+        except psycopg.OperationalError:
+            continue
+    return psycopg.connect(make_conninfo(**address.places[-1]), autocommit=True, connect_timeout=seconds)
+
+
+def migrate(connection: Connection, address: Address, to: int = VERSION) -> tuple[int, int]:
     """Bring the schema up to a version; returns the one before and the one now. Raises psycopg's errors, and
     ``OperationalError`` for a schema that is newer."""
     name = quoted(address.schema)
     with connection.transaction():
+        connection.execute(f"SET LOCAL statement_timeout = '{_PATIENCE}s'".encode())
         connection.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"celeriac migrate {address.schema}",)
         )

@@ -1,37 +1,35 @@
 """One event loop's connection: work, one round trip a call, and in between what the server tells (LISTEN).
 
-While no call runs the loop reads the socket itself, so that one connection does for both, and a server that is gone is
-noticed at once. Calls wait for each other. Used by the asyncio ports; knows no statement.
+One connection does for both (line.py). Calls wait for each other. Used by the asyncio ports; knows no statement.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from celeriac.brokers.postgres import schema
 from celeriac.brokers.postgres.address import Address
-from celeriac.brokers.postgres.blocking import Desk
 from celeriac.brokers.postgres.errors import closed, is_transient, lost, refused, silent
+from celeriac.brokers.postgres.line import Line
 from celeriac.brokers.postgres.statements import VERSION, calls
+from celeriac.brokers.postgres.wire import Row, bare
 
-__all__ = ["LONG", "Call", "Session"]
+__all__ = ["LONG", "Call", "Session", "shielded"]
 
 T = TypeVar("T")
-Row = tuple[Any, ...]
-Connection = psycopg.AsyncConnection[Row]
 #: Runs one of ``calls.sql`` inside a transaction.
 Call = Callable[[str, Sequence[Any]], Awaitable[list[Row]]]
 #: Seconds after which a server that does not answer is given up; for what looks at many rows the longer one.
 _PATIENCE, LONG = 8.0, 60.0
 #: Tries of a transaction that others were in the way of.
 _TRIES = 10
+_BEGIN, _COMMIT, _ROLLBACK = map(bare, ("BEGIN", "COMMIT", "ROLLBACK"))
 
 
 class Session:
@@ -43,14 +41,13 @@ class Session:
         #: Counts connections: what was said to an earlier one is forgotten.
         self.generation = 0
         self._calls = calls(address.schema)
-        self._connection: Connection | None = None
+        self._line: Line | None = None
         self._lock = asyncio.Lock()
         #: Which of the address's places is tried first.
         self._place = 0
         self._ringing: set[asyncio.Future[bool]] = set()
         #: Rings that came so far.
         self.rings = 0
-        self._listening = -1
 
     # ------------------------------------------------------------ life
 
@@ -59,7 +56,7 @@ class Session:
         self.is_open = True
         try:
             async with self._lock:
-                self._hark(await self._ready())
+                await self._ready()
         except BaseException:
             self.is_open = False
             raise
@@ -73,30 +70,33 @@ class Session:
 
     def __del__(self) -> None:
         # Of a loop that is over, which nobody closed.
-        if self._connection is not None:
-            self._connection.pgconn.finish()
+        if self._line is not None:
+            self._line.finish()
 
     # ------------------------------------------------------------ work
 
     async def call(self, name: str, args: Sequence[Any], seconds: float = _PATIENCE) -> list[Row]:
         """Run one of ``calls.sql``, and return its rows. A cancelled caller leaves it to its end."""
         statement = self._calls[name]
-
-        async def work(connection: Connection) -> list[Row]:
-            return await _rows(connection, statement, args)
-
-        return await shielded(self._patiently(work, seconds))
+        return await shielded(self._patiently(lambda line: line.run(statement, args), seconds))
 
     async def transaction(self, work: Callable[[Call], Awaitable[T]], seconds: float = LONG) -> T:
         """``work(call)`` in one transaction; it may be called again."""
 
-        async def attempt(connection: Connection) -> T:
-            async with connection.transaction():
-                return await work(lambda name, args: _rows(connection, self._calls[name], args))
+        async def attempt(line: Line) -> T:
+            await line.run(_BEGIN, ())
+            try:
+                done = await work(lambda name, args: line.run(self._calls[name], args))
+                await line.run(_COMMIT, ())
+            except psycopg.Error:
+                if not line.broken:
+                    await line.run(_ROLLBACK, ())
+                raise
+            return done
 
         return await shielded(self._patiently(attempt, seconds))
 
-    async def _patiently(self, work: Callable[[Connection], Awaitable[T]], seconds: float) -> T:
+    async def _patiently(self, work: Callable[[Line], Awaitable[T]], seconds: float) -> T:
         tries = 0
         while True:
             tries += 1
@@ -108,49 +108,38 @@ class Session:
                     raise refused(self.address, error) from error
             await asyncio.sleep(random.random() * 0.01 * tries)
 
-    async def _run(self, work: Callable[[Connection], Awaitable[T]], seconds: float) -> T:
-        connection = await self._ready()
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(connection.fileno())
-        late = False
-
-        def give_up() -> None:
-            nonlocal late
-            late = True
-            _shut(connection)
-
-        timer = loop.call_later(seconds, give_up)
+    async def _run(self, work: Callable[[Line], Awaitable[T]], seconds: float) -> T:
+        line = await self._ready()
+        timer = asyncio.get_running_loop().call_later(seconds, line.give_up)
         try:
-            done = await work(connection)
+            return await work(line)
         except psycopg.Error as error:
-            if late:
-                self._drop()
+            if not line.broken:
+                raise
+            self._drop()
+            if line.late:
                 raise silent(self.address, seconds, uncertain=True) from error
-            if connection.closed or connection.broken:
-                self._drop()
-                raise lost(self.address, error, uncertain=True) from error
-            self._hark(connection)
-            raise
+            raise lost(self.address, error, uncertain=True) from error
+        except (ValueError, TypeError, UnicodeError):
+            raise  # of an argument: nothing was sent
         except BaseException:
             self._drop()
             raise
         finally:
             timer.cancel()
-        self._hark(connection)
-        return done
 
-    async def _ready(self) -> Connection:
+    # ------------------------------------------------------------ connecting
+
+    async def _ready(self) -> Line:
         if not self.is_open:
             raise closed(self.address)
-        if self._connection is not None:
-            return self._connection
-        connection = await self._connect()
-        connection.add_notify_handler(lambda _: self.ring())
-        self.generation += 1
-        self._connection = connection
-        return connection
+        if self._line is None or self._line.broken:
+            self._drop()
+            self._line = await self._connect()
+            self.generation += 1
+        return self._line
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> Line:
         """To the place that answered last, else to the next one that does."""
         places, timeout, failure = self.address.places, self.address.connect_timeout, Exception()
         for _ in places:
@@ -163,41 +152,39 @@ class Session:
             raise silent(self.address, timeout, uncertain=False) from failure
         raise lost(self.address, failure) from failure
 
-    async def _connect_to(self, parameters: Mapping[str, str], timeout: float) -> Connection:
-        async with asyncio.timeout(timeout):
-            connection = await psycopg.AsyncConnection.connect(make_conninfo(**parameters), autocommit=True)
-        if not self.address.listen:
-            connection.prepare_threshold = None
-        timer = asyncio.get_running_loop().call_later(timeout, _shut, connection)
+    async def _connect_to(self, parameters: Mapping[str, str], timeout: float) -> Line:
+        line = await self._line_to(parameters, timeout)
+        timer = asyncio.get_running_loop().call_later(timeout, line.give_up)
         try:
-            version = await self._version(connection)
+            version = await self._version(line)
         except BaseException:
-            connection.pgconn.finish()
+            line.close()
             raise
         finally:
             timer.cancel()
-        if version != VERSION:
-            try:
-                await asyncio.to_thread(_prepare, self.address)
-            except BaseException:
-                connection.pgconn.finish()
-                raise
-        return connection
+        if version == VERSION:
+            return line
+        line.close()
+        await asyncio.to_thread(schema.bring_up, self.address)
+        return await self._line_to(parameters, timeout)
 
-    async def _version(self, connection: Connection) -> int:
+    async def _line_to(self, parameters: Mapping[str, str], timeout: float) -> Line:
+        async with asyncio.timeout(timeout):
+            connection = await psycopg.AsyncConnection.connect(make_conninfo(**parameters), autocommit=True)
+        return Line(connection, prepares=self.address.listen, ring=self.ring)
+
+    async def _version(self, line: Line) -> int:
         """That of the schema; 0: there is none."""
         try:
-            cursor = await connection.execute(self._calls["version"])
-            row = await cursor.fetchone()
+            rows = await line.run(self._calls["version"], ())
         except psycopg.errors.UndefinedTable:
             return 0
-        return 0 if row is None else int(row[0])
+        return int(rows[0][0]) if rows else 0
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._deafen()
-            connection.pgconn.finish()
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
 
     # ------------------------------------------------------------ waiting
 
@@ -224,30 +211,6 @@ class Session:
             timer.cancel()
             self._ringing.discard(future)
 
-    def _hark(self, connection: Connection) -> None:
-        """Let the loop read what the server says unasked."""
-        if self._connection is connection:
-            self._listening = connection.fileno()
-            asyncio.get_running_loop().add_reader(self._listening, self._heard, connection)
-
-    def _deafen(self) -> None:
-        if self._listening >= 0:
-            asyncio.get_running_loop().remove_reader(self._listening)
-            self._listening = -1
-
-    def _heard(self, connection: Connection) -> None:
-        pgconn = connection.pgconn
-        try:
-            pgconn.consume_input()
-            while pgconn.notifies() is not None:
-                self.ring()
-            broken = pgconn.status != psycopg.pq.ConnStatus.OK
-        except psycopg.Error:
-            broken = True
-        if broken and self._connection is connection:
-            self._drop()
-            self.ring()
-
 
 async def shielded(work: Coroutine[Any, Any, T]) -> T:
     """``work``, which goes on to its end when its caller is cancelled."""
@@ -262,29 +225,6 @@ async def shielded(work: Coroutine[Any, Any, T]) -> T:
 def _forget(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
         task.exception()
-
-
-async def _rows(connection: Connection, statement: bytes, args: Sequence[Any]) -> list[Row]:
-    cursor = await connection.execute(statement, args, binary=True)
-    return await cursor.fetchall() if cursor.description is not None else []
-
-
-def _prepare(address: Address) -> None:
-    desk = Desk(address)
-    try:
-        desk.call("version", (), max(30.0, address.connect_timeout))
-    finally:
-        desk.close()
-
-
-def _shut(connection: Connection) -> None:
-    """Break the connection, so that whoever waits for its answer is told."""
-    if not connection.closed:
-        with socket.socket(fileno=os.dup(connection.fileno())) as peer:
-            try:
-                peer.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 def _wake(future: asyncio.Future[bool]) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from celeriac.brokers.postgres.wire import Statement, compiled
 from celeriac.ports import CHORD_DONE, CHORD_LOOK
 
-__all__ = ["VERSION", "calls", "functions", "migration"]
+__all__ = ["VERSION", "calls", "functions", "migration", "quoted"]
 
 #: The version of the schema that this code works with: the number of the last migration.
 VERSION = 1
@@ -34,7 +35,7 @@ def _filled(text: str, schema: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def calls(schema: str) -> dict[str, bytes]:
+def calls(schema: str) -> dict[str, Statement]:
     """The statements of ``calls.sql`` by name."""
     found: dict[str, list[str]] = {}
     lines: list[str] = []
@@ -44,7 +45,7 @@ def calls(schema: str) -> dict[str, bytes]:
             lines = found.setdefault(name, [])
         elif not line.startswith("--"):
             lines.append(line)
-    return {name: _filled("\n".join(body).strip(), schema).encode() for name, body in found.items()}
+    return {name: compiled(name, _filled("\n".join(body).strip(), schema)) for name, body in found.items()}
 
 
 def functions(schema: str) -> bytes:

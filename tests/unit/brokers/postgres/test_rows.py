@@ -108,7 +108,8 @@ def test_ends() -> None:
 
 def test_statements_name_the_schema_and_nothing_is_left_to_fill_in() -> None:
     name = "Jobs-2"
-    for text in (functions(name), migration(1, name), *calls(name).values()):
+    for text in (functions(name), migration(1, name), *(each.text for each in calls(name).values())):
         assert b"{schema" not in text
         assert b"{chord_" not in text
-    assert b'"Jobs-2".claim(' in calls(name)["claim"]
+    assert b'"Jobs-2".claim(' in calls(name)["claim"].text
+    assert not any(b"?::" in each.text for each in calls(name).values())
