@@ -1,4 +1,4 @@
-"""Fault 17: PostgreSQL is killed, its sessions are ended, transactions get in each other's way."""
+"""PostgreSQL is killed, its sessions are ended, other transactions get in the way."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_sessions_are_ended_again_and_again(postgres_place: Place, rng: random.R
 
 @scenario(
     "broker",
-    fault="other transactions lock the tables, time out idle, and end in deadlocks",
+    fault="other transactions lock leases, and are ended for being idle (idle_in_transaction_session_timeout)",
     promise="work waits and goes on",
 )
 def test_other_transactions_get_in_the_way(postgres_place: Place, rng: random.Random) -> None:

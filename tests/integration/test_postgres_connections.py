@@ -102,6 +102,33 @@ def test_a_restart_is_survived(make_postgres: Callable[..., PostgresServer]) -> 
     server.close()
 
 
+def test_a_deadlock_is_tried_again(postgres_server: PostgresServer, postgres_url: str) -> None:
+    schema = address(postgres_url, _options()).schema
+
+    async def main() -> None:
+        broker = postgres.broker(postgres_url, _options())
+        await broker.open()
+        await broker.publish([message("a"), message("b")])
+        held = sorted(await broker.claim(["q"], limit=2, wait=0.0), key=lambda each: each.token)
+        with postgres_server.connect() as other:
+            # The broker's session finds the deadlock first, so it is the one that is ended.
+            other.execute("SET deadlock_timeout = '60s'")
+            other.execute("BEGIN")
+            lock = f"SELECT FROM {schema}.lease WHERE id = %s FOR UPDATE".encode()
+            first, second = sorted(int(each.token.rpartition(":")[2]) for each in held)
+            other.execute(lock, (second,))
+            extending = asyncio.ensure_future(broker.extend(held))
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            await eventually(lambda: postgres_server.execute(waits) == [(1,)], 5.0, "extend waits for the other")
+            await asyncio.to_thread(other.execute, lock, (first,))
+            assert not extending.done()
+            other.execute("ROLLBACK")
+            assert list(await extending) == []
+        await broker.close()
+
+    asyncio.run(main())
+
+
 def test_a_session_that_the_server_holds_for_idle_is_replaced(
     make_postgres: Callable[..., PostgresServer],
 ) -> None:
