@@ -16,7 +16,7 @@ class PostgresHarness(Harness):
     """A fresh schema, seen through the proxy."""
 
     adapter = postgres
-    lease = 0.6
+    lease = 1.0
     late = 0.7
 
     def __init__(self, server: PostgresServer, proxy: Proxy, schema: str, **query: str) -> None:
