@@ -229,6 +229,8 @@ def app_of(nodes: RedisCluster, **conf: Any) -> Celery:
     app.task(name="cluster.add")(lambda x, y: x + y)
     app.task(name="cluster.total")(sum)
     app.task(name="cluster.alone", unique=True)(abs)
+    app.task(name="cluster.seated", max_concurrency=1)(abs)
+    app.task(name="cluster.paced", rate_limit="50/s")(abs)
     return app
 
 
@@ -262,6 +264,8 @@ def test_all_that_an_app_does(empty: RedisCluster) -> None:
         assert first.id == again.id
         assert alone.delay(-3).get(timeout=10) == 3
         assert alone.delay(-3).get(timeout=10) == 3
+        assert sorted(each.get(timeout=10) for each in [task["cluster.seated"].delay(n) for n in range(3)]) == [0, 1, 2]
+        assert [each.get(timeout=10) for each in [task["cluster.paced"].delay(n) for n in range(5)]] == [0, 1, 2, 3, 4]
         failed = add.delay(1, None)
         assert isinstance(failed.get(timeout=10, propagate=False), TypeError)
         assert [each.id for each in app.dead_letters.list()] == [failed.id]

@@ -130,6 +130,28 @@ def test_a_sentinel_that_is_frozen_costs_a_second(make_sentinels: MakeSentinels)
     sentinels.sentinels[0].resume()
 
 
+def test_all_connections_of_a_process_have_the_sentinels_asked_once_a_second(make_sentinels: MakeSentinels) -> None:
+    sentinels = make_sentinels()
+
+    def asked(what: str) -> int:
+        return sum(int(each.info("stats")[what]) for each in sentinels.sentinels)
+
+    async def main() -> None:
+        brokers = [redis.broker(sentinels.url(), AdapterOptions(owner=f"me{number}")) for number in range(5)]
+        for broker in brokers:
+            await broker.open()
+        before = asked("total_connections_received")
+        await asyncio.sleep(3.0)
+        looks = 2 * len(sentinels.sentinels)  # this test's own
+        assert asked("total_connections_received") - before <= looks + 3
+        for broker in brokers:
+            await broker.close()
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1, "nobody is left who asks"
+
+    asyncio.run(main())
+
+
 # -- several URLs
 
 

@@ -14,9 +14,10 @@ import hiredis
 
 from celeriac.brokers.redis.address import Address
 from celeriac.brokers.redis.errors import lost, refused, too_few
-from celeriac.brokers.redis.places import CHECK_INTERVAL, Places, Visit
+from celeriac.brokers.redis.places import Places, Told, Visit
 from celeriac.brokers.redis.scripts import Script
 from celeriac.brokers.redis.sockets import Word
+from celeriac.brokers.redis.watch import watch
 from celeriac.brokers.redis.wire import LostWire, Wire, connect
 from celeriac.exceptions import OperationalError
 
@@ -42,7 +43,7 @@ class Link:
         self._wire: Wire | None = None
         self._connecting = asyncio.Lock()
         self._closed = False
-        self._checking: asyncio.Task[None] | None = None
+        self._unwatch: Callable[[], None] | None = None
 
     async def open(self) -> None:
         """Connect. Raises ``OperationalError``."""
@@ -67,8 +68,8 @@ class Link:
                 raise lost(self.address, error) from error
             self._wire = wire
             self._refuse_closed()  # while it was connecting
-            if self._places.move and self._checking is None:
-                self._checking = asyncio.create_task(self._check())
+            if self._places.move and self._unwatch is None:
+                self._unwatch = watch(self.address, self._hears)
             return wire
 
     async def _find(self) -> Wire:
@@ -103,27 +104,10 @@ class Link:
             return await connect(visit.address, on_push=self._on_push, on_lost=self._on_lost, tracking=self._tracking)
         return await connect(visit.address, on_push=lambda _: None, on_lost=lambda: None)
 
-    async def _check(self) -> None:
-        """Leave the server when another one takes its place."""
-        while True:
-            await asyncio.sleep(CHECK_INTERVAL)
-            check = self._places.check()
-            visit = next(check)
-            asked: Wire | None = None
-            try:
-                asked = await self._visit(visit)
-                check.send(await _asked(asked, visit))
-            except (OSError, hiredis.ReplyError) as error:
-                try:
-                    check.throw(error)
-                except StopIteration:
-                    pass
-            except StopIteration as end:
-                if end.value and self._wire is not None:
-                    self._wire.abort(LostWire("a failover: another server is the master"))
-            finally:
-                if asked is not None:
-                    asked.close()
+    def _hears(self, fact: Told) -> None:
+        """Leave the server when another one has taken its place."""
+        if self._places.hears(fact) and self._wire is not None:
+            self._wire.abort(LostWire("a failover: another server is the master"))
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -134,9 +118,9 @@ class Link:
     def close(self) -> None:
         """Close the connection; calls raise until it is opened again."""
         self._closed = True
-        if self._checking is not None:
-            self._checking.cancel()
-            self._checking = None
+        if self._unwatch is not None:
+            self._unwatch()
+            self._unwatch = None
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()

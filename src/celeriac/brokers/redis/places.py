@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from celeriac.brokers.redis.address import Address
 from celeriac.brokers.redis.sockets import Word
 
-__all__ = ["CHECK_INTERVAL", "Places", "Search", "Visit"]
+__all__ = ["CHECK_INTERVAL", "Places", "Search", "Told", "Visit", "question", "told"]
 
 #: Seconds between two checks.
 CHECK_INTERVAL = 1.0
@@ -40,7 +40,7 @@ Search = Generator[Visit, Any, None]
 
 
 #: Epoch, host and port.
-_Told = tuple[int, str, int]
+Told = tuple[int, str, int]
 
 
 class Places:
@@ -87,26 +87,26 @@ class Places:
 
     def _ask_sentinels(self) -> Search:
         found_wrong: list[str] = []
-        told: list[_Told] = []
+        facts: list[Told] = []
         silent: list[Address] = []
         for sentinel in self._sentinels:
             try:
                 answer = yield self._question(sentinel)
             except (OSError, hiredis.ReplyError) as error:
                 answer = error
-            fact = _told(answer)
+            fact = told(answer)
             if fact is None:
                 silent.append(sentinel)
                 found_wrong.append(f"sentinel {sentinel.place}: {self._complaint(answer)}")
                 continue
-            told.append(fact)
-            if fact[0] >= self._known and told.count(fact) > len(self._sentinels) // 2:
+            facts.append(fact)
+            if fact[0] >= self._known and facts.count(fact) > len(self._sentinels) // 2:
                 break
         if silent:
             self._sentinels = (*(each for each in self._sentinels if each not in silent), *silent)
-        if told:
+        if facts:
             # One that has missed a failover would send us to the old master, which may still take writes.
-            epoch, host, port = max(told)
+            epoch, host, port = max(facts)
             server = replace(self._servers[0], host=host, port=port)
             try:
                 problem = _problem((yield Visit(server, _ROLE)))
@@ -124,23 +124,32 @@ class Places:
         on taking writes for ten seconds, and loses them. Errors of connecting are thrown in, and mean nothing."""
         self._turn += 1
         try:
-            fact = _told((yield self._question(self._sentinels[self._turn % len(self._sentinels)])))
+            fact = told((yield self._question(self._sentinels[self._turn % len(self._sentinels)])))
         except (OSError, hiredis.ReplyError):
             return False
-        if fact is None or fact[0] <= self._epoch:
+        return fact is not None and self.hears(fact)
+
+    def hears(self, fact: Told) -> bool:
+        """A sentinel has said so: whether there was a failover since the last search."""
+        if fact[0] <= self._epoch:
             return False
         self._known = max(self._known, fact[0])
         return True
 
     def _question(self, sentinel: Address) -> Visit:
-        return Visit(sentinel, ("SENTINEL", "MASTER", self._address.master), stays=False)
+        return Visit(sentinel, question(self._address.master), stays=False)
 
     def _complaint(self, answer: Any) -> str:
         words = _words(answer)
         return f"knows no master {self._address.master!r}" if "No such master" in words else words
 
 
-def _told(answer: Any) -> _Told | None:
+def question(master: str) -> tuple[Word, ...]:
+    """What a sentinel is asked."""
+    return ("SENTINEL", "MASTER", master)
+
+
+def told(answer: Any) -> Told | None:
     """Epoch and place of the master in the answer of a sentinel."""
     if isinstance(answer, list):
         answer = dict(zip(answer[::2], answer[1::2], strict=False))

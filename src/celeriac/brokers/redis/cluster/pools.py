@@ -6,6 +6,7 @@ command that may have been executed is never repeated.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ class NodePools:
         self._map = SlotMap()
         self._stale = True
         self._refreshing = threading.Lock()
+        self._pid = os.getpid()
 
     def slot(self, tag: str) -> SlotPool:
         """What leads to the node of a tag, with that tag before every key."""
@@ -75,6 +77,8 @@ class NodePools:
 
     def refresh(self, seen: int, deadline: float, *, without: str = "") -> None:
         """Ask for the map, once for all who saw that version. Raises ``OperationalError``."""
+        if self._pid != os.getpid():  # a thread of the parent may have held it at the fork
+            self._pid, self._refreshing = os.getpid(), threading.Lock()
         if not self._refreshing.acquire(timeout=max(deadline - monotonic(), 0.001)):
             raise OperationalError(f"no node of {self.address.masked} has told who serves what")
         try:
