@@ -199,6 +199,37 @@ def test_a_node_that_is_away_stops_its_queues_alone(make_cluster: MakeCluster) -
             publisher.close(), reader.close()
 
 
+def test_a_node_that_is_frozen_does_not_hold_other_queues_up(make_cluster: MakeCluster) -> None:
+    with make_cluster() as nodes:
+        home = nodes.node_of_slot(slot_of(tagged("", HOME)))
+        frozen = next(node for node in nodes.nodes if node is not home)
+        lame, well = queue_on(nodes, frozen), queue_on(nodes, home)
+        publisher = cluster.publisher(nodes.url(), AdapterOptions())
+
+        async def main() -> None:
+            broker = cluster.broker(nodes.url(), AdapterOptions(owner="me"))
+            await broker.open()
+            publisher.publish([message(lame, "l1"), message(well, "w1")], timeout=5.0)
+            assert {each.message.id for each in await broker.claim([lame, well], limit=5, wait=1.0)} == {"l1", "w1"}
+            publisher.publish([message(lame, "l2")], timeout=5.0)
+            frozen.pause()
+            for number in range(5):
+                publisher.publish([message(well, f"w{number}")], timeout=5.0)
+                began = time.monotonic()
+                (held,) = await broker.claim([lame, well], limit=5, wait=5.0)
+                assert held.message.id == f"w{number}"
+                assert time.monotonic() - began < (2.0 if number == 0 else 0.5)
+            frozen.resume()
+            assert [each.message.id for each in await broker.claim([lame, well], limit=5, wait=10.0)] == ["l2"]
+            await broker.close()
+
+        try:
+            asyncio.run(asyncio.wait_for(main(), 60))
+        finally:
+            frozen.resume()
+            publisher.close()
+
+
 def test_a_replica_takes_over(make_cluster: MakeCluster) -> None:
     with make_cluster(replicas=True) as nodes:
         app = app_of(nodes)

@@ -16,7 +16,7 @@ from celeriac.exceptions import OperationalError
 from celeriac.model.message import Message
 from celeriac.model.settle import Accept, StoredResult
 from celeriac.ports import AdapterOptions
-from tests.servers import HOST, RedisSentinels, RedisServer, eventually, free_port, wait_until
+from tests.servers import HOST, RedisSentinels, RedisServer, eventually, free_port, tls_files, wait_until
 
 MakeRedis = Callable[..., RedisServer]
 MakeSentinels = Callable[..., RedisSentinels]
@@ -118,6 +118,19 @@ def test_what_is_wrong_is_named(make_sentinels: MakeSentinels) -> None:
     nobody = redis.publisher(f"sentinel://{HOST}:{free_port()}?master_name=tests", AdapterOptions())
     with pytest.raises(OperationalError, match=r"sentinel .*refused"):
         nobody.publish([message()], timeout=5.0)
+
+
+def test_tls_to_the_server_and_to_the_sentinels(make_sentinels: MakeSentinels) -> None:
+    sentinels, authority = make_sentinels(tls=True), str(tls_files()[0])
+    wanted = {"ssl_ca_certs": authority}
+    kwargs = {"ssl": True, "ssl_ca_certs": authority}
+    publisher = redis.publisher(sentinels.url(), AdapterOptions(transport={"sentinel_kwargs": kwargs}, ssl=wanted))
+    publisher.publish([message()], timeout=5.0)
+    publisher.close()
+    assert sentinels.master.command("LLEN", "q") == 1
+    doubtful = redis.publisher(sentinels.url(), AdapterOptions(transport={"sentinel_kwargs": {"ssl": True}}, ssl=True))
+    with pytest.raises(OperationalError, match=r"(?i)certificate"):
+        doubtful.publish([message()], timeout=5.0)
 
 
 def test_a_sentinel_that_is_frozen_costs_a_second(make_sentinels: MakeSentinels) -> None:

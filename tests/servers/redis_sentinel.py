@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from tests.servers.base import HOST, wait_until
+from tests.servers.base import HOST, tls_files, wait_until
 from tests.servers.redis import RedisServer
 
 __all__ = ["RedisSentinels", "SentinelServer"]
@@ -25,15 +25,24 @@ class SentinelServer(RedisServer):
 
     program = "redis-sentinel"
 
-    def __init__(self, lines: Sequence[str], *, password: str | None = None) -> None:
-        super().__init__(password=password)
+    def __init__(self, lines: Sequence[str], *, password: str | None = None, tls: bool = False) -> None:
+        super().__init__(password=password, tls=tls)
         self._lines = lines
 
     def arguments(self) -> list[str]:
         path = self.directory / "sentinel.conf"
         if not path.exists():
-            own = [f"port {self.port}", f"bind {HOST}", f"dir {self.directory}", f"logfile {self.log_file}"]
+            own = [
+                f"port {0 if self.tls else self.port}",
+                f"bind {HOST}",
+                f"dir {self.directory}",
+                f"logfile {self.log_file}",
+            ]
             own += [f"requirepass {self.password}", f"sentinel sentinel-pass {self.password}"] if self.password else []
+            if self.tls:
+                certificate, key = tls_files()
+                own += [f"tls-port {self.port}", f"tls-cert-file {certificate}", f"tls-key-file {key}"]
+                own += [f"tls-ca-cert-file {certificate}", "tls-auth-clients no", "tls-replication yes"]
             path.write_text("\n".join([*own, *self._lines, ""]))
         return ["redis-server", str(path), "--sentinel"]
 
@@ -48,13 +57,17 @@ class RedisSentinels:
         *,
         password: str | None = None,
         sentinel_password: str | None = None,
+        tls: bool = False,
         config: Mapping[str, str] | None = None,
     ) -> None:
         quick = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1", **(config or {})}
         if password:
             quick["masterauth"] = password
+        if tls:
+            quick["tls-replication"] = "yes"
+        self._tls = tls
         self._password, self._sentinel_password = password, sentinel_password
-        self.servers = [RedisServer(password=password, config=quick) for _ in range(2)]
+        self.servers = [RedisServer(password=password, tls=tls, config=quick) for _ in range(2)]
         self.sentinels: list[SentinelServer] = []
 
     def __enter__(self) -> Self:
@@ -73,7 +86,7 @@ class RedisSentinels:
             ]
             if self._password:
                 watch.append(f"sentinel auth-pass {self.name} {self._password}")
-            self.sentinels = [SentinelServer(watch, password=self._sentinel_password) for _ in range(3)]
+            self.sentinels = [SentinelServer(watch, password=self._sentinel_password, tls=self._tls) for _ in range(3)]
             for sentinel in self.sentinels:
                 sentinel.start()
             wait_until(self._met, 20.0, "the sentinels and the replica know each other")

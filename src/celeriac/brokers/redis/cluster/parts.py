@@ -21,6 +21,7 @@ from celeriac.brokers.redis.maintenance import scan_index
 from celeriac.brokers.redis.queues import RedisBroker
 from celeriac.brokers.redis.servertime import ServerTime
 from celeriac.brokers.redis.wire import LostWire
+from celeriac.exceptions import OperationalError
 from celeriac.model.message import Delivery
 from celeriac.ports import AdapterOptions
 
@@ -37,8 +38,8 @@ class QueuePart(RedisBroker):
         self, nodes: Nodes, options: AdapterOptions, queue: str, *, bell: Doorbell, numbers: Numbers, home: Home
     ) -> None:
         self.queue = queue
-        #: Event loop time until which it is left alone, for its node is away.
-        self.rests_until = 0.0
+        #: Why it is left alone, while its node is away.
+        self.away: OperationalError | None = None
         self._slot = nodes.slot(queue_tag(queue))
         own = nodes.bells.setdefault(self._slot.number, Doorbell(also=bell))
         super().__init__("", options, link=self._slot, bell=own, numbers=numbers, believed=BELIEVED)
@@ -54,6 +55,14 @@ class QueuePart(RedisBroker):
     def time(self) -> ServerTime:
         """The clock of the node, by its answers."""
         return self._claims.time
+
+    def silent(self, seconds: float) -> OperationalError:
+        """The node has not answered in time."""
+        return OperationalError(f"Redis at {self._address.masked}: no answer within {seconds:g} s")
+
+    async def reach(self) -> None:
+        """Ask the node for anything. Raises ``OperationalError``."""
+        await self._link.call("EXISTS", self._layout.unacked)
 
     async def look(self, limit: int, *, waits: bool) -> tuple[Sequence[Delivery], Quiet | None]:
         """See ``Claims.look``. Raises ``OperationalError``."""

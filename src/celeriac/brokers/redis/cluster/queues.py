@@ -34,7 +34,8 @@ __all__ = ["ClusterBroker"]
 
 logger = logging.getLogger("celeriac.brokers.redis")
 
-#: Seconds for which a queue whose node is away is not asked, while there are others.
+#: Seconds that a queue's node has to answer, while there are other queues; and between two tries to reach it again.
+_PROMPT = 1.0
 _REST = 0.25
 #: Seconds that what a cancelled claim took waits for the next claim.
 _LEFT = 0.1
@@ -61,6 +62,7 @@ class ClusterBroker:
         self._registered: set[str] = set()
         self._left: list[Delivery] = []
         self._giving_back: asyncio.Task[None] | None = None
+        self._reaching: set[asyncio.Task[None]] = set()
         self._unadvised = True
         self._time = ServerTime()
         #: See ``Rules.epoch``.
@@ -75,9 +77,13 @@ class ClusterBroker:
 
     async def close(self) -> None:
         """See ``Broker.close``. Gives back what cancelled claims took."""
+        for task in list(self._reaching):
+            task.cancel()
+        for part in self._parts.values():
+            part.away = None
         await self._give_back()
-        for part in (*self._parts.values(), self._home):
-            await part.close()
+        await together(part.close() for part in self._parts.values())  # each waits for its node
+        await self._home.close()
         self._nodes.close()
         self._bell.ring()
 
@@ -266,25 +272,45 @@ class ClusterBroker:
     ) -> OperationalError | None:
         """Fill ``taken`` and ``quiet``; the failure of a queue that could not be asked, if any."""
         failure: OperationalError | None = None
-        clock = asyncio.get_running_loop().time
-        resting = [part for part in parts if part.rests_until > clock()]
-        for part in [each for each in parts if each not in resting] or resting:
+        for part in parts:
             if len(taken) >= limit:
                 break
-            try:
-                found, nothing = await part.look(limit - len(taken), waits=waits)
-            except OperationalError as error:
-                failure = failure or error
-                if not part.rests_until and len(parts) > 1:
-                    logger.warning("Queue %s waits for its node: %s", part.queue, error)
-                part.rests_until = clock() + _REST
+            if part.away is not None:
+                failure = failure or part.away
                 continue
-            part.rests_until = 0.0
+            try:
+                async with asyncio.timeout(_PROMPT if len(parts) > 1 else None):
+                    found, nothing = await part.look(limit - len(taken), waits=waits)
+            except (OperationalError, TimeoutError) as error:
+                problem = error if isinstance(error, OperationalError) else part.silent(_PROMPT)
+                failure = failure or problem
+                if len(parts) > 1:
+                    self._leave_alone(part, problem)
+                continue
             self._time = part.time
             taken += found
             if nothing is not None:
                 quiet.append(nothing)
         return failure
+
+    def _leave_alone(self, part: QueuePart, problem: OperationalError) -> None:
+        """Its node is away: the other queues do not wait for it."""
+        logger.warning("Queue %s waits for its node: %s", part.queue, problem)
+        part.away = problem
+        task = asyncio.get_running_loop().create_task(self._reach(part))
+        self._reaching.add(task)
+        task.add_done_callback(self._reaching.discard)
+
+    async def _reach(self, part: QueuePart) -> None:
+        while part.away is not None:
+            await asyncio.sleep(_REST)
+            try:
+                await part.reach()
+            except OperationalError as error:
+                part.away = error
+            else:
+                part.away = None
+                self._bell.ring()
 
     async def _extend_somewhere(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Renew by tokens: each is in one of all queues, or in none."""
