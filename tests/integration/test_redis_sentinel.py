@@ -96,7 +96,7 @@ def test_all_sides_follow_the_master(make_sentinels: MakeSentinels) -> None:
 def test_an_ordered_failover_loses_nothing_that_replicas_confirmed(make_sentinels: MakeSentinels) -> None:
     """``SENTINEL FAILOVER``: the old master takes writes for a while after the new one was made, and loses them."""
     sentinels = make_sentinels()
-    publisher = redis.publisher(sentinels.url(), AdapterOptions(transport={"wait_replicas": (1, 300)}))
+    publisher = redis.publisher(sentinels.url(), AdapterOptions(transport={"wait_replicas": (1, 1000)}))
     old = sentinels.master
     sent = sum(publish(publisher) for _ in range(10))
     sentinels.order_failover()
@@ -220,11 +220,13 @@ def test_a_promoted_replica_takes_over(pair: tuple[RedisServer, RedisServer]) ->
 
 def test_what_replicas_do_not_have_is_told(pair: tuple[RedisServer, RedisServer]) -> None:
     master, replica = pair
+    patient = redis.publisher(master.url(), AdapterOptions(transport={"wait_replicas": (1, 4900)}))
+    for count in (1, 3, 700):
+        patient.publish([message() for _ in range(count)], timeout=10.0)
+        assert replica.command("LLEN", "q") == master.command("LLEN", "q")
+    patient.close()
     options = AdapterOptions(transport={"wait_replicas": (1, 200)}, owner="me")
     publisher = redis.publisher(master.url(), options)
-    for count in (1, 3, 700):
-        publisher.publish([message() for _ in range(count)], timeout=5.0)
-        assert replica.command("LLEN", "q") == master.command("LLEN", "q")
     replica.pause()
     try:
         with pytest.raises(OperationalError, match="0 of 1 replicas had it within 200 ms") as caught:

@@ -31,6 +31,8 @@ _ALREADY = object()
 _FIRST, _CHUNK = 4096, 65536
 #: How much longer than asked a call may wait, in seconds.
 _TOLERANCE = 0.05
+#: A sentinel that does not answer costs its timeout: so many checks are left out then.
+_SILENT = 10
 monotonic = time.monotonic
 
 
@@ -276,9 +278,12 @@ class Pool:
                 connection.close()
             self._reset()
         if self._places.move and monotonic() >= self._check_at:
-            self._check_at = monotonic() + CHECK_INTERVAL
-            if _moved(self._places, deadline):
+            self._check_at = monotonic() + CHECK_INTERVAL  # other threads need not ask too
+            moved = _moved(self._places, deadline)
+            if moved:
                 self._drop_idle()
+            elif moved is None:
+                self._check_at = monotonic() + _SILENT * CHECK_INTERVAL
         while True:
             try:
                 connection = self._idle.pop()
@@ -353,8 +358,8 @@ def found(places: Places, deadline: float) -> Connection:
         connection.close()
 
 
-def _moved(places: Places, deadline: float) -> bool:
-    """Whether there was a failover, as far as one sentinel knows."""
+def _moved(places: Places, deadline: float) -> bool | None:
+    """Whether there was a failover, as far as one sentinel knows; None: it does not answer."""
     check = places.check()
     visit = next(check)
     try:
@@ -365,7 +370,7 @@ def _moved(places: Places, deadline: float) -> bool:
         return bool(end.value)
     except (OSError, hiredis.ReplyError):
         check.close()
-    return False
+    return None
 
 
 def _visited(visit: Visit, deadline: float) -> tuple[Connection, Any]:

@@ -37,7 +37,7 @@ ROWS: tuple[Setting, ...] = (
         "broker_transport_options",
         DICT,
         {},
-        "Options of the adapter: visibility_timeout, global_keyprefix, priority_steps, sep …",
+        "Options of the adapter: visibility_timeout, global_keyprefix, priority_steps, master_name, wait_replicas …",
     ),
     Setting(
         "broker_connection_timeout",
