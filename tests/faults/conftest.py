@@ -17,7 +17,7 @@ from tests.faults.journal import REPORTED
 from tests.faults.machines import SERVERS, Machines, machines_with, may_be_denied
 from tests.faults.network import obstacle
 from tests.faults.place import Place
-from tests.servers import PostgresServer, RedisServer
+from tests.servers import PostgresServer, RedisCluster, RedisServer
 
 #: Parameter of ``place`` → the fixture that makes it.
 PLACES = {
@@ -25,6 +25,7 @@ PLACES = {
     "sqlite": "sqlite_place",
     "postgres": "postgres_place",
     "queues+redis": "beside_place",
+    "cluster": "cluster_place",
 }
 
 
@@ -40,6 +41,13 @@ def beside_place(redis_server: RedisServer, redis_url: str, tmp_path: Path) -> P
     """Queues that come back by themselves and keep no ledger; results and ledger in another database."""
     there = redis_server.url(db=1)
     return Place(f"queues+{redis_url}", tmp_path, redis_server, result_backend=there)
+
+
+@pytest.fixture
+def cluster_place(redis_cluster: RedisCluster, tmp_path: Path) -> Place:
+    """A cluster of three nodes that this test must not harm."""
+    redis_cluster.flush()
+    return Place(redis_cluster.url(), tmp_path)
 
 
 @pytest.fixture
@@ -63,10 +71,12 @@ def sqlite_place(sqlite_url: str, tmp_path: Path) -> Place:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """On each broker; and in a module with ``BESIDE`` also where the ledger is beside the queues."""
+    """On each broker; in a module with ``BESIDE`` also where the ledger is beside the queues, and in one with
+    ``CLUSTER`` on a Redis Cluster."""
     if "place" in metafunc.fixturenames:
         beside = ["queues+redis"] if getattr(metafunc.module, "BESIDE", False) else []
-        metafunc.parametrize("place", ["redis", "sqlite", "postgres", *beside], indirect=True)
+        cluster = ["cluster"] if getattr(metafunc.module, "CLUSTER", False) else []
+        metafunc.parametrize("place", ["redis", "sqlite", "postgres", *beside, *cluster], indirect=True)
 
 
 @pytest.fixture(params=sorted(SERVERS))

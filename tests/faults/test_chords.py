@@ -15,6 +15,8 @@ from tests.faults.journal import report
 from tests.faults.place import Place
 from tests.faults.scenario import scenario
 
+CLUSTER = True
+
 CHORDS, MEMBERS = 30, 20
 
 

@@ -15,7 +15,7 @@ from tests.faults.place import LEASE, Place
 from tests.faults.scenario import scenario
 from tests.servers import wait_until
 
-BESIDE = True
+BESIDE = CLUSTER = True
 
 
 def _until(moment: float) -> None:
