@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from celeriac.brokers.postgres.rows import clean
 from celeriac.brokers.postgres.session import Session, shielded
+from celeriac.clock import ServerTime
 from celeriac.exceptions import OperationalError
 from celeriac.model.message import Delivery
 
@@ -48,7 +49,7 @@ class Claims:
         self._read = read
         self.epoch = 0
         #: The server's time, and the monotonic clock's when that was told.
-        self._server: tuple[float, float] | None = None
+        self._time = ServerTime()
         #: Queues at whose doors this connection waits, those that it listens to, and which connection that is.
         self._held: set[str] = set()
         self._listens: set[str] = set()
@@ -61,14 +62,11 @@ class Claims:
 
     def now(self) -> float:
         """See ``Timekeeper.now``."""
-        if self._server is None:
-            return time.time()
-        then, at = self._server
-        return then + time.monotonic() - at
+        return self._time.now()
 
     def heard(self, now: float) -> None:
         """The server's time, as it was told."""
-        self._server = (now, time.monotonic())
+        self._time.heard(now)
 
     async def claim(self, queues: Sequence[str], limit: int, wait: float) -> Sequence[Delivery]:
         """See ``Broker.claim``."""

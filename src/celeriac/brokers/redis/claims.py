@@ -22,9 +22,9 @@ from celeriac.brokers.redis.doorbell import Doorbell
 from celeriac.brokers.redis.layout import Layout, envelope_of
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.scripts import CLAIM, RECLAIM
-from celeriac.brokers.redis.servertime import ServerTime
 from celeriac.brokers.redis.sockets import Word, pack
 from celeriac.brokers.redis.wire import LostWire, Wire
+from celeriac.clock import ServerTime
 from celeriac.codec import envelope
 from celeriac.model.message import Delivery
 

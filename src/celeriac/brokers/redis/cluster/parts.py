@@ -19,8 +19,8 @@ from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.link import Link
 from celeriac.brokers.redis.maintenance import scan_index
 from celeriac.brokers.redis.queues import RedisBroker
-from celeriac.brokers.redis.servertime import ServerTime
 from celeriac.brokers.redis.wire import LostWire
+from celeriac.clock import ServerTime
 from celeriac.exceptions import OperationalError
 from celeriac.model.message import Delivery
 from celeriac.ports import AdapterOptions

@@ -21,7 +21,7 @@ from celeriac.brokers.redis.cluster.nodes import Nodes
 from celeriac.brokers.redis.cluster.parts import Home, QueuePart
 from celeriac.brokers.redis.cluster.together import together
 from celeriac.brokers.redis.doorbell import Doorbell
-from celeriac.brokers.redis.servertime import ServerTime
+from celeriac.clock import ServerTime
 from celeriac.codec import envelope
 from celeriac.exceptions import OperationalError
 from celeriac.model.ledger import Change

@@ -1,4 +1,4 @@
-"""The server's clock counts, not the machine's."""
+"""The time of a server: its clock counts, not the machine's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from celeriac.brokers.redis.servertime import ServerTime
+from celeriac.clock import ServerTime
 
 
 def test_before_the_first_answer_it_is_the_machines() -> None:
