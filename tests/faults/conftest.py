@@ -3,7 +3,6 @@ each test."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,9 +81,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(params=sorted(SERVERS))
 def machines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machines]:
     """Hosts of their own, one with an empty broker; this thread is on one of them."""
-    program, server = SERVERS[request.param]
-    if shutil.which(program) is None:
-        missing(program)
+    installed, server = SERVERS[request.param]
+    if not installed():
+        missing(request.param)
     if (reason := obstacle()) and may_be_denied():
         pytest.skip(reason)
     elif reason:

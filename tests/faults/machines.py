@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +20,14 @@ from tests.faults.network import Host, Network
 from tests.faults.place import Place
 from tests.faults.project import OFF
 from tests.faults.relay import Line
-from tests.servers import HOST, RedisServer
+from tests.servers import HOST, PostgresServer, RedisServer, postgres_programs
 
 __all__ = ["SERVERS", "Machines", "machines_with", "may_be_denied", "wrong_clock"]
 
-#: By the name of the fixture's parameter: the program that must be installed, and a server that keeps its data.
-SERVERS: Mapping[str, tuple[str, Callable[[], Any]]] = {
-    "redis": ("redis-server", lambda: RedisServer(appendonly=True)),
+#: By the name of the fixture's parameter: whether it is installed, and a server that keeps its data.
+SERVERS: Mapping[str, tuple[Callable[[], object], Callable[[], Any]]] = {
+    "redis": (lambda: shutil.which("redis-server"), lambda: RedisServer(appendonly=True)),
+    "postgres": (postgres_programs, lambda: PostgresServer(durable=True)),
 }
 
 _FAKETIME = ("usr/lib/*/faketime/libfaketime.so.1", "usr/lib/faketime/libfaketime.so.1")
