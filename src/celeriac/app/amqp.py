@@ -37,7 +37,7 @@ def broker_info(url: str, conf: Any) -> dict[str, Any]:
     """The parts of a broker's URL without the password, under kombu's names."""
     from urllib.parse import unquote, urlsplit
 
-    parts = urlsplit(url)
+    parts = urlsplit(url.partition(";")[0])
     return {
         "hostname": parts.hostname,
         "userid": unquote(parts.username) if parts.username else None,

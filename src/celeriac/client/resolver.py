@@ -16,6 +16,8 @@ from typing import Any, Protocol, cast
 from msgspec import structs
 
 from celeriac import beside
+from celeriac.client.declarations import declarations
+from celeriac.client.registry import Queues
 from celeriac.conf.masking import mask_url
 from celeriac.exceptions import ImproperlyConfigured
 from celeriac.ports import (
@@ -70,11 +72,14 @@ _MODULES = {
     "sentinel": "celeriac.brokers.redis",
     "redis+cluster": "celeriac.brokers.redis.cluster",
     "rediss+cluster": "celeriac.brokers.redis.cluster",
+    "amqp": "celeriac.brokers.rabbitmq",
+    "amqps": "celeriac.brokers.rabbitmq",
+    "pyamqp": "celeriac.brokers.rabbitmq",
 }
 #: Third-party module of an adapter → the extra that brings it.
-_EXTRAS = {"hiredis": "redis", "pamqp": "rabbitmq", "psycopg": "postgres"}
+_EXTRAS = {"hiredis": "redis", "psycopg": "postgres"}
 #: Names of Celery that mean something else than a missing adapter.
-_NOT_BUILT = frozenset({"amqp", "amqps", "pyamqp", "librabbitmq", "rpc", "sqs", "cache+memory"})
+_NOT_BUILT = frozenset({"librabbitmq", "rpc", "sqs", "cache+memory"})
 #: Transport options that say where in a database the tables are, and how to get there.
 _POSTGRES_OPTIONS = ("schema", "listen", "auto_migrate")
 _DISABLED = frozenset({"", "disabled", "disabled://"})
@@ -251,9 +256,10 @@ def _file_of(main: str) -> str | None:
 # ---------------------------------------------------------------- options
 
 
-def adapter_options(conf: Conf, url: str = "", *, owner: str = "") -> AdapterOptions:
-    """What the broker adapter for ``url`` is told; ``owner`` names the child that claims."""
-    options = _broker_options(conf, url, owner)
+def adapter_options(conf: Conf, url: str = "", *, owner: str = "", queues: Queues | None = None) -> AdapterOptions:
+    """What the broker adapter for ``url`` is told; ``owner`` names the child that claims, ``queues`` are the app's
+    (None: those of the settings)."""
+    options = structs.replace(_broker_options(conf, url, owner), declarations=declarations(conf, queues))
     beside = None if not url or keeps_ledger(url) else ledger_url(conf, url)
     if beside is None:
         return options
@@ -299,6 +305,9 @@ def _broker_options(conf: Conf, url: str, owner: str) -> AdapterOptions:
         alternates=_alternates(conf, conf.broker_read_url, url) or _alternates(conf, conf.broker_write_url, url),
         zone=zone_name(conf),
         ssl=conf.broker_use_ssl,
+        heartbeat=float(conf.seconds("broker_heartbeat") or 0.0),
+        login_method=conf.broker_login_method,
+        delay_queue_type=conf.broker_native_delayed_delivery_queue_type or "quorum",
     )
 
 

@@ -476,7 +476,8 @@ class Sender:
         return self._publisher.get()
 
     def _open(self) -> Publisher:
-        return resolver.publisher(self.url, resolver.adapter_options(self.conf, self.url))
+        options = resolver.adapter_options(self.conf, self.url, queues=self.router.queues)
+        return resolver.publisher(self.url, options)
 
     def close(self) -> None:
         """Give the connections back; the next call opens new ones. Idempotent."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from celeriac.model.dead import DeadRecord
 from celeriac.ports.broker import Broker, Bus, Ledger, Limiter, Rules, Timekeeper, Unified
-from celeriac.ports.facts import AdapterOptions, Clock, Depth, Traits
+from celeriac.ports.facts import AdapterOptions, BindingFacts, Clock, Declaration, Depth, Traits
 from celeriac.ports.outbox import OutboxStore, OutboxWriter
 from celeriac.ports.producers import (
     STAGE_EXPIRES,
@@ -28,6 +28,7 @@ __all__ = [
     "CHORD_LOOK",
     "STAGE_EXPIRES",
     "AdapterOptions",
+    "BindingFacts",
     "BlockingLedger",
     "Broker",
     "Bus",
@@ -35,6 +36,7 @@ __all__ = [
     "Clock",
     "DeadLetters",
     "DeadRecord",
+    "Declaration",
     "Depth",
     "Ledger",
     "Limiter",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
 
-__all__ = ["AdapterOptions", "Clock", "Depth", "Traits"]
+__all__ = ["AdapterOptions", "BindingFacts", "Clock", "Declaration", "Depth", "Traits"]
 
 
 class Clock(Protocol):
@@ -24,6 +24,34 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Suspend the current coroutine."""
         ...
+
+
+class BindingFacts(Struct, frozen=True, kw_only=True):
+    """A way into a queue: an exchange as it is declared, and the key."""
+
+    exchange: str = ""
+    type: str = "direct"
+    routing_key: str = ""
+    durable: bool = True
+    auto_delete: bool = False
+    arguments: Mapping[str, Any] = {}
+    exchange_arguments: Mapping[str, Any] = {}
+    #: The exchange is somebody else's affair.
+    undeclared: bool = False
+
+
+class Declaration(Struct, frozen=True, kw_only=True):
+    """A queue as the app declares it, for servers that keep declarations."""
+
+    name: str
+    durable: bool = True
+    exclusive: bool = False
+    auto_delete: bool = False
+    arguments: Mapping[str, Any] = {}
+    bindings: tuple[BindingFacts, ...] = ()
+    consumer_arguments: Mapping[str, Any] = {}
+    #: The queue is somebody else's affair.
+    undeclared: bool = False
 
 
 class AdapterOptions(Struct, frozen=True, kw_only=True):
@@ -63,6 +91,14 @@ class AdapterOptions(Struct, frozen=True, kw_only=True):
     zone: str = "UTC"
     #: ``broker_use_ssl`` or ``redis_backend_use_ssl`` as given.
     ssl: Mapping[str, Any] | bool | None = None
+    #: RabbitMQ: how the app declares a queue; None, also as its answer: as a durable queue and nothing else.
+    declarations: Callable[[str], Declaration | None] | None = None
+    #: RabbitMQ: most seconds between two heartbeats, 0: none; the server may want fewer.
+    heartbeat: float = 60.0
+    #: RabbitMQ: PLAIN or EXTERNAL; None: PLAIN.
+    login_method: str | None = None
+    #: RabbitMQ: type of the queues in which delayed messages wait.
+    delay_queue_type: str = "quorum"
 
 
 class Traits(Struct, frozen=True, kw_only=True):

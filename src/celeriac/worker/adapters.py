@@ -23,7 +23,8 @@ _NEXT = "set ledger_url (or result_backend) to a server that keeps one, such as 
 
 def broker_of(app: Celery, owner: str) -> Broker:
     """The broker adapter under the name ``owner``; not open yet."""
-    return resolver.broker(app.broker_url, resolver.adapter_options(app.conf, app.broker_url, owner=owner))
+    options = resolver.adapter_options(app.conf, app.broker_url, owner=owner, queues=app.amqp.queues)
+    return resolver.broker(app.broker_url, options)
 
 
 def store_of(app: Celery) -> ResultStore | None:

@@ -72,6 +72,7 @@ class EarlyAcks:
                     logger.error("Cannot acknowledge %d tasks, next try in %.1f s: %s", len(accepts), delay, error)
                 await self._clock.sleep(delay)
                 continue
+            # Where the server gives back what a dead connection held, an earlier try says nothing.
             if again and not self._broker.traits.requeues and self._clock.monotonic() < self._runner.valid_until:
                 # Nobody else can have had them: only the answer to an earlier try was lost.
                 refused = [settlement for settlement in refused if settlement.delivery.token not in self._held]

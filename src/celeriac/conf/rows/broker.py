@@ -10,7 +10,8 @@ from celeriac.conf.setting import ANY, BOOL, DICT, FLOAT, INT, SECONDS, STR, Set
 __all__ = ["ROWS"]
 
 IN_URL = no_effect("write it into the URL in result_backend")
-RABBITMQ = no_effect("only RabbitMQ reads it, and its adapter is not built yet")
+CHANNELS = no_effect("a worker always opens its channel again")
+HEARTBEATS = no_effect("a heartbeat is sent and looked for twice in an interval")
 
 ROWS: tuple[Setting, ...] = (
     Setting(
@@ -60,7 +61,7 @@ ROWS: tuple[Setting, ...] = (
         BOOL,
         False,
         "A worker tries again after an error of its AMQP channel.",
-        status=RABBITMQ,
+        status=CHANNELS,
     ),
     Setting(
         "broker_failover_strategy",
@@ -73,8 +74,7 @@ ROWS: tuple[Setting, ...] = (
         "broker_heartbeat",
         SECONDS,
         120,
-        "Interval of AMQP heartbeats; 0 or None: none.",
-        status=RABBITMQ,
+        "Most seconds between two AMQP heartbeats of a worker, 0 or None: none; RabbitMQ wants 60 by default.",
         optional=True,
     ),
     Setting(
@@ -82,16 +82,15 @@ ROWS: tuple[Setting, ...] = (
         FLOAT,
         3.0,
         "Checks within one interval of AMQP heartbeats.",
-        status=RABBITMQ,
+        status=HEARTBEATS,
         optional=True,
     ),
-    Setting("broker_login_method", STR, None, "AMQP login method.", status=RABBITMQ),
+    Setting("broker_login_method", STR, None, "AMQP login method: PLAIN (None) or EXTERNAL."),
     Setting(
         "broker_native_delayed_delivery_queue_type",
         STR,
         "quorum",
-        "Type of the queues of native delayed delivery.",
-        status=RABBITMQ,
+        "Type of the queues in which RabbitMQ delays messages: quorum or classic.",
         optional=True,
     ),
     Setting(

@@ -11,7 +11,7 @@ __all__ = ["ROWS"]
 
 BEAT = no_effect("the scheduler is not built yet")
 EVENTS = no_effect("events are not sent yet")
-RABBITMQ = no_effect("only RabbitMQ reads it, and its adapter is not built yet")
+CONTROL_QUEUES = no_effect("queues of control and events are exclusive, with Celery's default times")
 CERTIFICATES = refused("there is no auth serializer; messages and results are signed with signing_key")
 
 ROWS: tuple[Setting, ...] = (
@@ -117,7 +117,7 @@ ROWS: tuple[Setting, ...] = (
         SECONDS,
         300.0,
         "Life time of a message in a control queue.",
-        status=RABBITMQ,
+        status=CONTROL_QUEUES,
         optional=True,
     ),
     Setting(
@@ -125,11 +125,13 @@ ROWS: tuple[Setting, ...] = (
         SECONDS,
         10.0,
         "Unused time after which a control queue goes away.",
-        status=RABBITMQ,
+        status=CONTROL_QUEUES,
         optional=True,
     ),
-    Setting("control_queue_exclusive", BOOL, True, "A control queue belongs to one connection.", status=RABBITMQ),
-    Setting("control_queue_durable", BOOL, False, "Control queues outlive a restart of the broker.", status=RABBITMQ),
+    Setting("control_queue_exclusive", BOOL, True, "A control queue belongs to one connection.", status=CONTROL_QUEUES),
+    Setting(
+        "control_queue_durable", BOOL, False, "Control queues outlive a restart of the broker.", status=CONTROL_QUEUES
+    ),
     # events
     Setting(
         "event_queue_expires",
@@ -137,7 +139,7 @@ ROWS: tuple[Setting, ...] = (
         60.0,
         "Unused time after which a monitor's queue goes away.",
         old="CELERY_EVENT_QUEUE_EXPIRES",
-        status=RABBITMQ,
+        status=CONTROL_QUEUES,
         optional=True,
     ),
     Setting(
@@ -146,7 +148,7 @@ ROWS: tuple[Setting, ...] = (
         5.0,
         "Life time of an event in a monitor's queue.",
         old="CELERY_EVENT_QUEUE_TTL",
-        status=RABBITMQ,
+        status=CONTROL_QUEUES,
         optional=True,
     ),
     Setting(
@@ -163,7 +165,7 @@ ROWS: tuple[Setting, ...] = (
         True,
         "A monitor's queue belongs to one connection.",
         old="CELERY_EVENT_QUEUE_EXCLUSIVE",
-        status=RABBITMQ,
+        status=CONTROL_QUEUES,
     ),
     Setting(
         "event_queue_durable",
@@ -171,7 +173,7 @@ ROWS: tuple[Setting, ...] = (
         False,
         "Monitors' queues outlive a restart of the broker.",
         old="CELERY_EVENT_QUEUE_DURABLE",
-        status=RABBITMQ,
+        status=CONTROL_QUEUES,
     ),
     Setting("event_serializer", STR, "json", "Serializer of events.", old="CELERY_EVENT_SERIALIZER", status=EVENTS),
     Setting(

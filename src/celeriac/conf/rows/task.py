@@ -13,7 +13,6 @@ __all__ = ["ROWS"]
 
 CRASHES = no_effect("what a lost child ran is always tried again, and dead-lettered after worker_max_crashes crashes")
 EVENTS = no_effect("events are not sent yet")
-RABBITMQ = no_effect("only RabbitMQ reads it, and its adapter is not built yet")
 
 ROWS: tuple[Setting, ...] = (
     # running
@@ -184,7 +183,6 @@ ROWS: tuple[Setting, ...] = (
         "classic",
         "Type of task_default_queue: classic or quorum.",
         old="CELERY_DEFAULT_QUEUE_TYPE",
-        status=RABBITMQ,
     ),
     Setting(
         "task_default_exchange",
@@ -222,7 +220,6 @@ ROWS: tuple[Setting, ...] = (
         "classic",
         "Type of queues that are not in task_queues: classic or quorum.",
         old="CELERY_CREATE_MISSING_QUEUE_TYPE",
-        status=RABBITMQ,
     ),
     Setting(
         "task_create_missing_queue_exchange_type",
@@ -237,7 +234,6 @@ ROWS: tuple[Setting, ...] = (
         None,
         "x-max-priority of queues that say none.",
         old="CELERY_QUEUE_MAX_PRIORITY",
-        status=RABBITMQ,
     ),
     Setting("task_default_priority", INT, None, "Priority of a task, 0 to 9.", old="CELERY_DEFAULT_PRIORITY"),
     Setting(

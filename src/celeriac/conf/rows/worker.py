@@ -114,7 +114,7 @@ ROWS: tuple[Setting, ...] = (
         True,
         "Look for quorum queues.",
         old="CELERYD_DETECT_QUORUM_QUEUES",
-        status=no_effect("only RabbitMQ reads it, and its adapter is not built yet"),
+        status=no_effect("nothing depends on it: a prefetch counts for each consumer, whatever the queue"),
     ),
     Setting(
         "worker_direct",

@@ -56,6 +56,9 @@ class Harness:
     #: Look for the shortest history that fails; takes long in real time.
     shrinks: bool = False
     unit: float = 0.01
+    #: Sentences that this server cannot keep, and why: names of tests, a parametrized one with its case as
+    #: ``test_x[case]`` or all of it as ``test_x``. They are skipped with that reason, never weakened.
+    exempt: Mapping[str, str] = {}
 
     def __init__(self) -> None:
         self._open: list[Broker | ResultStore] = []
@@ -74,7 +77,9 @@ class Harness:
         return broker
 
     def store(self, **fields: Any) -> ResultStore:
-        """A result store that is not open."""
+        """A result store that is not open. Skips the test when the adapter keeps no results."""
+        if not hasattr(self.adapter, "store"):
+            self.cannot("keep results")
         store: ResultStore = self.adapter.store(fields.pop("url", self.url), self.adapter_options(**fields))
         self._open.append(store)
         return store
@@ -98,6 +103,8 @@ class Harness:
 
     def reader(self, **fields: Any) -> Reader:
         """A reader; the test closes it."""
+        if not hasattr(self.adapter, "reader"):
+            self.cannot("keep results")
         reader: Reader = self.adapter.reader(fields.pop("url", self.url), self.adapter_options(**fields))
         return reader
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from celeriac.testing.conformance.chords import Chords
 from celeriac.testing.conformance.dead import Dead
 from celeriac.testing.conformance.faults import Faults
 from celeriac.testing.conformance.finishing import Finishing
+from celeriac.testing.conformance.harness import Harness
 from celeriac.testing.conformance.histories import Histories
 from celeriac.testing.conformance.joining import Joining
 from celeriac.testing.conformance.leases import Leases
@@ -35,6 +38,14 @@ class Conformance(
     _Themes, Finishing, Results, Chords, Joining, Ledgers, Producers, Faults, Remote, Histories, RulesTheme, Withdrawing
 ):
     """Subclass it with a fixture ``harness`` (see the package)."""
+
+    @pytest.fixture(autouse=True)
+    def exempt(self, request: pytest.FixtureRequest, harness: Harness) -> None:
+        """Skip what the server cannot do."""
+        name = request.node.name
+        reason = harness.exempt.get(name) or harness.exempt.get(name.partition("[")[0])
+        if reason is not None:
+            pytest.skip(reason)
 
 
 def _no_test_hides_another() -> None:

@@ -1,0 +1,333 @@
+"""The blocking connection, for producers: a plain socket, one channel, one deadline for everything.
+
+Loads no asyncio; works in greenlets (plain sockets with timeouts, which gevent replaces). No heartbeats: nobody would
+send them while it is idle; the kernel looks after dead peers, and a stale connection is noticed before
+anything is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from celeriac.brokers.rabbitmq import methods as m
+from celeriac.brokers.rabbitmq.address import Address, tls_context
+from celeriac.brokers.rabbitmq.confirms import Confirms
+from celeriac.brokers.rabbitmq.errors import Closed, alarmed, lost, refused
+from celeriac.brokers.rabbitmq.frames import Event, Parser
+from celeriac.brokers.rabbitmq.handshake import Handshake
+from celeriac.brokers.rabbitmq.sockets import tune
+from celeriac.exceptions import OperationalError
+
+__all__ = ["Ask", "Connection", "Line", "Sent"]
+
+T = TypeVar("T")
+monotonic = time.monotonic
+_CHUNK = 1 << 18
+#: What is answered by nothing but its own kind.
+_ASYNCHRONOUS = frozenset({m.BASIC_ACK, m.BASIC_NACK, m.BASIC_RETURN, m.BASIC_DELIVER, m.BASIC_CANCEL})
+#: The one channel.
+_CHANNEL = 1
+#: A method to ask, with its arguments: what generators of ``layout.py`` yield.
+Ask = tuple[Any, ...]
+
+
+class Sent(list[Event]):
+    """What came back of a batch: the messages that no queue took. ``refused`` are those the server would not keep."""
+
+    refused = 0
+
+
+class Connection:
+    """One socket. Not thread-safe; raises ``OSError``, ``ValueError`` and ``Closed``."""
+
+    def __init__(self, address: Address, deadline: float) -> None:
+        self.address = address
+        self.frame_max = address.frame_max
+        self.blocked = ""
+        #: Queues that were declared here.
+        self.declared: set[str] = set()
+        #: Content that was delivered here (basic.deliver), for whoever consumes.
+        self.delivered: list[Event] = []
+        self._parser = Parser()
+        self._confirms = Confirms()
+        self._events: list[Event] = []
+        self._open = False
+        self._socket = _connected(address, deadline)
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        self._poll = poll.poll
+        try:
+            self._greet(deadline)
+        except BaseException:
+            self.close()
+            raise
+
+    def _greet(self, deadline: float) -> None:
+        handshake = Handshake(replace(self.address, heartbeat=0))
+        self.send(handshake.begin(), deadline)
+        while not handshake.done:
+            for event in self._read(deadline):
+                answer = handshake.hear(event)
+                if answer:
+                    self.send(answer, deadline)
+        self.frame_max = handshake.frame_max
+
+    # -- bytes
+
+    def send(self, data: bytes, deadline: float) -> None:
+        """All of it. Raises ``TimeoutError``."""
+        self._limit(deadline)
+        self._socket.sendall(data)
+
+    def _read(self, deadline: float) -> list[Event]:
+        self._limit(deadline)
+        data = self._socket.recv(_CHUNK)
+        if not data:
+            raise ConnectionResetError("the server has closed the connection")
+        return self._parser.feed(data)
+
+    def _limit(self, deadline: float) -> None:
+        left = deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError("it took too long")
+        self._socket.settimeout(left)
+
+    def close(self) -> None:
+        """Without a word: the server gives back what was held here."""
+        self._socket.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_socket"):
+            self._socket.close()
+
+    # -- events
+
+    def _hear(self, event: Event) -> Event | None:
+        """An answer to a call; None for anything else, which is dealt with."""
+        number = event.number
+        if event.channel == 0:
+            if number == m.CONNECTION_BLOCKED:
+                (self.blocked,) = m.arguments(number, event.payload)
+                self.blocked = self.blocked or "alarm"
+            elif number == m.CONNECTION_UNBLOCKED:
+                self.blocked = ""
+            elif number == m.CONNECTION_CLOSE:
+                code, text, first, second = m.arguments(number, event.payload)
+                raise ConnectionResetError(f"{code} {text}")
+            return None
+        if number == m.CHANNEL_CLOSE:
+            code, text, first, second = m.arguments(number, event.payload)
+            self._open = False
+            self._parser.forget(_CHANNEL)
+            self.send(m.method(_CHANNEL, m.CHANNEL_CLOSE_OK), monotonic() + 1.0)
+            raise Closed(code, text, first << 16 | second)
+        if number == m.BASIC_DELIVER:
+            self.delivered.append(event)
+        elif number in _ASYNCHRONOUS:
+            self._confirms.hear(event)
+        else:
+            return event
+        return None
+
+    def look(self) -> None:
+        """Take in what came while it was idle. Raises when it is no longer any good."""
+        while self._poll(0):
+            for event in self._read(monotonic() + 1.0):
+                self._hear(event)
+
+    def ready(self, deadline: float) -> None:
+        """Open the channel, with confirms."""
+        if self._open:
+            return
+        self._confirms = Confirms()
+        data = m.method(_CHANNEL, m.CHANNEL_OPEN, "") + m.method(_CHANNEL, m.CONFIRM_SELECT, False)
+        self.send(data, deadline)
+        self._answers(2, deadline)
+        self._open = True
+
+    def _answers(self, count: int, deadline: float) -> list[Event]:
+        answers: list[Event] = []
+        while len(answers) < count:
+            answers += [event for event in map(self._hear, self._read(deadline)) if event is not None]
+        return answers
+
+    # -- use
+
+    def ask(self, ask: Ask, deadline: float) -> list[Any]:
+        """One method and the arguments of its answer. Raises ``Closed`` when the server closes the channel over it."""
+        event = self.event(ask, deadline)
+        return m.arguments(event.number, event.payload)
+
+    def event(self, ask: Ask, deadline: float) -> Event:
+        """As ``ask``; the answer with its content."""
+        self.ready(deadline)
+        self.send(m.method(_CHANNEL, *ask), deadline)
+        return self._answers(1, deadline)[0]
+
+    def run(self, asking: Generator[Ask, Any, T], deadline: float) -> T:
+        """Ask what a generator wants asked; ``Closed`` is thrown into it."""
+        try:
+            ask = next(asking)
+            while True:
+                try:
+                    answer = self.ask(ask, deadline)
+                except Closed as error:
+                    ask = asking.throw(error)
+                else:
+                    ask = asking.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def leave(self, deadline: float) -> None:
+        """Close the channel: what is not acknowledged goes back, in its order."""
+        if self._open:
+            self._open = False
+            self.send(m.method(_CHANNEL, m.CHANNEL_CLOSE, 200, "", 0, 0), deadline)
+            self._answers(1, deadline)
+            self._parser.forget(_CHANNEL)
+
+    def await_deliveries(self, deadline: float) -> None:
+        """Wait for something to come in. Raises ``TimeoutError``."""
+        for event in self._read(deadline):
+            self._hear(event)
+
+    def publish(self, frames: Sequence[bytes], deadline: float) -> Sent:
+        """Send messages and wait until the server has answered for all; returns those that no queue took."""
+        self.ready(deadline)
+        confirms = self._confirms
+        confirms.begin(len(frames))
+        while self.blocked:
+            for event in self._read(deadline):
+                self._hear(event)
+        self.send(b"".join(frames), deadline)
+        while confirms.left > 0:
+            for event in self._read(deadline):
+                self._hear(event)
+        sent = Sent(confirms.returned)
+        sent.refused = confirms.refused
+        return sent
+
+
+class Line:
+    """One connection of this process, for one thread at a time, made when it is needed and anew after a fork."""
+
+    def __init__(self, addresses: tuple[Address, ...]) -> None:
+        self.addresses = addresses
+        self._renew()
+
+    def _renew(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._inherited: Connection | None = None
+
+    def _of_this_process(self) -> None:
+        if self._pid != os.getpid():
+            inherited = self._connection  # its socket is the parent's: neither used nor closed
+            self._renew()
+            self._inherited = inherited
+
+    @property
+    def address(self) -> Address:
+        """That of the connection, or the first."""
+        return self._connection.address if self._connection is not None else self.addresses[0]
+
+    def acquire(self, deadline: float) -> bool:
+        """The right to use the connection; False when it is not free in time."""
+        self._of_this_process()
+        return self._lock.acquire(timeout=max(deadline - monotonic(), 0.001))
+
+    def release(self) -> None:
+        """Let others use it."""
+        self._lock.release()
+
+    def connection(self, deadline: float) -> Connection:
+        """The connection, good as far as one can see; its user holds the lock. Raises ``OperationalError``."""
+        connection = self._connection
+        if connection is not None:
+            try:
+                connection.look()
+            except Closed:
+                pass  # only the channel: it is opened again
+            except (OSError, ValueError):
+                self.drop()
+        if self._connection is None:
+            self._connection = self._connect(deadline)
+        return self._connection
+
+    def _connect(self, deadline: float) -> Connection:
+        first: OperationalError | None = None
+        for number, address in enumerate(self.addresses):
+            # Those behind a silent one must have their turn within the same time.
+            left = (deadline - monotonic()) / (len(self.addresses) - number)
+            try:
+                return Connection(address, monotonic() + min(address.connect_timeout, left))
+            except Closed as error:
+                first = first or refused(address, error)
+            except (OSError, ValueError) as error:
+                first = first or lost(address, error)
+        assert first is not None
+        raise first
+
+    def drop(self) -> None:
+        """The connection is no longer any good."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    @contextmanager
+    def use(self, deadline: float) -> Iterator[Connection]:
+        """The connection for a block. Turns its errors into ``OperationalError``; what failed is not used again."""
+        if not self.acquire(deadline):
+            raise lost(self.address, "another thread is using the connection, and it took too long")
+        try:
+            connection = self.connection(deadline)
+            try:
+                yield connection
+            except Closed as error:
+                raise refused(connection.address, error) from None
+            except (OSError, ValueError) as error:
+                self.drop()
+                raise failed(connection, error) from None
+            except BaseException:
+                self.drop()  # somebody's signal: an answer may be under way
+                raise
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        """Give the connection back. Idempotent; the next use makes another."""
+        self._of_this_process()
+        with self._lock:
+            self.drop()
+
+
+def failed(connection: Connection, error: BaseException) -> OperationalError:
+    """What to raise when a request had left, in full or in part."""
+    if connection.blocked:
+        return alarmed(connection.address, connection.blocked, uncertain=True)
+    return lost(connection.address, error, uncertain=True)
+
+
+def _connected(address: Address, deadline: float) -> socket.socket:
+    left = max(min(deadline - monotonic(), address.connect_timeout), 0.001)
+    sock = socket.create_connection((address.host, address.port), left)
+    try:
+        tune(sock)
+        if address.tls is not None:
+            name = str(address.tls.get("server_hostname") or address.host)
+            return tls_context(address.tls).wrap_socket(sock, server_hostname=name)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

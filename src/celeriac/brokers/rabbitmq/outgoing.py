@@ -1,0 +1,35 @@
+"""A message on its way out: where to, the queue that has to be there for it, content header and body. Pure."""
+
+from __future__ import annotations
+
+from celeriac.brokers.rabbitmq.fields import short
+from celeriac.brokers.rabbitmq.frames import publish
+from celeriac.brokers.rabbitmq.messages import header_of
+from celeriac.model.message import Message
+
+__all__ = ["Outgoing", "outgoing"]
+
+
+class Outgoing:
+    """One basic.publish. ``queue`` is empty when nothing has to be declared for it."""
+
+    __slots__ = ("body", "exchange", "header", "key", "queue")
+
+    def __init__(self, exchange: str, key: str, queue: str, header: bytes, body: bytes) -> None:
+        self.exchange = exchange
+        self.key = key
+        self.queue = queue
+        self.header = header
+        self.body = body
+
+    def frames(self, frame_max: int, channel: int = 1) -> bytes:
+        """As bytes on a channel."""
+        return publish(channel, short(self.exchange), short(self.key), self.header, self.body, frame_max)
+
+
+def outgoing(message: Message) -> Outgoing:
+    """A message as Celery addresses it. Raises ``TypeError`` or ``ValueError`` for headers that AMQP cannot hold."""
+    header = header_of(message)
+    if message.exchange:
+        return Outgoing(message.exchange, message.routing_key, message.queue, header, message.body)
+    return Outgoing("", message.queue, message.queue, header, message.body)
