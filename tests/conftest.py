@@ -16,7 +16,15 @@ import pytest
 
 from celeriac.app import state
 from tests.proxy import Proxy
-from tests.servers import HOST, PostgresServer, RedisCluster, RedisSentinels, RedisServer, postgres_programs
+from tests.servers import (
+    HOST,
+    PostgresServer,
+    RabbitServer,
+    RedisCluster,
+    RedisSentinels,
+    RedisServer,
+    postgres_programs,
+)
 from tests.servers.valkey import ValkeyServer, valkey_program
 
 ROOT = Path(__file__).parent.parent
@@ -127,6 +135,42 @@ def make_cluster() -> Iterator[Callable[..., RedisCluster]]:
 def redis_cluster(make_cluster: Callable[..., RedisCluster]) -> RedisCluster:
     """The cluster of the whole run: three nodes, no replicas. Tests that harm a node make one of their own."""
     return make_cluster()
+
+
+@pytest.fixture(scope="session")
+def make_rabbitmq() -> Iterator[Callable[..., RabbitServer]]:
+    """Start further nodes of RabbitMQ: `make_rabbitmq(tls=True)`; they end with the run, or by `close()`."""
+    servers: list[RabbitServer] = []
+
+    def make(**options: object) -> RabbitServer:
+        if not RabbitServer.installed():
+            missing("rabbitmq-server")
+        server = RabbitServer(**options)  # type: ignore[arg-type]  # the test knows the options
+        servers.append(server)
+        return server.start()
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(make_rabbitmq: Callable[..., RabbitServer]) -> RabbitServer:
+    """The node of the whole run. Tests that harm a server make one of their own."""
+    return make_rabbitmq()
+
+
+@pytest.fixture
+def rabbitmq_vhost(rabbitmq_server: RabbitServer) -> Iterator[str]:
+    """An empty virtual host of that node, for this test alone."""
+    vhost = rabbitmq_server.new_vhost()
+    yield vhost
+    rabbitmq_server.drop_vhost(vhost)
+
+
+@pytest.fixture
+def rabbitmq_url(rabbitmq_server: RabbitServer, rabbitmq_vhost: str) -> str:
+    return rabbitmq_server.url(rabbitmq_vhost)
 
 
 @pytest.fixture(scope="session")

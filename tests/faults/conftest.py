@@ -15,8 +15,8 @@ from tests.faults import scenario
 from tests.faults.journal import REPORTED
 from tests.faults.machines import SERVERS, Machines, machines_with, may_be_denied
 from tests.faults.network import obstacle
-from tests.faults.place import Place
-from tests.servers import PostgresServer, RedisCluster, RedisServer
+from tests.faults.place import Place, RabbitPlace
+from tests.servers import PostgresServer, RabbitServer, RedisCluster, RedisServer
 
 #: Parameter of ``place`` → the fixture that makes it.
 PLACES = {
@@ -25,7 +25,22 @@ PLACES = {
     "postgres": "postgres_place",
     "queues+redis": "beside_place",
     "cluster": "cluster_place",
+    "rabbitmq": "rabbitmq_place",
 }
+
+#: Tests of ``place`` that are run on RabbitMQ too, with results and ledger in Redis.
+ON_RABBITMQ = frozenset(
+    {
+        "test_kills_every_second_lose_nothing",
+        "test_retries_chains_and_coroutines_under_kills",
+        "test_early_acknowledged_tasks_never_start_twice",
+        "test_chords_under_kills",
+        "test_a_rolling_deploy",
+        "test_sent_before_any_worker",
+        "test_sigterm_under_load",
+        "test_a_whole_worker_is_killed",
+    }
+)
 
 
 @pytest.fixture
@@ -33,6 +48,12 @@ def place(request: pytest.FixtureRequest) -> Place:
     """An empty broker with results: see ``pytest_generate_tests``."""
     made: Place = request.getfixturevalue(PLACES[request.param])
     return made
+
+
+@pytest.fixture
+def rabbitmq_place(rabbitmq_server: RabbitServer, rabbitmq_vhost: str, redis_url: str, tmp_path: Path) -> RabbitPlace:
+    """A virtual host of RabbitMQ; results and ledger in Redis."""
+    return RabbitPlace(rabbitmq_server, rabbitmq_vhost, tmp_path, redis_url)
 
 
 @pytest.fixture
@@ -73,9 +94,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """On each broker; in a module with ``BESIDE`` also where the ledger is beside the queues, and in one with
     ``CLUSTER`` on a Redis Cluster."""
     if "place" in metafunc.fixturenames:
-        beside = ["queues+redis"] if getattr(metafunc.module, "BESIDE", False) else []
-        cluster = ["cluster"] if getattr(metafunc.module, "CLUSTER", False) else []
-        metafunc.parametrize("place", ["redis", "sqlite", "postgres", *beside, *cluster], indirect=True)
+        places = ["redis", "sqlite", "postgres"]
+        places += ["queues+redis"] if getattr(metafunc.module, "BESIDE", False) else []
+        places += ["cluster"] if getattr(metafunc.module, "CLUSTER", False) else []
+        places += ["rabbitmq"] if metafunc.function.__name__ in ON_RABBITMQ else []
+        metafunc.parametrize("place", places, indirect=True)
 
 
 @pytest.fixture(params=sorted(SERVERS))

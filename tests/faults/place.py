@@ -1,6 +1,6 @@
 """A broker with its results, as seen from outside: where tests send, look, and put bytes that no producer would.
 
-The same for Redis, SQLite and PostgreSQL, so that each fault is tried on all of them.
+The same for Redis, SQLite, PostgreSQL and RabbitMQ (with results in Redis), so that each fault is tried on all of them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from celeriac.ports import Broker, DeadRecord, Depth
 from tests.faults.fleet import Fleet
 from tests.faults.journal import report
 from tests.faults.project import make_app
-from tests.servers import PostgresServer, RedisServer, wait_until
+from tests.servers import PostgresServer, RabbitServer, RedisServer, wait_until
 
-__all__ = ["QUEUE", "Place"]
+__all__ = ["QUEUE", "Place", "RabbitPlace"]
 
 QUEUE = "celery"
 #: Short, so that what a dead node held comes back soon.
@@ -223,6 +223,25 @@ class Place:
             lambda: f"all end: {fleet.journal.ended(ids)} of {len(ids)}, {self.depth()}\n{fleet.logs()}",
         )
         self.wait_empty(10.0)
+
+
+class RabbitPlace(Place):
+    """A virtual host of RabbitMQ, with results in Redis."""
+
+    def __init__(self, node: RabbitServer, vhost: str, folder: Path, results: str, **conf: Any) -> None:
+        self.node, self.vhost = node, vhost
+        super().__init__(node.url(vhost), folder, **{"result_backend": results, **conf})
+
+    def depth(self, queue: str = QUEUE) -> Depth:
+        """As the node sees it: what is delayed and what is held too, which AMQP does not tell."""
+        queues = self.node.queues(self.vhost)
+        ready, held = queues.get(queue, (0, 0))
+        kept = [count for name, counts in queues.items() if name.startswith("celeriac.held.") for count in counts]
+        delayed = [count for name, counts in queues.items() if "celery_delayed_" in name for count in counts]
+        return Depth(ready=ready, scheduled=sum(delayed), leased=held + sum(kept))
+
+    def put_raw(self, data: bytes, queue: str = QUEUE) -> None:
+        raise NotImplementedError("what a stranger puts into RabbitMQ is tested in tests/integration")
 
 
 def in_steps(items: Sequence[T], count: int) -> Iterator[Sequence[T]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tests.servers.base import HOST, Server, eventually, free_port, tls_files, wait_until
 from tests.servers.postgres import PostgresServer, postgres_programs
+from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
 from tests.servers.redis_cluster import RedisCluster
 from tests.servers.redis_sentinel import RedisSentinels
@@ -14,6 +15,7 @@ from tests.servers.redis_sentinel import RedisSentinels
 __all__ = [
     "HOST",
     "PostgresServer",
+    "RabbitServer",
     "RedisCluster",
     "RedisSentinels",
     "RedisServer",

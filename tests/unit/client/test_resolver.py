@@ -41,7 +41,7 @@ def test_memory_has_everything() -> None:
         ("redsi://x", "did you mean redis://?"),
         ("sqlit:///x", "did you mean sqlite://?"),
         ("kafka://x", "known are memory://"),
-        ("amqp://guest@x", "no adapter for amqp:// yet"),
+        ("sqs://x", "no adapter for sqs:// yet"),
         ("cache+memory://", "no adapter for cache+memory:// yet"),
         ("localhost:6379", "is no URL"),
         ("", "is no URL"),

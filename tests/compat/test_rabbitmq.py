@@ -1,0 +1,136 @@
+"""Real Celery and our own on one RabbitMQ, results in Redis: each side's producer with the other side's worker, both
+workers on one queue, remote control and events across, and the declarations of both side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.compat.project.fleet import Fleet
+from tests.servers import RabbitServer, RedisServer, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def rabbit(make_rabbitmq: Callable[..., RabbitServer]) -> RabbitServer:
+    return make_rabbitmq()
+
+
+@pytest.fixture(scope="module")
+def vhost(rabbit: RabbitServer) -> str:
+    return rabbit.new_vhost()
+
+
+@pytest.fixture(scope="module")
+def fleet(
+    rabbit: RabbitServer,
+    vhost: str,
+    compat_redis: RedisServer,
+    celery_python: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Fleet]:
+    """``ours@host`` on the queue ``ours``, ``theirs@host`` on ``theirs``, both on ``both``."""
+    folder = tmp_path_factory.mktemp("rabbit")
+    with Fleet(compat_redis, folder, celery_python, db=9, broker_url=rabbit.url(vhost)) as fleet:
+        workers = [
+            fleet.theirs("theirs@host", "-c", "2", "-Q", "theirs,both", "-E"),
+            fleet.ours("ours@host", "-c", "2", "-Q", "ours,both", "-E"),
+        ]
+        for worker in workers:
+            worker.ready()
+        fleet.wait_for_answer("theirs@host")
+        yield fleet
+
+
+@pytest.fixture(params=["ours", "theirs"])
+def way(request: pytest.FixtureRequest) -> str:
+    side: str = request.param
+    return side
+
+
+CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], Any]] = {
+    "plain": ("add", (1, 2), {}, 3),
+    "kwargs": ("add", (), {"kwargs": {"x": "a", "y": "ü"}}, "aü"),
+    "priority": ("add", (1, 2), {"priority": 6}, 3),
+    "gzip": ("add", (1, 2), {"compression": "gzip"}, 3),
+    "headers": ("add", (1, 2), {"headers": {"x-own": "ü", "deep": {"a": [1, None, 1.5, True]}}}, 3),
+    "expires later": ("add", (1, 2), {"expires": 60}, 3),
+    "countdown": ("add", (1, 2), {"countdown": 1.5}, 3),
+    "retries": ("retry", (2,), {}, 2),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_runs_on_the_other_side(fleet: Fleet, way: str, case: str) -> None:
+    name, args, options, expected = CASES[case]
+    begin = time.monotonic()
+    found = fleet.call(way, name, args, **options)
+    assert (found.get("value"), found["state"]) == (expected, "SUCCESS"), f"{found}\n{fleet.logs()}"
+    assert time.monotonic() - begin >= options.get("countdown", 0.0)
+
+
+def test_both_drain_one_queue(fleet: Fleet) -> None:
+    sent = [fleet.send("add", (number, 1), queue="both") for number in range(200)]
+    sent_by_celery = fleet.console.run(
+        "[send('add', (number, 1), queue='both').id for number in range(200)]",
+    )
+    assert [result.get(timeout=30) for result in sent] == list(range(1, 201))
+    for number, task_id in enumerate(sent_by_celery):
+        assert fleet.wait_state(task_id, "SUCCESS", 30)["result"] == number + 1
+
+
+def test_remote_control_goes_across(fleet: Fleet) -> None:
+    answers = fleet.app.control.ping(timeout=3.0, limit=2)
+    assert sorted(name for answer in answers for name in answer) == ["ours@host", "theirs@host"]
+    names = fleet.console.run("sorted(name for answer in app.control.ping(timeout=3.0, limit=2) for name in answer)")
+    assert names == ["ours@host", "theirs@host"]
+    found = fleet.console.run("app.control.inspect(['ours@host'], timeout=3.0).stats()['ours@host']['pool']")
+    assert found["max-concurrency"] == 2
+
+
+def test_celery_hears_our_events(fleet: Fleet) -> None:
+    kinds = fleet.console.run(
+        """
+        found = set()
+        def note(event):
+            found.add((event["hostname"], event["type"]))
+        with app.connection_for_read() as connection:
+            receiver = app.events.Receiver(connection, handlers={"*": note})
+            import threading
+            threading.Timer(1.0, lambda: send("add", (1, 2), queue="ours")).start()
+            receiver.capture(limit=14, timeout=30.0, wakeup=True)
+        sorted(kind for host, kind in found if host == "ours@host")
+        """
+    )
+    assert {"worker-heartbeat", "task-received", "task-started", "task-succeeded"} <= set(kinds), kinds
+
+
+def test_what_is_declared_is_the_same(fleet: Fleet, rabbit: RabbitServer, vhost: str) -> None:
+    """Whoever declares first: nothing is declared otherwise by the other, and nobody complains."""
+    queues = rabbit.ctl("list_queues", "-q", "-p", vhost, "name", "durable", "auto_delete", "arguments")
+    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in queues.splitlines()}
+    for name in ("ours", "theirs", "both"):
+        assert rows[name] == ["true", "false", "[]"]
+    bindings = rabbit.ctl("list_bindings", "-q", "-p", vhost, "source_name", "destination_name", "routing_key")
+    for name in ("ours", "theirs", "both"):
+        assert f"{name}\t{name}\t{name}" in bindings.splitlines(), bindings
+    exchanges = rabbit.ctl("list_exchanges", "-q", "-p", vhost, "name", "type", "durable")
+    found = {line.split("\t")[0]: line.split("\t")[1:] for line in exchanges.splitlines()}
+    assert found["ours"] == found["theirs"] == found["both"] == ["direct", "true"]
+    assert found["celeryev"] == ["topic", "true"]
+    assert found["celery.pidbox"] == ["fanout", "false"]
+    assert found["reply.celery.pidbox"] == ["direct", "false"]
+    assert "with another" not in fleet.logs()
+
+
+def test_a_dead_worker_of_ours_leaves_its_tasks_to_the_other(fleet: Fleet, tmp_path: Path) -> None:
+    doomed = fleet.ours("doomed@host", "-c", "2", "-Q", "both").ready()
+    sent = [fleet.send("add", (number, 1), queue="both") for number in range(300)]
+    doomed.kill()
+    assert [result.get(timeout=30) for result in sent] == list(range(1, 301))
+    wait_until(lambda: not doomed.running, 10)

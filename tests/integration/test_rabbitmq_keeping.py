@@ -1,0 +1,61 @@
+"""RabbitMQ: tasks that run for longer than the server lets anybody hold a delivery (ADR 0015)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from celeriac.model.settle import Accept, Release
+from celeriac.testing.conformance.tools import messages, take
+from tests.integration.test_rabbitmq_broker import claimed, opened, run
+from tests.servers import RabbitServer, eventually
+
+
+class TestKeeping:
+    def test_a_long_task_changes_hands(self, rabbitmq_server: RabbitServer, rabbitmq_vhost: str) -> None:
+        url = rabbitmq_server.url(rabbitmq_vhost)
+
+        async def main() -> None:
+            broker, other = await opened(url, owner="me", transport={"consumer_timeout": 0.5}), await opened(url)
+            await broker.publish(messages("a"))
+            (delivery,) = await claimed(broker, 1)
+            entry = broker._intake.held.entries[delivery.token]
+            for _ in range(2):  # again and again
+                tag = entry.tag
+                await asyncio.sleep(0.3)
+                assert list(await broker.extend([delivery])) == []
+                await eventually(lambda tag=tag: entry.tag != tag, 5.0)
+            assert await take(other) == [], "nobody else has it meanwhile"
+            await eventually(lambda: rabbitmq_server.queues(rabbitmq_vhost)["celeriac.held.me"] == (0, 1))
+            assert rabbitmq_server.queues(rabbitmq_vhost)["q"] == (0, 0)
+            assert list(await broker.settle([Accept(delivery)])) == []
+            await eventually(lambda: rabbitmq_server.queues(rabbitmq_vhost)["celeriac.held.me"] == (0, 0))
+            await broker.close()
+            await other.close()
+
+        run(main())
+
+    @pytest.mark.parametrize("way", ["death", "release"])
+    def test_it_comes_back_to_where_it_came_from(self, rabbitmq_url: str, way: str) -> None:
+        async def main() -> None:
+            broker, other = await opened(rabbitmq_url, owner="me", transport={"consumer_timeout": 0.5}), None
+            await broker.publish(messages("a"))
+            (delivery,) = await claimed(broker, 1)
+            entry = broker._intake.held.entries[delivery.token]
+            await asyncio.sleep(0.3)
+            await broker.extend([delivery])
+            await eventually(lambda: entry.tag > 1, 5.0)
+            if way == "death":
+                (await broker._intake.wire()).abort("the test kills it")
+            else:
+                assert list(await broker.settle([Release(delivery)])) == []
+            other = await opened(rabbitmq_url)
+            (back,) = await claimed(other, 1)
+            assert back.message.id == "a"
+            assert back.marks.suspect is (way == "death")
+            assert not {name for name in back.message.headers if name.startswith("x-")}, "no signature is broken"  # type: ignore[union-attr]
+            await broker.close()
+            await other.close()
+
+        run(main())
