@@ -199,6 +199,7 @@ class Server:
             stderr=quiet,
             start_new_session=True,
             env=self.environment(),
+            cwd=self.directory,  # whatever it leaves behind when it crashes
         )
 
     def _ready(self) -> bool:

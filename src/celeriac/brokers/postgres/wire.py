@@ -1,7 +1,7 @@
 """Statements and their values on libpq's wire: all in binary, and nothing that is found out at each call.
 
 psycopg's own ``execute`` takes 0.2 ms of CPU for a call on asyncio, and encodes arrays element by element; its wrapper
-of libpq, which is used here, takes 0.06 ms (ADR 0020). Pure; both kinds of connections use it.
+of libpq, which is used here, takes 0.06 ms (ADR 0019). Pure; both kinds of connections use it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 -- faster, and no upgrade of a C library can spoil an index.
 --
 -- What moves is narrow and apart from the texts: a claim deletes rows of `ready` and adds rows of `lease`, and the
--- text of a message is written once and dropped once (ADR 0020 has the measurement).
+-- text of a message is written once and dropped once (ADR 0019 has the measurement).
 
 CREATE SEQUENCE {schema}.message_number;
 
