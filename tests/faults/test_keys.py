@@ -22,7 +22,7 @@ from tests.faults.place import LEASE, Place
 from tests.faults.project import CONF
 from tests.servers import wait_until
 
-BESIDE = CLUSTER = True
+BESIDE = True
 
 
 def _stands(place: Place, keys: list[str]) -> list[bytes | None]:
