@@ -1,5 +1,5 @@
-"""Random workflows on a real worker, with PostgreSQL for messages, for results, or for both: the same values as by
-plain recursion."""
+"""Random workflows on a real worker, with messages and results on any two servers: the same values as by plain
+recursion."""
 
 from __future__ import annotations
 
@@ -11,28 +11,50 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from celeriac import Celery, chord, group
 from celeriac.contrib.testing.worker import start_worker
-from tests.servers import PostgresServer
 from tests.workflows.simulator import make_app
 from tests.workflows.test_property import value_of
 from tests.workflows.trees import NOTHING, Tree, workflows
 
-_MIXES = ["one database", "two schemas", "results on Redis", "messages on Redis"]
+#: Where messages are, and where results: any two go together.
+_MIXES = [
+    ("redis", "redis"),
+    ("redis", "sqlite"),
+    ("redis", "postgres"),
+    ("sqlite", "sqlite"),
+    ("sqlite", "redis"),
+    ("postgres", "postgres"),
+    ("postgres", "a schema of its own"),
+    ("postgres", "redis"),
+    ("rabbitmq", "redis"),
+    ("rabbitmq", "postgres"),
+    ("cluster", "cluster"),
+    ("cluster", "redis"),
+]
 
 
-@pytest.fixture(params=_MIXES)
-def app(request: pytest.FixtureRequest, postgres_server: PostgresServer, postgres_url: str) -> Iterator[Celery]:
+@pytest.fixture(params=_MIXES, ids=" + ".join)
+def app(request: pytest.FixtureRequest) -> Iterator[Celery]:
     """An app with the tasks of `trees.py`."""
-    broker = backend = postgres_url
-    if request.param == "two schemas":
-        backend = postgres_server.url(schema=f"test_{uuid.uuid4().hex[:12]}")
-    elif request.param == "results on Redis":
-        backend = request.getfixturevalue("redis_url")
-    elif request.param == "messages on Redis":
-        broker = request.getfixturevalue("redis_url")
+    broker, backend = request.param
     app = make_app(f"workflows-{uuid.uuid4().hex[:8]}", apart=False)
-    app.conf.update(broker_url=broker, result_backend=backend, worker_unknown_task_park=0.01)
+    app.conf.update(
+        broker_url=_url(request, broker),
+        result_backend=_url(request, backend),
+        worker_unknown_task_park=0.01,
+    )
     yield app
     app.close()
+
+
+def _url(request: pytest.FixtureRequest, kind: str) -> str:
+    """An empty place on a server of that kind: the same one when asked again."""
+    make = request.getfixturevalue
+    if kind == "cluster":
+        make("redis_cluster").flush()
+        return make("redis_cluster").url()
+    if kind == "a schema of its own":
+        return make("postgres_server").url(schema=f"test_{uuid.uuid4().hex[:12]}")
+    return make(f"{kind}_url")
 
 
 def _trees(count: int) -> list[Tree]:
@@ -56,7 +78,7 @@ def _trees(count: int) -> list[Tree]:
 
 @pytest.mark.slow
 def test_random_workflows(app: Celery) -> None:
-    trees = _trees(60)
+    trees = _trees(40)
     with start_worker(app, perform_ping_check=False):
         sent = [(tree, tree.sig(app).apply_async()) for tree in trees]
         for tree, result in sent:
