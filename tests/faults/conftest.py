@@ -38,6 +38,7 @@ ON_RABBITMQ = frozenset(
         "test_a_rolling_deploy",
         "test_sent_before_any_worker",
         "test_sigterm_under_load",
+        "test_a_task_that_kills_its_process_disturbs_no_other",
         "test_a_whole_worker_is_killed",
     }
 )

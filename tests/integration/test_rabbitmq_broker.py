@@ -429,6 +429,22 @@ class TestDeadLetters:
 
         run(main())
 
+    def test_a_letter_with_large_headers_fits(self, rabbitmq_url: str) -> None:
+        async def main() -> None:
+            broker = await opened(rabbitmq_url)
+            await broker.publish([message("a", headers={"own": "x" * 100_000})])
+            (delivery,) = await claimed(broker, 1)
+            await broker.settle(
+                [DeadLetter(delivery=delivery, reason=DeadReason.FAILED, traceback="line\n" * 20_000, detail="why")]
+            )
+            (record,) = await broker.dead()
+            assert (record.id, record.detail, record.traceback[-5:]) == ("a", "why", "line\n")
+            with pytest.raises(ValueError, match=r"headers of conformance\.task have"):
+                await broker.publish([message("b", headers={"own": "x" * 130_000})])
+            await broker.close()
+
+        run(main())
+
     def test_the_server_drops_the_oldest(self, rabbitmq_url: str) -> None:
         async def main() -> None:
             broker = await opened(rabbitmq_url, dead_letter_limit=2, dead_letter_expires=1.0)

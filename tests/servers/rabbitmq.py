@@ -28,7 +28,7 @@ class RabbitServer(Server):
     """One node. Starts empty; keeps its data between starts. ``config`` takes further lines of rabbitmq.conf."""
 
     program = "rabbitmq-server"
-    start_seconds: ClassVar[float] = 60.0
+    start_seconds: ClassVar[float] = 180.0
 
     def __init__(self, *, tls: bool = False, config: Mapping[str, str] | None = None) -> None:
         super().__init__()

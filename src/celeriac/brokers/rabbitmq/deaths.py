@@ -14,7 +14,7 @@ from celeriac.brokers.rabbitmq.fields import decode_header, encode_header
 from celeriac.brokers.rabbitmq.holding import Entry
 from celeriac.brokers.rabbitmq.layout import DEAD
 from celeriac.brokers.rabbitmq.messages import changed, of_content
-from celeriac.brokers.rabbitmq.outgoing import Outgoing
+from celeriac.brokers.rabbitmq.outgoing import HEADER_BYTES, Outgoing
 from celeriac.codec import envelope
 from celeriac.codec.envelope import new_id
 from celeriac.exceptions import CeleryError
@@ -25,7 +25,7 @@ from celeriac.model.settle import DeadLetter
 __all__ = ["key_of", "outgoing_dead", "record_of"]
 
 FACTS = "x-celeriac-dead"
-#: Characters of a traceback that are kept, its end: a content header is one frame.
+#: Characters of a traceback that are kept, its end, and of other texts.
 _TRACEBACK, _DETAIL = 60_000, 4_000
 
 
@@ -38,7 +38,7 @@ def outgoing_dead(entry: Entry, letter: DeadLetter, now: float) -> Outgoing:
         "reason": str(letter.reason),
         "detail": letter.detail[:_DETAIL],
         "exception": letter.exception[:_DETAIL],
-        "traceback": letter.traceback[-_TRACEBACK:],
+        "traceback": "",
         "worker": letter.worker,
         "at": float(letter.at or now),
         "queue": delivery.queue,
@@ -52,8 +52,15 @@ def outgoing_dead(entry: Entry, letter: DeadLetter, now: float) -> Outgoing:
         properties = decode_header(changed(entry.header, entry.body))
     except (ValueError, TypeError):
         properties = decode_header(encode_header(_bare(), len(entry.body)))
-    headers = {**properties.headers, FACTS: facts}
-    header = encode_header(replace(properties, headers=headers, delivery_mode=2), len(entry.body))
+    header = b""
+    # A content header is one frame: what does not fit is left out, the traceback first.
+    for kept, headers in ((_TRACEBACK, properties.headers), (_DETAIL, properties.headers), (_DETAIL, {})):
+        facts["traceback"] = letter.traceback[-kept:]
+        known = headers or {name: properties.headers.get(name) for name in ("task", "id", "root_id", "parent_id")}
+        told = replace(properties, headers={**known, FACTS: facts}, delivery_mode=2)
+        header = encode_header(told, len(entry.body))
+        if len(header) <= HEADER_BYTES:
+            break
     return Outgoing("", DEAD, "", header, entry.body)
 
 

@@ -7,7 +7,10 @@ from celeriac.brokers.rabbitmq.frames import publish
 from celeriac.brokers.rabbitmq.messages import header_of
 from celeriac.model.message import Message
 
-__all__ = ["Outgoing", "outgoing"]
+__all__ = ["HEADER_BYTES", "Outgoing", "outgoing"]
+
+#: A content header is one frame, and RabbitMQ's are 128 KiB; some is left for what is added on the way.
+HEADER_BYTES = 120_000
 
 
 class Outgoing:
@@ -30,6 +33,8 @@ class Outgoing:
 def outgoing(message: Message) -> Outgoing:
     """A message as Celery addresses it. Raises ``TypeError`` or ``ValueError`` for headers that AMQP cannot hold."""
     header = header_of(message)
+    if len(header) > HEADER_BYTES:
+        raise ValueError(f"the headers of {message.task} have {len(header)} bytes, RabbitMQ takes {HEADER_BYTES}")
     if message.exchange:
         return Outgoing(message.exchange, message.routing_key, message.queue, header, message.body)
     return Outgoing("", message.queue, message.queue, header, message.body)
