@@ -366,8 +366,6 @@ def test_parts_of_workflows_compete_with_nobody(app: Celery) -> None:
 
 
 def test_a_purge_frees(app: Celery) -> None:
-    if app.broker_url.startswith("queues+"):
-        pytest.skip("locks beside the queues end with their time")
     task = declared(app, lambda n: n, name="purged", unique="args")
     first = [task.delay(n) for n in range(5)]
     assert app.control.purge() == 5

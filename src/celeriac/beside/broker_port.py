@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from celeriac.beside.claims import Claims
 from celeriac.beside.limits import Limits
+from celeriac.beside.sending import purged
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.model.limits import Ask, Permit, Seats
@@ -154,8 +155,10 @@ class BesideBroker:
         return depth
 
     async def purge(self, queue: str) -> int:
-        """See ``Broker.purge``. Locks of what is dropped last as long as they were taken for."""
+        """See ``Broker.purge``. Whoever wants the lock of a dropped task is told that it is free."""
         count: int = await self._inner.purge(queue)
+        if self._companion is not self._inner:
+            await self._companion.change_ledger([purged(queue)])
         return count
 
     async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:

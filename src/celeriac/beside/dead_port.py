@@ -61,7 +61,9 @@ class BesideDeadLetters:
         try:
             for each in replays:
                 if each.change is not None:
-                    sending, there = hold(self._ledger, [each.change], timeout=max(_LEAST, deadline - time.monotonic()))
+                    sending, there = hold(
+                        self._ledger, each.message, [each.change], timeout=max(_LEAST, deadline - time.monotonic())
+                    )
                     if sending is None:
                         stayed.append(Stayed(each.key, gone=False, there=there[0]))
                         continue

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
-from celeriac.beside.sending import hold
+from celeriac.beside.sending import hold, purged
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.model.message import Message
@@ -44,7 +44,7 @@ class BesidePublisher:
         """See ``Publisher.publish_if``. A message that may have been sent keeps its keys for ``sending.MARGIN`` seconds
         beyond ``timeout``."""
         deadline = time.monotonic() + timeout
-        sending, there = hold(self._ledger, changes, timeout=timeout)
+        sending, there = hold(self._ledger, message, changes, timeout=timeout)
         if sending is None:
             return there
         try:
@@ -69,8 +69,11 @@ class BesidePublisher:
             )
 
     def purge(self, queue: str, *, timeout: float) -> int:
-        """See ``Publisher.purge``. Locks of what is dropped last as long as they were taken for."""
-        return self._inner.purge(queue, timeout=timeout)
+        """See ``Publisher.purge``. Whoever wants the lock of a dropped task is told that it is free; the values of such
+        locks stay. Raises ``OperationalError``, too, when that cannot be written."""
+        count = self._inner.purge(queue, timeout=timeout)
+        self._ledger.change([purged(queue)], timeout=max(_LAST, timeout))
+        return count
 
     def depth(self, queues: Sequence[str], *, timeout: float) -> Mapping[str, Depth]:
         """See ``Publisher.depth``."""

@@ -6,14 +6,17 @@ sent, others wait. So no call returns the id of a task that was never sent. Bloc
 
 from __future__ import annotations
 
+import json
+import secrets
 import time
 from collections.abc import Sequence
 
 from celeriac.exceptions import OperationalError
-from celeriac.model.ledger import ANY, Change, sending_key, waiting_id
+from celeriac.model.ledger import ANY, Change, Lock, lock_of, purge_key, queued_key, sending_key, waiting_id
+from celeriac.model.message import Message
 from celeriac.ports import BlockingLedger
 
-__all__ = ["MARGIN", "Sending", "hold"]
+__all__ = ["MARGIN", "Sending", "hold", "purged"]
 
 #: Seconds beyond the time for a sending for which keys are held until it is known: a producer that is killed meanwhile
 #: blocks them for no longer than both together.
@@ -25,11 +28,12 @@ _LEAST = 0.05
 
 
 class Sending:
-    """One message whose keys are held: ``changes``, and what stood there before."""
+    """One message whose keys are held: ``changes``, what stood there ``before``, and ``notes`` about its lock."""
 
-    def __init__(self, changes: Sequence[Change], before: Sequence[bytes | None]) -> None:
+    def __init__(self, changes: Sequence[Change], before: Sequence[bytes | None], notes: Sequence[Change] = ()) -> None:
         self._changes = changes
         self._before = before
+        self._notes = notes
 
     def sent(self) -> list[Change]:
         """It is on its way: the keys are taken for as long as they are wanted. What a worker has written there since
@@ -38,7 +42,7 @@ class Sending:
             each if each.expected is ANY else Change(each.key, each.value, each.value, each.expires)
             for each in self._changes
         ]
-        return [*kept, *_unmarked(self._changes)]
+        return [*kept, *self._notes, *_unmarked(self._changes)]
 
     def undone(self) -> list[Change]:
         """It was not sent: what stood under the keys stands there again, for as long as the new value would have."""
@@ -51,42 +55,75 @@ class Sending:
 
 
 def hold(
-    ledger: BlockingLedger, changes: Sequence[Change], *, timeout: float
+    ledger: BlockingLedger, message: Message, changes: Sequence[Change], *, timeout: float
 ) -> tuple[Sending | None, Sequence[bytes | None]]:
     """Take the keys of a message, all or none: the sending, or None, and what stands, or stood, under them.
 
-    Waits while somebody else holds one for a message that is being sent. Raises ``OperationalError``, with nothing
-    taken, when that takes longer than ``timeout`` seconds.
+    Waits while somebody else holds one for a message that is being sent; takes over the lock of one that was purged.
+    Raises ``OperationalError``, with nothing taken, when that takes longer than ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
 
     def left() -> float:
         return max(_LEAST, deadline - time.monotonic())
 
+    lock = lock_of(message)
     keys = [each.key for each in changes]
-    there = ledger.read(keys, timeout=left())
+    *there, purge = ledger.read([*keys, purge_key(message.queue)], timeout=left())
     while True:
         taken = [value for change, value in zip(changes, there, strict=True) if not _fits(change, value)]
         if taken:
             # In this order: a mark that is gone while its key still stands was taken away because the message is sent.
             marks = [_mark_of(value) for value in taken if value is not None]
             answer = ledger.read([*marks, *keys], timeout=left())
-            before, there, sending = there, answer[len(marks) :], any(each is not None for each in answer[: len(marks)])
+            before, there, sending = (
+                there,
+                list(answer[len(marks) :]),
+                any(each is not None for each in answer[: len(marks)]),
+            )
             if there != before:
                 continue
-            if not sending:
+            mine = _continued(changes, there) if sending else _without_purged(ledger, lock, changes, there, left())
+            if mine is None and not sending:
                 return None, there
-            mine = _continued(changes, there)
             if mine is None:
                 if time.monotonic() >= deadline:
                     raise OperationalError("an equal task is just being sent, and nobody knows yet whether that works")
                 time.sleep(_LOOK)
-                there = ledger.read(keys, timeout=left())
+                there = list(ledger.read(keys, timeout=left()))
                 continue
             changes = mine
         if _take(ledger, changes, there, timeout, left()):
-            return Sending(changes, there), there
-        there = ledger.read(keys, timeout=left())
+            return Sending(changes, there, _notes(lock, message.queue, purge, changes)), there
+        there = list(ledger.read(keys, timeout=left()))
+
+
+def _notes(lock: Lock | None, queue: str, purge: bytes | None, changes: Sequence[Change]) -> list[Change]:
+    """Where the holder of a lock was put: for those who come after a purge."""
+    life = next((each.expires for each in changes if lock is not None and each.key == lock.key), None)
+    if lock is None or life is None:
+        return []
+    place = json.dumps([queue, None if purge is None else purge.decode("latin-1")]).encode()
+    return [Change(queued_key(lock.holder), place, expires=life)]
+
+
+def _without_purged(
+    ledger: BlockingLedger, lock: Lock | None, changes: Sequence[Change], there: Sequence[bytes | None], left: float
+) -> list[Change] | None:
+    """The changes when all that is in the way is the lock of a task that waited and was purged, else None."""
+    wrong = [(each, value) for each, value in zip(changes, there, strict=True) if not _fits(each, value)]
+    if lock is None or len(wrong) != 1 or wrong[0][0].key != lock.key or wrong[0][1] is None:
+        return None
+    holder, waits = waiting_id(wrong[0][1])
+    (note,) = ledger.read([queued_key(holder)], timeout=left) if waits else (None,)
+    if note is None:
+        return None
+    queue, before = json.loads(note)
+    (now,) = ledger.read([purge_key(queue)], timeout=left)
+    if (None if now is None else now.decode("latin-1")) == before:
+        return None
+    over = wrong[0][1]
+    return [Change(c.key, c.value, over, c.expires) if c.key == lock.key else c for c in changes]
 
 
 def _continued(changes: Sequence[Change], there: Sequence[bytes | None]) -> list[Change] | None:
@@ -129,3 +166,8 @@ def _unmarked(changes: Sequence[Change]) -> list[Change]:
 def _mark_of(value: bytes) -> str:
     """Where it stands that whoever holds this value is just sending."""
     return sending_key(waiting_id(value)[0])
+
+
+def purged(queue: str) -> Change:
+    """What is written after a purge: locks of those that waited in the queue before stand for nobody any more."""
+    return Change(purge_key(queue), secrets.token_hex(8).encode())

@@ -123,3 +123,13 @@ def sending_key(task_id: str) -> str:
     """The key under which something stands as long as nobody knows whether a task that has taken a lock was sent: where
     the ledger is on another server than the messages."""
     return f"sending:{task_id}"
+
+
+def purge_key(queue: str) -> str:
+    """The key under which another value stands after each purge of a queue, where the ledger is on another server."""
+    return f"purge:{queue}"
+
+
+def queued_key(task_id: str) -> str:
+    """The key under which stands in which queue a task with a lock was put, and after which purge; there, too."""
+    return f"queued:{task_id}"

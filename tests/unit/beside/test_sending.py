@@ -10,7 +10,7 @@ import pytest
 from celeriac.beside.publisher_port import BesidePublisher
 from celeriac.beside.sending import MARGIN, hold
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
-from celeriac.model.ledger import ANY, Change
+from celeriac.model.ledger import ANY, LOCK, Change, Lock
 from celeriac.model.message import Message
 from tests.unit.beside.fakes import FakeLedger
 from tests.unit.worker.fakes import message
@@ -148,7 +148,7 @@ def test_all_keys_or_none() -> None:
     ledger = bench.ledger
     changes = [Change("one", b"a", None, 9.0), Change("two", b"a", None, 9.0), Change("note", b"n", ANY, 9.0)]
     ledger.before_change = [lambda: ledger.values.update(two=b"x")]  # between the look and the taking
-    sending, there = hold(ledger, changes, timeout=1.0)
+    sending, there = hold(ledger, message(id="a"), changes, timeout=1.0)
     assert sending is None
     assert there == [None, b"x", None]
     assert ledger.values == {"two": b"x"}
@@ -186,3 +186,33 @@ def test_the_rest_is_passed_on() -> None:
 def test_a_desk_that_keeps_no_rules() -> None:
     with pytest.raises(ImproperlyConfigured, match="set ledger_url"):
         BesidePublisher(Queues(), FakeLedger(), object())  # type: ignore[arg-type]
+
+
+def locked(name: str) -> Message:
+    return message(id=name, queue="q", headers={LOCK: Lock("lock", name).header()})
+
+
+def test_the_lock_of_a_purged_task_gives_way() -> None:
+    bench = Bench()
+    publisher, values = bench.publisher, bench.ledger.values
+
+    def send(name: str) -> Any:
+        return publisher.publish_if(locked(name), [Change("lock", name.encode(), None, 100.0)], timeout=5.0)
+
+    assert send("a") is None
+    assert send("b") == [b"a"]
+    assert publisher.purge("other", timeout=1.0) == 3
+    assert send("b") == [b"a"], "another queue"
+    publisher.purge("q", timeout=1.0)
+    assert send("b") is None
+    assert send("c") == [b"b"], "sent after the purge"
+    publisher.purge("q", timeout=1.0)
+    values["lock"] = b"b started"
+    assert send("c") == [b"b started"], "a worker has it"
+
+
+def test_a_key_outlives_a_purge() -> None:
+    bench = Bench()
+    assert bench.send("a") is None
+    bench.publisher.purge("", timeout=1.0)
+    assert bench.send("b") == [b"a"]

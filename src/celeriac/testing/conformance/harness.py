@@ -44,7 +44,7 @@ class Harness:
     one_server: bool = True
     #: What gets no seat waits in the server, in line (``Limiter``). A ledger beside the queues cannot do so.
     parks: bool = True
-    #: Dropping a message frees the lock of its task: not where that is on another server.
+    #: Dropping a message drops the lock of its task; on another server it stays, and gives way to the next one.
     purges_locks: bool = True
     #: The server looks into its queues for single messages (``Rules.withdraw``).
     withdraws: bool = True

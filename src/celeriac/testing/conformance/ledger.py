@@ -45,7 +45,7 @@ def _blocking(harness: Harness) -> BlockingLedger:
 
 def _purges(harness: Harness) -> None:
     if not harness.purges_locks:
-        harness.cannot("free locks by a purge: they are on another server, and end with their time")
+        harness.cannot("drop locks by a purge: they are on another server, and give way to whoever comes next")
 
 
 def _locked(lock: Lock, **fields: object) -> Message:
