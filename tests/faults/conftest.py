@@ -44,6 +44,19 @@ ON_RABBITMQ = frozenset(
 )
 
 
+#: The same, of what needs the ledger.
+ON_RABBITMQ_BESIDE = frozenset(
+    {
+        "test_a_task_that_kills_its_process_disturbs_no_other",
+        "test_no_process_outlives_its_supervisor",
+        "test_a_killed_holder_keeps_its_lock_until_it_ends",
+        "test_a_task_that_kills_its_worker_frees_its_lock_in_the_end",
+        "test_a_producer_killed_while_it_sends_keys",
+        "test_locks_under_kills",
+    }
+)
+
+
 @pytest.fixture
 def place(request: pytest.FixtureRequest) -> Place:
     """An empty broker with results: see ``pytest_generate_tests``."""
@@ -98,7 +111,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         places = ["redis", "sqlite", "postgres"]
         places += ["queues+redis"] if getattr(metafunc.module, "BESIDE", False) else []
         places += ["cluster"] if getattr(metafunc.module, "CLUSTER", False) else []
-        places += ["rabbitmq"] if metafunc.function.__name__ in ON_RABBITMQ else []
+        places += ["rabbitmq"] if metafunc.function.__name__ in ON_RABBITMQ | ON_RABBITMQ_BESIDE else []
         metafunc.parametrize("place", places, indirect=True)
 
 

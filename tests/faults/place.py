@@ -65,7 +65,7 @@ class Place:
     @property
     def withdraws(self) -> bool:
         """The server looks into its queues for revoked tasks."""
-        return not self.url.startswith("queues+")
+        return not self.url.startswith(("queues+", "amqp"))
 
     def through(self, **conf: Any) -> Place:
         """The same place by other settings, for instance through a proxy."""

@@ -1,0 +1,57 @@
+"""RabbitMQ with a ledger beside it: what has to do with rules, locks and limits."""
+
+from __future__ import annotations
+
+import pytest
+
+from celeriac.brokers import postgres, rabbitmq, redis
+from celeriac.testing.conformance import Conformance
+from celeriac.testing.conformance.dead import Dead
+from celeriac.testing.conformance.ledger import Ledgers
+from celeriac.testing.conformance.lifecycle import LifeCycle
+from celeriac.testing.conformance.limits import Limits
+from celeriac.testing.conformance.producers import Producers
+from celeriac.testing.conformance.putting_off import PuttingOff
+from celeriac.testing.conformance.rules import RulesTheme
+from celeriac.testing.conformance.waiting import Waiting
+from celeriac.testing.pair import pair
+from tests.conformance.test_rabbitmq import _LEDGER, EXEMPT, RabbitHarness, proxy
+from tests.proxy import Proxy
+from tests.servers import HOST, RabbitServer, free_port
+
+__all__ = ["proxy"]
+
+
+class _Pair(RabbitHarness):
+    parks = False
+    purges_locks = False
+    withdraws = False
+    exempt = {
+        **{name: why for name, why in EXEMPT.items() if why != _LEDGER},
+        "test_it_keeps_priority_and_due_time": EXEMPT["test_priorities_are_kombus_steps"],
+        "test_a_fenced_one_frees_nothing": EXEMPT["test_extend_renews_from_now"],
+        "test_settling_and_losing_a_lease_keep_a_lock": EXEMPT["test_extend_renews_from_now"],
+    }
+
+    def __init__(self, server: RabbitServer, vhost: str, proxy: Proxy, companion: object, ledger: str) -> None:
+        super().__init__(server, vhost, proxy)
+        nobody = f"{ledger.partition(':')[0]}://user:{self.password}@{HOST}:{free_port()}/0"
+        self.adapter = pair(rabbitmq, companion, lambda url: ledger if url == self.url else nobody, {})
+
+
+class _Themes(Dead, Ledgers, LifeCycle, Limits, Producers, PuttingOff, RulesTheme, Waiting):
+    """What has to do with the ledger, or with claims that ask it."""
+
+    exempt = Conformance.exempt
+
+
+class TestRabbitmqAndRedis(_Themes):
+    @pytest.fixture
+    def harness(self, rabbitmq_server: RabbitServer, rabbitmq_vhost: str, proxy: Proxy, redis_url: str) -> _Pair:
+        return _Pair(rabbitmq_server, rabbitmq_vhost, proxy, redis, redis_url)
+
+
+class TestRabbitmqAndPostgres(_Themes):
+    @pytest.fixture
+    def harness(self, rabbitmq_server: RabbitServer, rabbitmq_vhost: str, proxy: Proxy, postgres_url: str) -> _Pair:
+        return _Pair(rabbitmq_server, rabbitmq_vhost, proxy, postgres, postgres_url)
