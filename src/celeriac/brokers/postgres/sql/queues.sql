@@ -94,9 +94,6 @@ END $$;
 -- Takes messages under leases: id, queue and envelope of each, in order; at last a row without envelope: the time, the
 -- epoch of the rules, and, when nothing was there, when the next message is due. Who held the doors of p_held leaves
 -- them when it got something.
---
--- The claim does not wait for the disk: when a crash of the server forgets one, its messages are ready again and the
--- lease is not held, as if it had run out. Whatever is written under a lease is flushed together with it.
 CREATE OR REPLACE FUNCTION {schema}.claim(
     p_queues text[], p_limit integer, p_owner text, p_claim bigint, p_lease float8, p_held text[]
 ) RETURNS TABLE (id bigint, queue text, envelope bytea, at float8, epoch bigint, due float8)
@@ -107,7 +104,6 @@ DECLARE
     v_next float8;
     v_ids bigint[];
 BEGIN
-    PERFORM set_config('synchronous_commit', 'off', true);
     SELECT min(n.due) INTO v_next FROM unnest(p_queues) AS q (name), LATERAL (
         SELECT s.due FROM {schema}.schedule AS s WHERE s.queue = q.name ORDER BY s.queue, s.due, s.id LIMIT 1
     ) AS n;

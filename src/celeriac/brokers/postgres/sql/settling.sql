@@ -242,14 +242,13 @@ BEGIN
     PERFORM {schema}.wake_readers(p_results);
 END $$;
 
--- Renews leases; returns, for each, whether it is held. Does not wait for the disk: see claim.
+-- Renews leases; returns, for each, whether it is held.
 CREATE OR REPLACE FUNCTION {schema}.extend(p_claims bigint[], p_ids bigint[], p_lease float8) RETURNS boolean[]
 LANGUAGE plpgsql SET enable_seqscan = off SET jit = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_until float8 := {schema}.moment() + p_lease;
     v_held bigint[];
 BEGIN
-    PERFORM set_config('synchronous_commit', 'off', true);
     WITH wanted AS MATERIALIZED (
         SELECT l.ctid AS place, l.id, l.claim FROM {schema}.lease AS l
         JOIN (SELECT DISTINCT claim, id FROM unnest(p_claims, p_ids) AS t (claim, id)) AS t ON l.claim = t.claim AND l.id = t.id
