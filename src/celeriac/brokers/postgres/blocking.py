@@ -189,7 +189,7 @@ class Desk:
             try:
                 done = work(lambda name, args: line.run(self._calls[name], args, deadline))
                 line.run(_COMMIT, (), deadline)
-            except psycopg.Error:
+            except (psycopg.Error, ValueError, TypeError):
                 if not line.broken:
                     line.run(_ROLLBACK, (), deadline)
                 raise

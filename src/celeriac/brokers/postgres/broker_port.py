@@ -34,6 +34,8 @@ __all__ = ["PostgresBroker", "dead_record", "rules_read"]
 #: Messages that a search looks at in one step.
 _WITHDRAW_PAGE = 1000
 _NEWEST = 2**63 - 1
+#: More letters are never asked for at once.
+_MOST = 1_000_000
 
 
 class PostgresBroker:
@@ -146,8 +148,8 @@ class PostgresBroker:
 
     async def dead(self, *, limit: int = 100, queue: str | None = None) -> Sequence[DeadRecord]:
         """The newest dead letters."""
-        wanted = None if queue is None else clean(queue)
-        return [dead_record(row) for row in await self._session.call("dead_before", (_NEWEST, wanted, limit), LONG)]
+        args = (_NEWEST, None if queue is None else clean(queue), min(limit, _MOST))
+        return [dead_record(row) for row in await self._session.call("dead_before", args, LONG)]
 
     # ------------------------------------------------------------ limits
 

@@ -88,7 +88,7 @@ class Session:
             try:
                 done = await work(lambda name, args: line.run(self._calls[name], args))
                 await line.run(_COMMIT, ())
-            except psycopg.Error:
+            except (psycopg.Error, ValueError, TypeError):
                 if not line.broken:
                     await line.run(_ROLLBACK, ())
                 raise

@@ -7,6 +7,7 @@ of libpq, which is used here, takes 0.06 ms (ADR 0019). Pure; both kinds of conn
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Sequence
 from struct import Struct, pack
 from typing import Any
@@ -37,8 +38,11 @@ class Statement(msgspec.Struct, frozen=True):
     encoders: tuple[Encoder, ...] = ()
 
     def encoded(self, args: Sequence[Any]) -> list[bytes | None]:
-        """Arguments as bytes; None is NULL."""
-        return [None if value is None else encode(value) for encode, value in zip(self.encoders, args, strict=True)]
+        """Arguments as bytes; None is NULL. Raises ``ValueError`` or ``TypeError`` for one that cannot be one."""
+        try:
+            return [None if value is None else encode(value) for encode, value in zip(self.encoders, args, strict=True)]
+        except struct.error as error:
+            raise ValueError(f"{self.name.decode()}: a number is too large: {error}") from error
 
 
 def bare(text: str) -> Statement:

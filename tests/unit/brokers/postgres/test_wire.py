@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from psycopg import pq
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int2, Int4, Int8
@@ -89,4 +88,9 @@ def test_arguments_are_numbered() -> None:
     assert len(statement.encoders) == 3
     with pytest.raises(ValueError, match="zip"):
         statement.encoded(["too few"])
-    assert pq.Format.BINARY == 1
+
+
+def test_numbers_that_are_too_large_are_told() -> None:
+    for kind, value in (("integer", 2**31), ("bigint[]", [2**63]), ("smallint[]", [None, 2**15])):
+        with pytest.raises(ValueError, match="too large"):
+            _ours(kind, value)
