@@ -61,7 +61,9 @@ def wanted(peer: Peer, options: argparse.Namespace) -> bool:
     """Our own by its broker; the others with those that are compared with them."""
     if not Path(peer.program("python")).exists():
         return False
-    return peer.broker in options.broker if peer.library == "celeriac" else bool(options.peers)
+    if peer.library == "celeriac":
+        return peer.base or peer.broker in options.broker
+    return bool(options.peers)
 
 
 def chosen(options: argparse.Namespace) -> list[Scenario]:
@@ -70,12 +72,12 @@ def chosen(options: argparse.Namespace) -> list[Scenario]:
     names = options.only.split(",") if options.only else list(known)
     if unknown := [name for name in names if name not in known]:
         sys.exit(f"bench: no scenario {', '.join(unknown)}; there are {', '.join(known)}")
-    ours = {scenario.name for scenario in ALL for peer in scenario.peers if peer.library == "celeriac"}
     return [
         known[name]
         for name in names
-        if name not in ours
-        or any(peer.library == "celeriac" and peer.broker in options.broker for peer in known[name].peers)
+        if any(
+            peer.library == "celeriac" and not peer.base and peer.broker in options.broker for peer in known[name].peers
+        )
     ]
 
 

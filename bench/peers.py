@@ -37,6 +37,8 @@ class Peer:
     settings: tuple[tuple[str, object], ...] = ()
     #: The module that produces for it, and runs its worker where it is none of Celery's kind.
     driver: str = "bench.produce"
+    #: Measured wherever something is compared with it, whatever broker was asked for.
+    base: bool = False
 
     def program(self, name: str) -> str:
         return str(ROOT / self.venv / "bin" / name)
@@ -58,7 +60,8 @@ BARE = Peer(name="bare", library="", venv=".venv", broker="")  # no queue at all
 CELERY_LATE = replace(CELERY, settings=LATE)
 CELERY_RABBIT = replace(CELERY, broker="rabbitmq", settings=LATE)
 RABBIT = replace(OURS, broker="rabbitmq")
-CLUSTER = replace(OURS, broker="cluster")
+CLUSTER = replace(OURS, name="cluster", broker="cluster")
+ONE_REDIS = replace(OURS, base=True)
 POSTGRES = replace(OURS, broker="postgres")
 POTATOQ = Peer(name="potatoq", library="potatoq", venv=".venv-peers", broker="postgres")
 PROCRASTINATE = Peer(

@@ -12,7 +12,7 @@ from bench.bars import Bar
 from bench.scenario import Sample, Scenario
 
 BUSY = 10.0
-VARIANTS = ("bare", "celery", "procrastinate", "potatoq", "ours", "sqlite")
+VARIANTS = ("bare", "celery", "procrastinate", "potatoq", "ours", "sqlite", "cluster")
 USUAL = {"celery", "ours"}
 
 
