@@ -17,6 +17,7 @@ class PostgresHarness(Harness):
 
     adapter = postgres
     lease = 1.0
+    soon = 1.0
     late = 0.7
 
     def __init__(self, server: PostgresServer, proxy: Proxy, schema: str, **query: str) -> None:

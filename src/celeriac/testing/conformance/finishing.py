@@ -91,11 +91,11 @@ class Finishing:
     async def test_a_follow_up_may_be_due_later(self, harness: Harness) -> None:
         broker = await harness.open_broker()
         await broker.publish([message("a")])
-        later = message("later", due=harness.now() + 0.2)
+        later = message("later", due=harness.now() + harness.soon)
         done = Completion(settlement=Accept(await only(broker)), publish=[later, message("now")])
         assert list(await unified(harness, broker).finish([done])) == [Verdict.DONE]
         assert ids(await take(broker)) == ["now"], "finish: a due follow-up goes to the schedule"
-        await harness.elapse(0.25)
+        await harness.elapse(harness.soon + 0.05)
         assert ids(await take(broker)) == ["later"], "finish: a due follow-up comes when its time has come"
 
     @asynchronous
@@ -103,12 +103,12 @@ class Finishing:
         broker, store = await harness.open_broker(), await harness.open_store()
         await broker.publish([message("a")])
         delivery = await only(broker)
-        back = Release(delivery, due=harness.now() + 0.1, marks=Marks(crashes=1))
+        back = Release(delivery, due=harness.now() + harness.soon, marks=Marks(crashes=1))
         done = Completion(settlement=back, result=record("a", "RETRY"))
         assert list(await unified(harness, broker).finish([done])) == [Verdict.DONE]
         assert list(await store.get(["a"])) == [record("a", "RETRY").body], "finish: stores with any settlement"
         assert await take(broker) == [], "finish: releases with a due time"
-        await harness.elapse(0.15)
+        await harness.elapse(harness.soon + 0.05)
         assert (await only(broker)).marks == Marks(crashes=1), "finish: releases with marks"
 
     @asynchronous

@@ -36,6 +36,8 @@ class Harness:
     leaps: bool = False
     #: How late something may happen on a loaded machine.
     late: float = 0.5
+    #: How far ahead is what is due soon; longer where a first call may take a moment.
+    soon: float = 0.2
     #: Other processes reach the same server.
     between_processes: bool = True
     #: Messages with a due time that a plain ``Publisher`` sends go to the schedule (not so in Celery's layout).

@@ -218,13 +218,13 @@ class Limits:
         paused = await only(broker)
         assert (revoked.message.id, paused.message.id) == ("b", "c"), "freed: a forgone seat wakes the next one"
         await accept(broker, [revoked])
-        await broker.settle([Release(paused, due=harness.now() + 0.1)])
+        await broker.settle([Release(paused, due=harness.now() + harness.soon)])
         await limiter.freed([], [Ask(revoked, None, _ONE), Ask(paused, None, _ONE)])
         running = await only(broker)
         assert running.message.id == "d", "freed: again, and for those that go back"
         assert await seated(limiter, [running], _ONE) == [GO]
         await limiter.freed([], [Ask(running, None, _ONE)])
-        await harness.elapse(0.15)
+        await harness.elapse(harness.soon + 0.05)
         back = await only(broker)
         late = await only_of(broker, "e")
         assert await seated(limiter, [late, back], _ONE) == [PARKED, PARKED], "freed: a seat that is taken stays so"

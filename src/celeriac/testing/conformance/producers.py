@@ -91,7 +91,7 @@ class Producers:
     @asynchronous
     async def test_a_staged_message_is_not_early(self, harness: Harness) -> None:
         broker, publisher = await harness.open_broker(), harness.publisher()
-        due = harness.now() + 0.4
+        due = harness.now() + 2 * harness.soon
         publisher.stage([message("later", due=due), message("now")], stage="s", timeout=5.0)
         publisher.launch("s", count=2, timeout=5.0)
         first = await take(broker)
@@ -99,7 +99,7 @@ class Producers:
         assert ids([each for each in first if each not in early]) == ["now"], "launch: as publish"
         await broker.settle([Release(each, due=due) for each in early])
         assert ids(await take(broker)) == [], "launch: never early"
-        await harness.elapse(0.45)
+        await harness.elapse(2 * harness.soon + 0.05)
         assert ids(await take(broker)) == ["later"], "launch: schedules what is to come"
         publisher.close()
 

@@ -163,7 +163,7 @@ class Schedule:
     @asynchronous
     async def test_a_publishers_due_message_never_runs_early_unnoticed(self, harness: Harness) -> None:
         broker, publisher = await harness.open_broker(), harness.publisher()
-        due = harness.now() + 0.2
+        due = harness.now() + harness.soon
         publisher.publish([message("a", due=due)], timeout=5.0)
         publisher.close()
         early = await take(broker)
@@ -173,7 +173,7 @@ class Schedule:
             assert well_formed(delivery).due == pytest.approx(due, abs=1e-3), "claim: whoever gets it early can see it"
             await broker.settle([Release(delivery, due=well_formed(delivery).due)])
             assert await take(broker) == [], "release: with a due time to the schedule"
-        await harness.elapse(0.25)
+        await harness.elapse(harness.soon + 0.05)
         assert ids(await take(broker)) == ["a"], "claim: takes messages whose time has come"
 
     @asynchronous

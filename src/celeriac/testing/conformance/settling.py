@@ -187,15 +187,15 @@ class Settling:
 
     @asynchronous
     async def test_dead_letters_past_their_time_are_dropped(self, harness: Harness) -> None:
-        broker = await harness.open_broker(dead_letter_expires=0.4)
+        broker = await harness.open_broker(dead_letter_expires=2 * harness.soon)
         await broker.publish(messages("old", "new"))
         old, new = await take(broker)
         await broker.settle([DeadLetter(delivery=old, reason=DeadReason.FAILED, at=harness.now())])
-        await harness.elapse(0.2)
+        await harness.elapse(harness.soon)
         await broker.settle([DeadLetter(delivery=new, reason=DeadReason.FAILED, at=harness.now())])
         await broker.maintain()
         assert len(await broker.dead()) == 2, "maintain: keeps dead letters until their time is over"
-        await harness.elapse(0.25)
+        await harness.elapse(harness.soon + 0.05)
         await broker.maintain()
         assert [each.id for each in await broker.dead()] == ["new"], "maintain: drops dead letters past their time"
         assert (await broker.depth(["q"]))["q"].dead == 1, "depth: after dead letters were dropped"
