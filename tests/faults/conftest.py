@@ -38,7 +38,6 @@ ON_RABBITMQ = frozenset(
         "test_a_rolling_deploy",
         "test_sent_before_any_worker",
         "test_sigterm_under_load",
-        "test_a_task_that_kills_its_process_disturbs_no_other",
         "test_a_whole_worker_is_killed",
     }
 )
@@ -47,7 +46,6 @@ ON_RABBITMQ = frozenset(
 #: The same, of what needs the ledger.
 ON_RABBITMQ_BESIDE = frozenset(
     {
-        "test_a_task_that_kills_its_process_disturbs_no_other",
         "test_no_process_outlives_its_supervisor",
         "test_a_killed_holder_keeps_its_lock_until_it_ends",
         "test_a_task_that_kills_its_worker_frees_its_lock_in_the_end",
