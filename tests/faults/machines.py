@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from celeriac.ports import Depth
 from tests.faults.fleet import Fleet, Node
 from tests.faults.load import Load
 from tests.faults.network import Host, Network
-from tests.faults.place import Place
+from tests.faults.place import LEASE, QUEUE, Place, RabbitPlace
 from tests.faults.project import OFF
 from tests.faults.relay import Line
-from tests.servers import HOST, PostgresServer, RedisServer, postgres_programs
+from tests.servers import HOST, PostgresServer, RabbitServer, RedisServer, postgres_programs
 
 __all__ = ["SERVERS", "Machines", "machines_with", "may_be_denied", "wrong_clock"]
 
@@ -28,10 +29,13 @@ __all__ = ["SERVERS", "Machines", "machines_with", "may_be_denied", "wrong_clock
 SERVERS: Mapping[str, tuple[Callable[[], object], Callable[[], Any]]] = {
     "redis": (lambda: shutil.which("redis-server"), lambda: RedisServer(appendonly=True)),
     "postgres": (postgres_programs, lambda: PostgresServer(durable=True)),
+    "rabbitmq": (RabbitServer.installed, lambda: _RabbitAndRedis()),
 }
 
 _FAKETIME = ("usr/lib/*/faketime/libfaketime.so.1", "usr/lib/faketime/libfaketime.so.1")
 _CAP_SYS_ADMIN = 21
+#: RabbitMQ's, in seconds.
+_HEARTBEAT = 2
 
 
 def may_be_denied() -> bool:
@@ -55,6 +59,40 @@ def wrong_clock(seconds: int) -> Mapping[str, str] | None:
     }
 
 
+class _RabbitAndRedis:
+    """RabbitMQ, and a Redis for results and ledger on the same host."""
+
+    def __init__(self) -> None:
+        self.node = RabbitServer()
+        self.redis = RedisServer(appendonly=True)
+
+    def start(self) -> None:
+        self.redis.start()
+        self.node.start()
+
+    def close(self) -> None:
+        self.node.close()
+        self.redis.close()
+
+
+class _RabbitFromAfar(RabbitPlace):
+    """Its node is asked for its queues on its own host. Unplugged workers are found by heartbeats."""
+
+    def __init__(self, server: _RabbitAndRedis, folder: Path, host: Host) -> None:
+        self.host = host
+        results = server.redis.url().replace(HOST, host.address)
+        url = server.node.url("/").replace(HOST, host.address)
+        super().__init__(server.node, "/", folder, results, broker_url=url, broker_heartbeat=_HEARTBEAT)
+        self.url = url
+
+    def through(self, **conf: Any) -> Place:
+        return Place(self.url, self.folder, **{**self.conf, **conf})
+
+    def depth(self, queue: str = QUEUE) -> Depth:
+        with self.host.visit():
+            return super().depth(queue)
+
+
 class Machines:
     """``place`` is the broker as the tests see it, ``workers`` are two hosts."""
 
@@ -62,6 +100,8 @@ class Machines:
         self.network = network
         self.place = place
         self.broker = broker
+        #: Seconds in which what ran on a lost host has to run elsewhere: the lease and five more, or two heartbeats.
+        self.takeover = (2 * _HEARTBEAT if isinstance(place, RabbitPlace) else LEASE) + 5.0
         # No two machines were started at the same time, so their monotonic clocks tell different times.
         self.workers = [network.host("a", monotonic=86_400), network.host("b", monotonic=7 * 86_400)]
         self.producer = network.host("producer", monotonic=3_600)
@@ -98,7 +138,11 @@ def machines_with(server: Any, folder: Path) -> Iterator[Machines]:
             server.start()
         try:
             with tests.visit():
-                yield Machines(network, Place(server.url().replace(HOST, broker.address), folder), broker)
+                if isinstance(server, _RabbitAndRedis):
+                    place: Place = _RabbitFromAfar(server, folder, broker)
+                else:
+                    place = Place(server.url().replace(HOST, broker.address), folder)
+                yield Machines(network, place, broker)
         finally:
             with broker.visit():
                 server.close()

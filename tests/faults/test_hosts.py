@@ -120,7 +120,7 @@ def test_a_workers_host_is_cut_off(machines: Machines, rng: random.Random, cut: 
         unwritten = (_started_by(fleet, below) & load.numbers.keys()) - written
         place.judge(fleet, load.numbers, allowed=len(unwritten), refused=load.refused, recovery=recovery)
         report(sent=4, again=len(zombies), lost=0)
-        assert recovery < LEASE + 5.0
+        assert recovery < machines.takeover
         assert load.refused == 0, load.errors
         assert not place.dead()
         assert sorted(below) == sorted(zombie.below()), "a process ended"
@@ -155,7 +155,7 @@ def test_a_workers_host_vanishes(machines: Machines, rng: random.Random) -> None
         unwritten = (_started_by(fleet, below) & load.numbers.keys()) - written
         place.judge(fleet, load.numbers, allowed=len(unwritten), refused=load.refused, recovery=recovery)
         report(sent=4, again=4, lost=0)
-        assert recovery < LEASE + 5.0
+        assert recovery < machines.takeover
         assert not place.dead(), "no task is to blame"
         assert heir.stop() == 0
 
@@ -274,6 +274,8 @@ def test_a_far_and_lossy_line(machines: Machines, rng: random.Random) -> None:
 )
 def test_wall_clocks_differ(machines: Machines, rng: random.Random) -> None:
     place = machines.place
+    if place.kind == "amqp":
+        pytest.skip("RabbitMQ has no clock that can be asked: the workers' count")
     ahead, behind = wrong_clock(3600), wrong_clock(-3600)
     if ahead is None or behind is None:
         missing("libfaketime")
