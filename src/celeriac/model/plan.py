@@ -314,7 +314,28 @@ def _repeated(context: _Context, outcome: o.Repeated) -> Plan:
         return Plan(settlement=Accept(delivery))
     behind = abandoned(context.embed.chain) if context.embed and outcome.state != states.SUCCESS else ()
     joins = joins_of(delivery.message, context.embed, outcome.state, outcome.result, behind)
-    return Plan(settlement=Accept(delivery), joins=joins)
+    settlement = _failed_before(context, outcome.result) if outcome.state == states.FAILURE else Accept(delivery)
+    return Plan(settlement=settlement, joins=joins)
+
+
+#: The stored exception → why its message lies in the dead letters; any other one failed.
+_REASONS = {
+    "WorkerLostError": DeadReason.CRASHED,
+    "TimeLimitExceeded": DeadReason.TIME_LIMIT,
+    "NotRegistered": DeadReason.UNKNOWN_TASK,
+}
+
+
+def _failed_before(context: _Context, stored: Any) -> Accept | DeadLetter:
+    """Whoever stored the failure may have died before it wrote the dead letter, where these are two steps: rather a
+    second letter than none. Of the exception only the names are known (celery-wire §3.5)."""
+    told: Mapping[str, Any] = stored if isinstance(stored, Mapping) else {}
+    name = str(told.get("exc_type") or "")
+    if name in {cls.__qualname__ for cls in context.options.throws or ()}:
+        return Accept(context.delivery)
+    reason = _REASONS.get(name, DeadReason.FAILED)
+    letter = context.dead(reason, "it failed before, and its message came back")
+    return replace(letter, exception=": ".join([name, *map(str, told.get("exc_message") or ())][:2]))
 
 
 def _unstarted(context: _Context, outcome: o.Unstarted) -> Plan:

@@ -223,6 +223,28 @@ def test_a_repeat_is_settled_without_a_trace() -> None:
     assert decide(o.Repeated()) == Plan(settlement=Accept(delivery()))
 
 
+@pytest.mark.parametrize(
+    ("stored", "reason", "exception"),
+    [
+        ({"exc_type": "ValueError", "exc_message": ["no", 5]}, DeadReason.FAILED, "ValueError: no"),
+        ({"exc_type": "WorkerLostError", "exc_message": []}, DeadReason.CRASHED, "WorkerLostError"),
+        ({"exc_type": "TimeLimitExceeded"}, DeadReason.TIME_LIMIT, "TimeLimitExceeded"),
+        ("nonsense", DeadReason.FAILED, ""),
+    ],
+)
+def test_a_failure_that_came_back_is_kept(stored: object, reason: DeadReason, exception: str) -> None:
+    """Who stored it may have died before its dead letter was written."""
+    settlement = decide(o.Repeated(states.FAILURE, stored)).settlement
+    assert isinstance(settlement, DeadLetter)
+    assert (settlement.reason, settlement.exception) == (reason, exception)
+
+
+def test_an_expected_failure_that_came_back_is_not_kept() -> None:
+    stored = {"exc_type": "KeyError", "exc_message": ["x"]}
+    decided = decide(o.Repeated(states.FAILURE, stored), options=TaskOptions(name="t", throws=(KeyError,)))
+    assert decided == Plan(settlement=Accept(delivery()))
+
+
 # -- workflows -----------------------------------------------------------------------------------------------------
 
 BODY = {"task": "body"}
