@@ -43,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seeds", type=int, default=3000, help="simulated seeds in tests/simulation")
     group.addoption("--fault-rows", type=Path, default=None, help="append what each fault test counted to this file")
     group.addoption("--fault-until", type=float, default=None, help="start no fault test after this time (epoch)")
+    group.addoption("--extended", action="store_true", help="the suites of one server on its further variants too")
     group.addoption("--workflows", type=int, default=2000, help="random workflows in tests/workflows")
     group.addoption("--crontabs", type=int, default=100, help="random crontabs and zones in tests/unit/schedules")
 
@@ -50,6 +51,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.seed is None:
         config.option.seed = random.SystemRandom().randrange(2**32)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without ``--extended`` each sentence is tried on each kind of server once."""
+    if config.option.extended:
+        return
+    further = [item for item in items if item.get_closest_marker("extended")]
+    if further:
+        config.hook.pytest_deselected(items=further)
+        items[:] = [item for item in items if not item.get_closest_marker("extended")]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

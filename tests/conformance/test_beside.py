@@ -76,12 +76,14 @@ class TestMemoryPair(Conformance):
         harness.close()
 
 
+@pytest.mark.extended
 class TestRedisPair(Conformance):
     @pytest.fixture
     def harness(self, redis_server: RedisServer, redis_proxy: Proxy) -> RedisPair:
         return RedisPair(redis_server, redis_proxy)
 
 
+@pytest.mark.extended
 class TestRedisAndPostgres(Dead, Ledgers, Limits, Producers, PuttingOff, RulesTheme):
     """What has to do with the ledger."""
 

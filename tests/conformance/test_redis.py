@@ -55,6 +55,7 @@ class TestRedis(Conformance):
         return RedisHarness(redis_server, redis_proxy)
 
 
+@pytest.mark.extended
 class TestValkey(Conformance):
     @pytest.fixture
     def harness(self, valkey_server: ValkeyServer) -> Iterator[RedisHarness]:

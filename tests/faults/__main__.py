@@ -42,7 +42,7 @@ def _arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _round(seed: int, scale: float, rows: Path, until: float | None, further: Sequence[str]) -> int:
-    command = [sys.executable, "-m", "pytest", "-q", "--seed", str(seed), "--fault-scale", str(scale)]
+    command = [sys.executable, "-m", "pytest", "-q", "--extended", "--seed", str(seed), "--fault-scale", str(scale)]
     command += [] if any(word.startswith("tests/") for word in further) else ["tests/faults"]
     command += ["--fault-rows", str(rows), *([] if until is None else ["--fault-until", str(until)]), *further]
     return subprocess.run(command, cwd=ROOT, check=False).returncode

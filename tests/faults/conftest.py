@@ -106,8 +106,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """On each broker; in a module with ``BESIDE`` also where the ledger is beside the queues, and in one with
     ``CLUSTER`` on a Redis Cluster."""
     if "place" in metafunc.fixturenames:
-        places = ["redis", "sqlite", "postgres"]
-        places += ["queues+redis"] if getattr(metafunc.module, "BESIDE", False) else []
+        places: list[Any] = ["redis", "sqlite", "postgres"]
+        if getattr(metafunc.module, "BESIDE", False):
+            places.append(pytest.param("queues+redis", marks=pytest.mark.extended))
         places += ["cluster"] if getattr(metafunc.module, "CLUSTER", False) else []
         places += ["rabbitmq"] if metafunc.function.__name__ in ON_RABBITMQ | ON_RABBITMQ_BESIDE else []
         metafunc.parametrize("place", places, indirect=True)
