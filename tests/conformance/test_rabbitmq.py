@@ -107,7 +107,11 @@ class RabbitHarness(Harness):
         broker = self.broker(**fields)
         await broker.open()
         await broker.declare(["q"])
-        await broker._outbox.wire()  # type: ignore[attr-defined]  # it is RabbitMQ's
+        await self.queues_of(broker)._outbox.wire()  # type: ignore[attr-defined]  # it is RabbitMQ's
+        return broker
+
+    def queues_of(self, broker: Broker) -> Broker:
+        """RabbitMQ's own adapter."""
         return broker
 
     def _put(self, exchange: str, key: str, raw: bytes, queue: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from celeriac.brokers import postgres, rabbitmq, redis
+from celeriac.ports import Broker
 from celeriac.testing.conformance import Conformance
 from celeriac.testing.conformance.dead import Dead
 from celeriac.testing.conformance.ledger import Ledgers
@@ -38,6 +39,10 @@ class _Pair(RabbitHarness):
         nobody = f"{ledger.partition(':')[0]}://user:{self.password}@{HOST}:{free_port()}/0"
         self.adapter = pair(rabbitmq, companion, lambda url: ledger if url == self.url else nobody, {})
 
+    def queues_of(self, broker: Broker) -> Broker:
+        inner: Broker = broker._inner  # type: ignore[attr-defined]  # that of the pair
+        return inner
+
 
 class _Themes(Dead, Ledgers, LifeCycle, Limits, Producers, PuttingOff, RulesTheme, Waiting):
     """What has to do with the ledger, or with claims that ask it."""
@@ -51,6 +56,7 @@ class TestRabbitmqAndRedis(_Themes):
         return _Pair(rabbitmq_server, rabbitmq_vhost, proxy, redis, redis_url)
 
 
+@pytest.mark.extended
 class TestRabbitmqAndPostgres(_Themes):
     @pytest.fixture
     def harness(self, rabbitmq_server: RabbitServer, rabbitmq_vhost: str, proxy: Proxy, postgres_url: str) -> _Pair:

@@ -28,8 +28,9 @@ PLACES = {
     "rabbitmq": "rabbitmq_place",
 }
 
-#: Tests of ``place`` that are run on RabbitMQ too, with results and ledger in Redis.
-ON_RABBITMQ = frozenset(
+#: Tests of ``place`` that are run on every server each time: who dies when, and what becomes of messages. The others
+#: ask more of the worker than of its server: on further servers they are run by ``--extended``.
+ON_ALL = frozenset(
     {
         "test_kills_every_second_lose_nothing",
         "test_retries_chains_and_coroutines_under_kills",
@@ -39,11 +40,11 @@ ON_RABBITMQ = frozenset(
         "test_sent_before_any_worker",
         "test_sigterm_under_load",
         "test_a_whole_worker_is_killed",
+        "test_a_task_that_kills_its_process_disturbs_no_other",
     }
 )
 
-
-#: The same, of what needs the ledger.
+#: Those of what needs the ledger, which RabbitMQ finds in Redis.
 ON_RABBITMQ_BESIDE = frozenset(
     {
         "test_no_process_outlives_its_supervisor",
@@ -106,15 +107,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """On each broker; in a module with ``BESIDE`` also where the ledger is beside the queues, and in one with
     ``CLUSTER`` on a Redis Cluster."""
     if "place" in metafunc.fixturenames:
-        places: list[Any] = ["redis", "sqlite", "postgres"]
-        if getattr(metafunc.module, "BESIDE", False):
-            places.append(pytest.param("queues+redis", marks=pytest.mark.extended))
-        places += ["cluster"] if getattr(metafunc.module, "CLUSTER", False) else []
-        places += ["rabbitmq"] if metafunc.function.__name__ in ON_RABBITMQ | ON_RABBITMQ_BESIDE else []
-        metafunc.parametrize("place", places, indirect=True)
+        name = metafunc.function.__name__
+        further: list[str] = ["postgres"]
+        further += ["queues+redis"] if getattr(metafunc.module, "BESIDE", False) else []
+        further += ["cluster"] if getattr(metafunc.module, "CLUSTER", False) else []
+        further += ["rabbitmq"] if name in ON_ALL | ON_RABBITMQ_BESIDE else []
+        always = set(further) - {"queues+redis"} if name in ON_ALL else set()
+        always |= {"rabbitmq"} if name in ON_RABBITMQ_BESIDE else set()
+        places = [pytest.param(each, marks=() if each in always else pytest.mark.extended) for each in further]
+        metafunc.parametrize("place", ["redis", "sqlite", *places], indirect=True)
+    if "machines" in metafunc.fixturenames:
+        servers = [
+            pytest.param(each, marks=() if each == "redis" else pytest.mark.extended) for each in sorted(SERVERS)
+        ]
+        metafunc.parametrize("machines", servers, indirect=True)
 
 
-@pytest.fixture(params=sorted(SERVERS))
+@pytest.fixture
 def machines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machines]:
     """Hosts of their own, one with an empty broker; this thread is on one of them."""
     installed, server = SERVERS[request.param]
