@@ -36,8 +36,10 @@ class Backend:
         self.app = app
         self.url = url
         self._reader: PerProcess[Reader] | None = None
+        #: Any process can read any record; False: the one that has sent the task alone (``rpc://``).
+        self.shared = not str(url).startswith("rpc:")
         if url is not None:
-            self._reader = PerProcess(lambda: resolver.reader(url, resolver.store_options(app.conf)))
+            self._reader = PerProcess(lambda: resolver.reader(url, app.sender.replies.options()))
 
     @property
     def enabled(self) -> bool:
@@ -47,7 +49,7 @@ class Backend:
     @property
     def persistent(self) -> bool:
         """Results survive the process that stored them."""
-        return self.enabled and not str(self.url).startswith("memory")
+        return self.enabled and not str(self.url).startswith(("memory", "rpc"))
 
     @property
     def reader(self) -> Reader:
@@ -67,9 +69,16 @@ class Backend:
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        """Store a record; ``result`` is a value, an exception, or the meta data of a state of one's own."""
+        """Store a record; ``result`` is a value, an exception, or the meta data of a state of one's own.
+
+        Raises ``NotImplementedError`` with ``rpc://`` when no ``request`` says who waits for it."""
         if self._reader is None:
             return result
+        if request is None and not self.shared:
+            raise NotImplementedError(
+                f"rpc:// does not know who waits for task {task_id!r:.80}: store its state inside the task, or set "
+                "result_backend to a store, such as redis://"
+            )
         conf = self.app.conf
         terminal = state in states.READY_STATES
         body = encode_result(
@@ -85,7 +94,9 @@ class Backend:
             serializer=conf.result_serializer,
         )
         body = seal(signer_of(conf), "result", task_id, body)
-        self.reader.put([StoredResult(task_id, body, terminal, conf.seconds("result_expires"))], timeout=_TIMEOUT)
+        reply_to = getattr(request, "reply_to", None) or ""
+        record = StoredResult(task_id, body, terminal, conf.seconds("result_expires"), reply_to)
+        self.reader.put([record], timeout=_TIMEOUT)
         return result
 
     def mark_as_started(self, task_id: str, **meta: Any) -> Any:
@@ -156,6 +167,7 @@ class Backend:
                 "Chords need a result backend, where their tasks wait for each other.\n"
                 "Set `result_backend`, or pass backend=... to Celery()."
             )
+        self.ensure_chords_allowed()
         outlet = outlet_of(self.app.conf)
         if outlet is not None:
             outlet.open_chords(chords)
@@ -195,7 +207,13 @@ class Backend:
         self.reader.drop_group(group_id, timeout=_TIMEOUT)
 
     def ensure_chords_allowed(self) -> None:
-        """Celery asks here whether chords work: they do, wherever results are kept."""
+        """Celery asks here whether chords work: they do, wherever results are kept. Raises ``NotImplementedError`` with
+        ``rpc://``, which keeps none."""
+        if not self.shared:
+            raise NotImplementedError(
+                "rpc:// cannot count the tasks of a chord, nor of a group with a step behind it: set result_backend to "
+                "a store, such as redis://"
+            )
 
     def cleanup(self) -> None:
         """Drop expired records. Workers do so by themselves; here for Celery's task ``celery.backend_cleanup``."""

@@ -111,7 +111,7 @@ def send_keyed(
 def is_over(app: Any, task_id: str) -> bool:
     """The record of a task says that it has ended, so that its lock may be taken. Without records nobody knows."""
     backend = app.backend
-    if not backend.enabled:
+    if not backend.enabled or not backend.shared:
         return False
     try:
         record = fetch(backend.reader, task_id, app.conf)
@@ -193,7 +193,7 @@ class _Conversation:
 
     def _tell_replaced(self, task_id: str) -> None:
         """Whoever waits for the replaced task hears of it now; its worker says so again when it meets the message."""
-        if self._message.headers.get("ignore_result"):
+        if self._message.headers.get("ignore_result") or not self._app.backend.shared:
             return
         try:
             self._app.backend.store_result(task_id, TaskRevokedError(f"replaced by {self._message.id}"), states.REVOKED)

@@ -200,7 +200,7 @@ class Replays:
         not touched. If we die behind this step, the letters are still there. Returns what was stored before.
         """
         backend = self._app.backend
-        if not backend.enabled:
+        if not backend.enabled or not backend.shared:
             return {}
         ids = list(opened)
         found = dict(zip(ids, backend.reader.get(ids, timeout=_TIMEOUT), strict=True))

@@ -193,12 +193,12 @@ class Sending:
     @property
     def oid(self) -> str:
         """Id of this app in this process, sent as ``reply_to``."""
-        return self.sender.oid
+        return self.sender.replies.oid
 
     @property
     def thread_oid(self) -> str:
-        """As ``oid``: replies are not told apart by thread."""
-        return self.sender.oid
+        """As ``oid``: replies are not told apart by thread; in a task, where its own go (``Replies.address``)."""
+        return self.sender.replies.address
 
     def signature(self, *args: Any, **kwargs: Any) -> Signature[Any]:
         """A signature bound to this app: see ``celeriac.signature``."""

@@ -166,6 +166,7 @@ class _chord(Signature[Any]):  # noqa: N801 - Celery's name
     @staticmethod
     def _open(app: Any, producer: Any, header: group, under: Any, body: bytes, options: Mapping[str, Any]) -> None:
         """Write the chord before its first task can end."""
+        app.backend.ensure_chords_allowed()
         expires = app.conf.seconds("result_chord_expires") or app.conf.seconds("result_expires") or None
         if expires is not None and options.get("countdown"):
             expires += float(options["countdown"])
@@ -199,7 +200,10 @@ class _chord(Signature[Any]):  # noqa: N801 - Celery's name
         parent_id: str | None = None,
         group_index: int | None = None,
     ) -> Any:
-        """Give header and body their ids. Returns the result of the body."""
+        """Give header and body their ids. Returns the result of the body. Raises ``NotImplementedError`` where results
+        go to a backend in which tasks cannot wait for each other: now, and not in a worker when its turn comes."""
+        if not self.app.conf.task_always_eager:
+            self.app.backend.ensure_chords_allowed()
         header = self.tasks if is_group(self.tasks) else self._group()
         under = header.freeze(root_id=root_id, parent_id=parent_id)
         self.tasks, self.id = header, under.id

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from math import inf
 from typing import Any, Protocol, cast
@@ -29,6 +29,7 @@ from celeriac.ports import (
     Limiter,
     Publisher,
     Reader,
+    ReplyQueue,
     ResultStore,
 )
 
@@ -50,7 +51,9 @@ __all__ = [
     "publisher",
     "read_url",
     "reader",
+    "reply_queue",
     "result_url",
+    "sends_replies",
     "store",
     "store_options",
     "write_url",
@@ -75,11 +78,13 @@ _MODULES = {
     "amqp": "celeriac.brokers.rabbitmq",
     "amqps": "celeriac.brokers.rabbitmq",
     "pyamqp": "celeriac.brokers.rabbitmq",
+    # Results alone, by the broker.
+    "rpc": "celeriac.brokers.rabbitmq.replies",
 }
 #: Third-party module of an adapter → the extra that brings it.
 _EXTRAS = {"hiredis": "redis", "psycopg": "postgres"}
 #: Names of Celery that mean something else than a missing adapter.
-_NOT_BUILT = frozenset({"librabbitmq", "rpc", "sqs", "cache+memory"})
+_NOT_BUILT = frozenset({"librabbitmq", "sqs", "cache+memory"})
 #: Transport options that say where in a database the tables are, and how to get there.
 _POSTGRES_OPTIONS = ("schema", "listen", "auto_migrate")
 _DISABLED = frozenset({"", "disabled", "disabled://"})
@@ -315,8 +320,11 @@ def _unless_none(value: Any, otherwise: Any) -> Any:
     return otherwise if value is None else value
 
 
-def store_options(conf: Conf) -> AdapterOptions:
-    """What a result store adapter is told."""
+def store_options(conf: Conf, replies: ReplyQueue | None = None) -> AdapterOptions:
+    """What a result store adapter is told; with ``rpc://`` that is what the broker's is, and ``replies``: the queue of
+    a process that sends tasks. Raises ``ImproperlyConfigured`` when the broker has no such queues."""
+    if sends_replies(conf):
+        return _reply_options(conf, replies or reply_queue(conf))
     transport = conf.result_backend_transport_options
     ssl = conf.redis_backend_use_ssl
     if _is_postgres(conf.result_backend):
@@ -338,6 +346,47 @@ def store_options(conf: Conf) -> AdapterOptions:
         zone=zone_name(conf),
         ssl=ssl,
     )
+
+
+def sends_replies(conf: Conf) -> bool:
+    """Results are messages to whoever has sent the task: ``rpc://``."""
+    url = conf.result_backend
+    return isinstance(url, str) and (url == "rpc" or url.startswith("rpc:"))
+
+
+def reply_queue(conf: Conf, name: str = "", used: Callable[[], bool] = bool) -> ReplyQueue:
+    """The reply queue ``name`` of a process that sends tasks, as the settings want it."""
+    from celeriac.codec import serializers
+
+    serializer = serializers.find(conf.result_serializer)
+    return ReplyQueue(
+        name=name,
+        used=used,
+        expires=conf.seconds("result_expires") or None,
+        persistent=bool(conf.result_persistent),
+        content=(serializer.content_type, serializer.content_encoding),
+    )
+
+
+def _reply_options(conf: Conf, replies: ReplyQueue) -> AdapterOptions:
+    url = write_url(conf, "")
+    scheme = url.partition("://")[0]
+    if _MODULES.get(scheme) != _MODULES["amqp"]:
+        raise ImproperlyConfigured(
+            f"rpc:// sends results through RabbitMQ, and the broker is {mask(url) or 'a file'}: set result_backend to "
+            "a store, such as redis://, or broker_url to amqp://"
+        )
+    if conf.result_backend.partition("://")[2].strip("/"):
+        import warnings
+
+        warnings.warn(
+            f"result_backend={mask(conf.result_backend)!r}: rpc:// uses the broker's address, the one given here has "
+            "no effect: write rpc://",
+            UserWarning,
+            stacklevel=2,
+        )
+    options = _broker_options(conf, url, "")
+    return structs.replace(options, alternates=(url, *options.alternates), replies=replies)
 
 
 def _is_postgres(url: Any) -> bool:
@@ -418,7 +467,17 @@ def migrate(url: str, options: AdapterOptions) -> tuple[int, int] | None:
 
 def _made(url: str, what: str, options: AdapterOptions) -> Any:
     module = adapter(url)
+    make = getattr(module, what, None)
+    if make is None:
+        raise ImproperlyConfigured(_cannot_be(url, what))
     try:
-        return getattr(module, what)(url, options)
+        return make(url, options)
     except ModuleNotFoundError as error:  # adapters import their drivers when first used
         raise missing_extra(url.partition("://")[0], error) from error
+
+
+def _cannot_be(url: str, what: str) -> str:
+    """Why a URL of one kind does not do as another."""
+    if what in {"store", "reader"}:
+        return f"{mask(url)} keeps no results: set result_backend to rpc://, or to a store, such as redis://"
+    return f"{mask(url)} brings results and takes no messages: set broker_url to amqp://"

@@ -24,6 +24,7 @@ from celeriac.client.current import request_var, worker_request
 from celeriac.client.payloads import payloads_of
 from celeriac.client.prepared import PER_CALL as _PER_CALL
 from celeriac.client.prepared import Prepared, prepare
+from celeriac.client.replies import Replies
 from celeriac.client.routes import ROUTING_SETTINGS, Router
 from celeriac.client.times import earliest, latest
 from celeriac.client.transactions import outlet_of, relayed
@@ -68,8 +69,9 @@ class Sender:
         self.conf = conf
         #: Makes the broker's URL when the settings have none.
         self.default_url = default_url
-        #: Where replies would go: Celery's rpc backend reads it, ours do not.
-        self.oid = new_id()
+        #: Where results come to with ``rpc://``.
+        self.replies = Replies(conf)
+        self._oid = ""
         #: What countdowns count from, seconds since the epoch: this machine's clock; in a worker the broker's.
         self.now: Callable[[], float] = time.time
         self._pid = 0
@@ -126,7 +128,7 @@ class Sender:
         if call:
             headers["group"], headers["group_index"] = call.get("group_id"), call.get("group_index")
             embed = {"chord": call["chord"]} if call.get("chord") else None
-        return self._finish(prepared, headers, args, kwargs, embed, self.oid, None, None)
+        return self._finish(prepared, headers, args, kwargs, embed, self._oid, None, None)
 
     def _prepared(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any], task: Any
@@ -197,7 +199,7 @@ class Sender:
         lock = get("lock")
         if lock is not None:
             headers[LOCK] = lock
-        reply_to = get("reply_to") or self.oid
+        reply_to = get("reply_to") or self.replies.address
         return self._finish(prepared, headers, args, kwargs, embed, reply_to, due, expires)
 
     def _finish(
@@ -336,6 +338,7 @@ class Sender:
 
     def _settings_changed(self, names: Iterable[str]) -> None:
         self._zone = None
+        self.replies.settings_changed()
         self._pid = 0  # what is worked out per process is worked out anew
         if self._router is not None:
             self._router.queues.addresses.clear()
@@ -344,7 +347,9 @@ class Sender:
 
     def _enter_process(self) -> None:
         self._hidden = hides(tuple(self.conf.redact_names))
-        self._pid = pid = os.getpid()
+        pid = os.getpid()
+        self._oid = self.replies.oid
+        self._pid = pid
         self._origin = f"gen{pid}@{os.uname().nodename}"
         self.router.queues.addresses.clear()
 
@@ -435,6 +440,7 @@ class Sender:
                 queues = bound_to(message.exchange, message.routing_key) if message.exchange else ()
                 copies.extend([replace(message, queue=queue) for queue in queues] or [message])
             messages = copies
+        self.replies.expect(messages)
         signer = signer_of(self.conf)
         return messages if signer is None else [signer.sign(message) for message in messages]
 
@@ -477,6 +483,8 @@ class Sender:
 
     def _open(self) -> Publisher:
         options = resolver.adapter_options(self.conf, self.url, queues=self.router.queues)
+        if self.replies.queue is not None:
+            options = replace(options, replies=self.replies.queue)
         return resolver.publisher(self.url, options)
 
     def close(self) -> None:

@@ -88,13 +88,14 @@ class StoredResult(Struct, frozen=True, gc=False):
     """A result record ready to be written: ``body`` is the encoded record (``celery-wire.md`` §3.5).
 
     ``expires`` is the life time in seconds, or None for ever. A record that is not ``terminal`` never replaces a
-    stored SUCCESS.
+    stored SUCCESS. ``reply_to`` is the queue that the sender of the task has named, for stores that send records there.
     """
 
     id: str
     body: bytes
     terminal: bool
     expires: float | None = None
+    reply_to: str = ""
 
 
 class Completion(Struct, frozen=True, kw_only=True, gc=False):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from celeriac.model.dead import DeadRecord
 from celeriac.ports.broker import Broker, Bus, Ledger, Limiter, Rules, Timekeeper, Unified
-from celeriac.ports.facts import AdapterOptions, BindingFacts, Clock, Declaration, Depth, Traits
+from celeriac.ports.facts import AdapterOptions, BindingFacts, Clock, Declaration, Depth, ReplyQueue, Traits
 from celeriac.ports.outbox import OutboxStore, OutboxWriter
 from celeriac.ports.producers import (
     STAGE_EXPIRES,
@@ -46,6 +46,7 @@ __all__ = [
     "PayloadStore",
     "Publisher",
     "Reader",
+    "ReplyQueue",
     "ResultStore",
     "Rules",
     "RulesDesk",

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-__all__ = ["AdapterOptions", "BindingFacts", "Clock", "Declaration", "Depth", "Traits"]
+__all__ = ["AdapterOptions", "BindingFacts", "Clock", "Declaration", "Depth", "ReplyQueue", "Traits"]
 
 
 class Clock(Protocol):
@@ -52,6 +52,21 @@ class Declaration(Struct, frozen=True, kw_only=True):
     consumer_arguments: Mapping[str, Any] = {}
     #: The queue is somebody else's affair.
     undeclared: bool = False
+
+
+class ReplyQueue(Struct, frozen=True, kw_only=True):
+    """Where the results of the tasks that a process sends wait for it (``rpc://``), and how they are written."""
+
+    #: Of this process; "": it is one that only writes results.
+    name: str = ""
+    #: Whether this process has sent a task whose result comes here.
+    used: Callable[[], bool] = bool
+    #: Life of the queue without a reader, and of what is kept of it, in seconds; None: for ever.
+    expires: float | None = 86400.0
+    #: Results outlive a restart of the server.
+    persistent: bool = False
+    #: Content type and encoding of the records.
+    content: tuple[str, str] = ("application/json", "utf-8")
 
 
 class AdapterOptions(Struct, frozen=True, kw_only=True):
@@ -99,6 +114,8 @@ class AdapterOptions(Struct, frozen=True, kw_only=True):
     login_method: str | None = None
     #: RabbitMQ: type of the queues in which delayed messages wait.
     delay_queue_type: str = "quorum"
+    #: RabbitMQ: where results go with ``rpc://``; None: to a store.
+    replies: ReplyQueue | None = None
 
 
 class Traits(Struct, frozen=True, kw_only=True):

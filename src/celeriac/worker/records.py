@@ -75,7 +75,7 @@ class Recorder:
             place = self._place(message, decided, len(body), options)
             if place is not None:
                 body = self._encoded(message, decided, None, trail, done, {**(extended or {}), "payload": place})
-        return self._stored(message.id, body, terminal, options.result_expires)
+        return self._stored(message.id, body, terminal, options.result_expires, message.reply_to)
 
     def _encoded(
         self, message: Message, decided: Plan, result: Any, children: Any, done: str | None, extended: Any
@@ -123,13 +123,16 @@ class Recorder:
             parent_id=message.headers.get("parent_id"),
             serializer=self._serializer,
         )
-        return self._stored(message.id, body, False, options.result_expires)
+        return self._stored(message.id, body, False, options.result_expires, message.reply_to)
 
-    def _stored(self, task_id: str, body: bytes, terminal: bool, expires: float | None) -> StoredResult:
-        return StoredResult(task_id, seal(self._signer, "result", task_id, body), terminal, expires)
+    def _stored(self, task_id: str, body: bytes, terminal: bool, expires: float | None, reply_to: str) -> StoredResult:
+        return StoredResult(task_id, seal(self._signer, "result", task_id, body), terminal, expires, reply_to)
 
-    def others(self, tasks: Iterable[Abandoned], state: str, exc: BaseException) -> list[StoredResult]:
-        """The records of tasks that will never run. Raises ``EncodeError``."""
+    def others(
+        self, tasks: Iterable[Abandoned], state: str, exc: BaseException, reply_to: str = ""
+    ) -> list[StoredResult]:
+        """The records of tasks that will never run; ``reply_to`` is that of the one that ended them. Raises
+        ``EncodeError``."""
         data, done = exception_to_data(exc), self._instant(self._now())
         return [
             self._stored(
@@ -144,6 +147,7 @@ class Recorder:
                 ),
                 True,
                 self._expires,
+                reply_to,
             )
             for each in tasks
         ]

@@ -392,7 +392,9 @@ class Runner:
             settlement=decided.settlement,
             publish=sent.messages,
             result=self._record(message, decided, options, request, now),
-            others=recorder.others(behind, decided.ends, decided.value) if behind and results else (),
+            others=recorder.others(behind, decided.ends, decided.value, _reply_to(message))
+            if behind and results
+            else (),
             opens=sent.chords,
             parts=recorder.parts(joins, len(added or ()), content_type) if joins and results else (),
             frees=() if asked and _goes_on(message.id, asked) else decided.frees,
@@ -459,3 +461,8 @@ def _goes_on(task_id: str, asked: Sequence[Any]) -> bool:
 
 #: Outcomes that end a task without running it here, while others wait for its end.
 _NEEDS_EMBED = frozenset({o.Unknown, o.Crashed, o.Lost, o.TimedOut, o.Revoked, o.Repeated})
+
+
+def _reply_to(message: Message | Malformed) -> str:
+    """Where the sender of a message waits for results."""
+    return message.reply_to if isinstance(message, Message) else ""

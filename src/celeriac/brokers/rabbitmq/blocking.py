@@ -1,8 +1,8 @@
 """The blocking connection, for producers: a plain socket, one channel, one deadline for everything.
 
-Loads no asyncio; works in greenlets (plain sockets with timeouts, which gevent replaces). No heartbeats: nobody would
-send them while it is idle; the kernel looks after dead peers, and a stale connection is noticed before
-anything is sent.
+Loads no asyncio; works in greenlets (plain sockets with timeouts, which gevent replaces). No heartbeats, unless its
+user sends them (``beats``): nobody would while it is idle; the kernel looks after dead peers, and a stale connection
+is noticed before anything is sent.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 monotonic = time.monotonic
 _CHUNK = 1 << 18
 #: What is answered by nothing but its own kind.
-_ASYNCHRONOUS = frozenset({m.BASIC_ACK, m.BASIC_NACK, m.BASIC_RETURN, m.BASIC_DELIVER, m.BASIC_CANCEL})
+_ASYNCHRONOUS = frozenset({m.BASIC_ACK, m.BASIC_NACK, m.BASIC_RETURN})
 #: The one channel.
 _CHANNEL = 1
 #: A method to ask, with its arguments: what generators of ``layout.py`` yield.
@@ -49,14 +49,18 @@ class Sent(list[Event]):
 class Connection:
     """One socket. Not thread-safe; raises ``OSError``, ``ValueError`` and ``Closed``."""
 
-    def __init__(self, address: Address, deadline: float) -> None:
-        self.address = address
+    def __init__(self, address: Address, deadline: float, *, beats: bool = False) -> None:
+        self.address = address if beats else replace(address, heartbeat=0)
+        #: Seconds after which the server wants a sign of life, 0: it does not.
+        self.heartbeat = 0
         self.frame_max = address.frame_max
         self.blocked = ""
         #: Queues that were declared here.
         self.declared: set[str] = set()
         #: Content that was delivered here (basic.deliver), for whoever consumes.
         self.delivered: list[Event] = []
+        #: The server has ended a consumer: its queue is gone.
+        self.cancelled = False
         self._parser = Parser()
         self._confirms = Confirms()
         self._events: list[Event] = []
@@ -72,7 +76,7 @@ class Connection:
             raise
 
     def _greet(self, deadline: float) -> None:
-        handshake = Handshake(replace(self.address, heartbeat=0))
+        handshake = Handshake(self.address)
         self.send(handshake.begin(), deadline)
         while not handshake.done:
             for event in self._read(deadline):
@@ -80,6 +84,7 @@ class Connection:
                 if answer:
                     self.send(answer, deadline)
         self.frame_max = handshake.frame_max
+        self.heartbeat = handshake.heartbeat
 
     # -- bytes
 
@@ -104,6 +109,13 @@ class Connection:
     def close(self) -> None:
         """Without a word: the server gives back what was held here."""
         self._socket.close()
+
+    def hang_up(self) -> None:
+        """From another thread: whoever reads here finds the connection lost."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is
 
     def __del__(self) -> None:
         if hasattr(self, "_socket"):
@@ -132,6 +144,8 @@ class Connection:
             raise Closed(code, text, first << 16 | second)
         if number == m.BASIC_DELIVER:
             self.delivered.append(event)
+        elif number == m.BASIC_CANCEL:
+            self.cancelled = True
         elif number in _ASYNCHRONOUS:
             self._confirms.hear(event)
         else:
@@ -221,8 +235,9 @@ class Connection:
 class Line:
     """One connection of this process, for one thread at a time, made when it is needed and anew after a fork."""
 
-    def __init__(self, addresses: tuple[Address, ...]) -> None:
+    def __init__(self, addresses: tuple[Address, ...], *, beats: bool = False) -> None:
         self.addresses = addresses
+        self._beats = beats
         self._renew()
 
     def _renew(self) -> None:
@@ -271,7 +286,7 @@ class Line:
             # Those behind a silent one must have their turn within the same time.
             left = (deadline - monotonic()) / (len(self.addresses) - number)
             try:
-                return Connection(address, monotonic() + min(address.connect_timeout, left))
+                return Connection(address, monotonic() + min(address.connect_timeout, left), beats=self._beats)
             except Closed as error:
                 first = first or refused(address, error)
             except (OSError, ValueError) as error:

@@ -20,12 +20,16 @@ from celeriac.brokers.rabbitmq.errors import Closed, alarmed, lost, refused, unr
 from celeriac.brokers.rabbitmq.frames import Event
 from celeriac.brokers.rabbitmq.layout import Layout
 from celeriac.brokers.rabbitmq.outgoing import Outgoing
+from celeriac.brokers.rabbitmq.replying import declaring_replies, drop_at_exit
 from celeriac.exceptions import OperationalError
+from celeriac.ports import ReplyQueue
 
 __all__ = ["Convoy"]
 
 #: Most bytes that leave in one go: behind them the confirms are awaited.
 _BYTES = 4 * 1024 * 1024
+#: A reply queue without an end is declared again after a quarter of so many seconds.
+_AGAIN = 86400.0
 
 
 class _Waiting:
@@ -46,9 +50,12 @@ class _Waiting:
 class Convoy:
     """Thread-safe; survives forks."""
 
-    def __init__(self, addresses: tuple[Address, ...], layout: Layout) -> None:
+    def __init__(self, addresses: tuple[Address, ...], layout: Layout, replies: ReplyQueue | None = None) -> None:
         self._line = Line(addresses)
         self._layout = layout
+        self._replies = replies
+        #: When this process's reply queue is declared again, lest it expires.
+        self._again_at = 0.0
         self._renew()
 
     def _renew(self) -> None:
@@ -153,6 +160,19 @@ class Convoy:
                     waiting.error = refused(connection.address, error)
                     return
                 connection.declared.add(letter.queue)
+        if self._replies is not None and any(letter.reply_to == self._replies.name for letter in waiting.letters):
+            self._declare_replies(connection, self._replies, deadline)
+
+    def _declare_replies(self, connection: Connection, replies: ReplyQueue, deadline: float) -> None:
+        """The queue to which results come has to be there before the first of them; that it is declared counts as its
+        use. ``Closed`` is an error of all."""
+        now = monotonic()
+        if replies.name in connection.declared and now < self._again_at:
+            return
+        connection.run(declaring_replies(replies), deadline)
+        connection.declared.add(replies.name)
+        self._again_at = now + (replies.expires or _AGAIN) / 4
+        drop_at_exit(self._line.addresses, replies.name)
 
     def _publish(self, connection: Connection, batch: Sequence[_Waiting], deadline: float) -> None:
         frames: list[bytes] = []

@@ -35,8 +35,8 @@ _TYPE, _USER_ID, _APP_ID, _CLUSTER_ID = 0x0020, 0x0010, 0x0008, 0x0004
 
 
 class Properties(Struct, frozen=True, kw_only=True, gc=False):
-    """The properties of a message that mean something here. ``expiration`` is never written: RabbitMQ would drop the
-    message and nobody would know."""
+    """The properties of a message that mean something here. ``expiration`` (milliseconds) is read from nobody, and
+    written for results alone: RabbitMQ would drop a task and nobody would know."""
 
     content_type: str = ""
     content_encoding: str = ""
@@ -45,6 +45,7 @@ class Properties(Struct, frozen=True, kw_only=True, gc=False):
     priority: int | None = None
     correlation_id: str = ""
     reply_to: str = ""
+    expiration: str = ""
     message_id: str = ""
     #: Seconds since the epoch, or None.
     timestamp: int | None = None
@@ -152,7 +153,12 @@ def encode_header(properties: Properties, size: int) -> bytes:
     if p.priority is not None:
         flags |= _PRIORITY
         add(bytes((min(max(p.priority, 0), 255),)))
-    for flag, value in ((_CORRELATION_ID, p.correlation_id), (_REPLY_TO, p.reply_to), (_MESSAGE_ID, p.message_id)):
+    for flag, value in (
+        (_CORRELATION_ID, p.correlation_id),
+        (_REPLY_TO, p.reply_to),
+        (_EXPIRATION, p.expiration),
+        (_MESSAGE_ID, p.message_id),
+    ):
         if value:
             flags |= flag
             add(short(value))

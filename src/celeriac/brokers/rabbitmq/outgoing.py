@@ -14,20 +14,35 @@ HEADER_BYTES = 120_000
 
 
 class Outgoing:
-    """One basic.publish. ``queue`` is empty when nothing has to be declared for it."""
+    """One basic.publish. ``queue`` is empty when nothing has to be declared for it; ``reply_to`` is the message's. When
+    no queue takes it that is an error if it is ``mandatory``, else it is dropped."""
 
-    __slots__ = ("body", "exchange", "header", "key", "queue")
+    __slots__ = ("body", "exchange", "header", "key", "mandatory", "queue", "reply_to")
 
-    def __init__(self, exchange: str, key: str, queue: str, header: bytes, body: bytes) -> None:
+    def __init__(
+        self,
+        exchange: str,
+        key: str,
+        queue: str,
+        header: bytes,
+        body: bytes,
+        *,
+        reply_to: str = "",
+        mandatory: bool = True,
+    ) -> None:
         self.exchange = exchange
         self.key = key
         self.queue = queue
         self.header = header
         self.body = body
+        self.reply_to = reply_to
+        self.mandatory = mandatory
 
     def frames(self, frame_max: int, channel: int = 1) -> bytes:
         """As bytes on a channel."""
-        return publish(channel, short(self.exchange), short(self.key), self.header, self.body, frame_max)
+        return publish(
+            channel, short(self.exchange), short(self.key), self.header, self.body, frame_max, self.mandatory
+        )
 
 
 def outgoing(message: Message) -> Outgoing:
@@ -35,6 +50,8 @@ def outgoing(message: Message) -> Outgoing:
     header = header_of(message)
     if len(header) > HEADER_BYTES:
         raise ValueError(f"the headers of {message.task} have {len(header)} bytes, RabbitMQ takes {HEADER_BYTES}")
+    reply_to = message.reply_to
     if message.exchange:
-        return Outgoing(message.exchange, message.routing_key, message.queue, header, message.body)
-    return Outgoing("", message.queue, message.queue, header, message.body)
+        key = message.routing_key
+        return Outgoing(message.exchange, key, message.queue, header, message.body, reply_to=reply_to)
+    return Outgoing("", message.queue, message.queue, header, message.body, reply_to=reply_to)

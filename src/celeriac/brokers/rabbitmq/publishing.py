@@ -30,7 +30,7 @@ class RabbitPublisher:
 
     def __init__(self, url: str, options: AdapterOptions) -> None:
         self._addresses = parse(url, options)
-        self._convoy = Convoy(self._addresses, Layout(options))
+        self._convoy = Convoy(self._addresses, Layout(options), options.replies)
         self._asking = Line(self._addresses)
         self._stages: dict[str, tuple[float, list[Message]]] = {}
         self._staging = threading.Lock()

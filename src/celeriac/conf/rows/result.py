@@ -12,7 +12,7 @@ from celeriac.conf.setting import ANY, BOOL, DICT, FLOAT, INT, SECONDS, STR, Set
 __all__ = ["ROWS"]
 
 ALWAYS_RETRIES = no_effect("storing a result is always tried again, with backoff, until it succeeds")
-RPC = no_effect("the rpc result store is not built yet")
+RPC = no_effect("rpc:// sends results over the default exchange, as in Celery")
 SQL = no_effect("the SQL result stores are not built yet")
 
 ROWS: tuple[Setting, ...] = (
@@ -77,9 +77,8 @@ ROWS: tuple[Setting, ...] = (
         "result_persistent",
         BOOL,
         None,
-        "Results outlive a restart of the broker.",
+        "With rpc://: results that nobody has read yet outlive a restart of RabbitMQ.",
         old="CELERY_RESULT_PERSISTENT",
-        status=RPC,
     ),
     Setting(
         "result_chord_expires",
