@@ -317,6 +317,39 @@ def test_coroutines_wait_too(worker: Any, client: Any) -> None:
     assert asyncio.run(ask()) == list(range(2, 22))
 
 
+def test_the_newest_reader_comes_before_a_dead_one(worker: Any, client: Any, rabbitmq_url: str) -> None:
+    """A connection that the server has not yet given up, and that nobody reads, takes no result away."""
+    add = client.tasks["rpc.add"]
+    assert add.delay(1, 1).get(timeout=10) == 2
+    reader = client.backend.reader
+    (address,) = parse(rabbitmq_url, AdapterOptions())
+    dead = Connection(address, monotonic() + 5)
+    dead.ask((m.BASIC_CONSUME, 0, client.oid, "", False, False, False, False, {}), monotonic() + 5)
+    before = reader._connection
+    before.hang_up()
+    wait_until(lambda: reader._up.is_set() and reader._connection is not before, 10)
+    assert [add.delay(i, 1).get(timeout=10) for i in range(20)] == list(range(1, 21))
+    dead.close()
+
+
+def test_a_closed_app_goes_on(worker: Any, client: Any) -> None:
+    """``close`` gives the connections back; what was sent before can still be read."""
+    add = client.tasks["rpc.add"]
+    assert add.delay(1, 1).get(timeout=10) == 2
+    pending = [add.delay(i, 1) for i in range(20)]
+    client.close()
+    wait_until(lambda: not any(each.name == "celeriac-replies" for each in threading.enumerate()), 10)
+    assert [result.get(timeout=10) for result in pending] == list(range(1, 21))
+
+
+def test_a_task_without_a_result(worker: Any, client: Any, rabbitmq_url: str) -> None:
+    add = client.tasks["rpc.add"]
+    add.apply_async((1, 1), ignore_result=True)
+    assert add.delay(1, 2).get(timeout=10) == 3
+    client.close()
+    assert waiting(rabbitmq_url, client.oid) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("persistent", [True, False])
 def test_a_restart_of_the_server(make_rabbitmq: Callable[..., RabbitServer], persistent: bool) -> None:

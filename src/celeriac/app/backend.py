@@ -223,7 +223,12 @@ class Backend:
 
     def close(self) -> None:
         """Give the connections back."""
-        if self._reader is not None:
+        if self._reader is None:
+            return
+        reader = None if self.shared else self._reader.present()
+        if reader is not None:
+            reader.close()  # what came is in it, and nowhere else
+        else:
             self._reader.close()
 
 

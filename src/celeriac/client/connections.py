@@ -39,6 +39,10 @@ class PerProcess(Generic[T]):
             return value
         return self._remake()
 
+    def present(self) -> T | None:
+        """The thing of this process when it was made."""
+        return self._value if self._pid == os.getpid() else None
+
     def _remake(self) -> T:
         pid = os.getpid()
         if self._pid not in (0, pid):

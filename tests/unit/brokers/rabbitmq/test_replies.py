@@ -55,18 +55,33 @@ def test_what_wakes() -> None:
     assert not box._waiting
 
 
-def test_the_oldest_of_too_many_go(caplog: pytest.LogCaptureFixture) -> None:
-    box = Mailbox(None, most=3, most_bytes=10)
+def test_what_was_read_goes_first(caplog: pytest.LogCaptureFixture) -> None:
+    box = Mailbox(None, most_read=2, most_bytes=10 * 501)
     with caplog.at_level(logging.WARNING):
-        for name in "abcd":
+        for name in "abcdefghij":
             box.take(name, b"x", True, True)
-    assert box.get("abcd") == [None, b"x", b"x", b"x"]
-    box.take("b", b"y", True, True)
-    box.take("e", b"x" * 9, True, True)
-    assert box.get("bcde") == [b"y", None, None, b"x" * 9]
+        assert box.get("gehf") == [b"x"] * 4
+        box.take("k", b"x", True, True)
+        assert box.get("ge") == [None, None]
+        assert box.get("hf") == [b"x"] * 2
+        for name in "lm":
+            box.take(name, b"x", True, True)
+        assert box.get("hf") == [None, b"x"]
+        box.take("n", b"x", True, True)
+        assert box.get("f") == [None]
+        assert not caplog.records
+        assert box.get("abcdij") == [b"x"] * 6
+
+
+def test_the_oldest_go_when_nobody_asks(caplog: pytest.LogCaptureFixture) -> None:
+    box = Mailbox(None, most_bytes=3 * 501)
+    with caplog.at_level(logging.WARNING):
+        for name in "abcde":
+            box.take(name, b"x", True, True)
+    assert box.get("abcde") == [None, None, b"x", b"x", b"x"]
     assert len([each for each in caplog.records if "ignore_result" in each.getMessage()]) == 1
-    box.take("huge", b"x" * 100, True, True)
-    assert box.get(["huge", "e"]) == [b"x" * 100, None]
+    box.take("huge", b"x" * 10_000, True, True)
+    assert box.get(["huge", "e"]) == [b"x" * 10_000, None]
 
 
 def test_what_has_expired_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +94,8 @@ def test_what_has_expired_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 111.0
     assert box.get(["a"]) == [None]
     box.take("b", b"2", True, True)
-    assert list(box._kept) == ["b"]
+    assert list(box._new) == ["b"]
+    assert not box._read
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED", "STARTED", "RETRY", "PROGRESS"])
