@@ -1,8 +1,9 @@
-"""PostgreSQL: a private server, a schema for each test, behind a proxy that can cut and silence it."""
+"""PostgreSQL: a private server, a schema that is empty for each test, behind a proxy that can cut and silence it."""
 
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 import pytest
 
@@ -60,7 +61,24 @@ class PostgresHarness(Harness):
         await asyncio.to_thread(self.server.execute, statement, *args)
 
 
+#: Makes a schema as empty as a new one, which takes ten times as long.
+_EMPTY = """
+DO $$ DECLARE found text; BEGIN
+    FOR found IN SELECT tablename FROM pg_tables
+        WHERE schemaname = '{schema}' AND tablename NOT IN ('version', 'rule_epoch')
+    LOOP EXECUTE format('DELETE FROM {schema}.%I', found); END LOOP;
+    IF to_regclass('{schema}.rule_epoch') IS NOT NULL THEN UPDATE {schema}.rule_epoch SET epoch = 0, floor = 0; END IF;
+END $$
+"""
+
+
+@pytest.fixture(scope="module")
+def schema() -> str:
+    return f"test_{uuid.uuid4().hex[:12]}"
+
+
 class TestPostgres(Conformance):
     @pytest.fixture
-    def harness(self, postgres_server: PostgresServer, postgres_proxy: Proxy, postgres_url: str) -> PostgresHarness:
-        return PostgresHarness(postgres_server, postgres_proxy, postgres_url.partition("schema=")[2])
+    def harness(self, postgres_server: PostgresServer, postgres_proxy: Proxy, schema: str) -> PostgresHarness:
+        postgres_server.execute(_EMPTY.format(schema=schema))
+        return PostgresHarness(postgres_server, postgres_proxy, schema)

@@ -16,7 +16,7 @@ from celeriac.testing.conformance.putting_off import PuttingOff
 from celeriac.testing.conformance.rules import RulesTheme
 from celeriac.testing.conformance.waiting import Waiting
 from celeriac.testing.pair import pair
-from tests.conformance.test_rabbitmq import _LEDGER, EXEMPT, RabbitHarness, proxy
+from tests.conformance.test_rabbitmq import _LEDGER, EXEMPT, RabbitHarness, proxy, vhost_of
 from tests.proxy import Proxy
 from tests.servers import HOST, RabbitServer, free_port
 
@@ -52,12 +52,16 @@ class _Themes(Dead, Ledgers, LifeCycle, Limits, Producers, PuttingOff, RulesThem
 
 class TestRabbitmqAndRedis(_Themes):
     @pytest.fixture
-    def harness(self, rabbitmq_server: RabbitServer, rabbitmq_vhost: str, proxy: Proxy, redis_url: str) -> _Pair:
-        return _Pair(rabbitmq_server, rabbitmq_vhost, proxy, redis, redis_url)
+    def harness(
+        self, request: pytest.FixtureRequest, rabbitmq_server: RabbitServer, proxy: Proxy, redis_url: str
+    ) -> _Pair:
+        return _Pair(rabbitmq_server, vhost_of(request, _Pair.exempt), proxy, redis, redis_url)
 
 
 @pytest.mark.extended
 class TestRabbitmqAndPostgres(_Themes):
     @pytest.fixture
-    def harness(self, rabbitmq_server: RabbitServer, rabbitmq_vhost: str, proxy: Proxy, postgres_url: str) -> _Pair:
-        return _Pair(rabbitmq_server, rabbitmq_vhost, proxy, postgres, postgres_url)
+    def harness(
+        self, request: pytest.FixtureRequest, rabbitmq_server: RabbitServer, proxy: Proxy, postgres_url: str
+    ) -> _Pair:
+        return _Pair(rabbitmq_server, vhost_of(request, _Pair.exempt), proxy, postgres, postgres_url)

@@ -33,14 +33,20 @@ PLACES = {
 ON_ALL = frozenset(
     {
         "test_kills_every_second_lose_nothing",
-        "test_retries_chains_and_coroutines_under_kills",
-        "test_early_acknowledged_tasks_never_start_twice",
         "test_chords_under_kills",
         "test_a_rolling_deploy",
-        "test_sent_before_any_worker",
-        "test_sigterm_under_load",
         "test_a_whole_worker_is_killed",
         "test_a_task_that_kills_its_process_disturbs_no_other",
+    }
+)
+
+#: Those that are run on RabbitMQ by ``--extended``.
+ON_RABBITMQ = frozenset(
+    {
+        "test_retries_chains_and_coroutines_under_kills",
+        "test_early_acknowledged_tasks_never_start_twice",
+        "test_sent_before_any_worker",
+        "test_sigterm_under_load",
     }
 )
 
@@ -105,17 +111,18 @@ def sqlite_place(sqlite_url: str, tmp_path: Path) -> Place:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """On each broker; in a module with ``BESIDE`` also where the ledger is beside the queues, and in one with
-    ``CLUSTER`` on a Redis Cluster."""
+    ``CLUSTER`` on a Redis Cluster. One with ``ONE_IS_ENOUGH`` asks of the worker alone."""
     if "place" in metafunc.fixturenames:
         name = metafunc.function.__name__
-        further: list[str] = ["postgres"]
+        further: list[str] = ["sqlite", "postgres"]
         further += ["queues+redis"] if getattr(metafunc.module, "BESIDE", False) else []
         further += ["cluster"] if getattr(metafunc.module, "CLUSTER", False) else []
-        further += ["rabbitmq"] if name in ON_ALL | ON_RABBITMQ_BESIDE else []
+        further += ["rabbitmq"] if name in ON_ALL | ON_RABBITMQ | ON_RABBITMQ_BESIDE else []
         always = set(further) - {"queues+redis"} if name in ON_ALL else set()
+        always |= set() if getattr(metafunc.module, "ONE_IS_ENOUGH", False) else {"sqlite"}
         always |= {"rabbitmq"} if name in ON_RABBITMQ_BESIDE else set()
         places = [pytest.param(each, marks=() if each in always else pytest.mark.extended) for each in further]
-        metafunc.parametrize("place", ["redis", "sqlite", *places], indirect=True)
+        metafunc.parametrize("place", ["redis", *places], indirect=True)
     if "machines" in metafunc.fixturenames:
         servers = [
             pytest.param(each, marks=() if each == "redis" else pytest.mark.extended) for each in sorted(SERVERS)

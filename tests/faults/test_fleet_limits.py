@@ -19,7 +19,7 @@ from tests.servers import wait_until
 
 RATE = 30
 
-BESIDE = True
+BESIDE = ONE_IS_ENOUGH = True
 
 
 def at_once(fleet: Fleet, ids: Iterable[str], deaths: Mapping[int, float] | None = None) -> int:

@@ -19,6 +19,8 @@ SOFT, HARD = 0.3, 0.6
 #: A task's soft limit is looked at every 50 ms, its hard limit five times a second; the rest is for a busy machine.
 SLACK = 3.0
 
+ONE_IS_ENOUGH = True
+
 
 def send(place: Place, name: str, *args: Any, **options: Any) -> str:
     """``limited.<name>``; returns the id."""

@@ -15,6 +15,8 @@ from tests.faults.place import LEASE, Place
 from tests.faults.scenario import scenario
 from tests.servers import wait_until
 
+ONE_IS_ENOUGH = True
+
 
 @scenario(
     "processes",

@@ -17,22 +17,27 @@ from tests.workflows.trees import NOTHING, Tree, workflows
 
 #: Where messages are, and where results: any two go together.
 _MIXES = [
-    ("redis", "redis"),
-    ("redis", "sqlite"),
-    ("redis", "postgres"),
-    ("sqlite", "sqlite"),
     ("sqlite", "redis"),
+    ("redis", "postgres"),
     ("postgres", "postgres"),
-    ("postgres", "a schema of its own"),
-    ("postgres", "redis"),
     ("rabbitmq", "redis"),
     ("rabbitmq", "postgres"),
     ("cluster", "cluster"),
+]
+_FURTHER = [
+    ("redis", "redis"),
+    ("redis", "sqlite"),
+    ("sqlite", "sqlite"),
+    ("postgres", "a schema of its own"),
+    ("postgres", "redis"),
     ("cluster", "redis"),
 ]
 
 
-@pytest.fixture(params=_MIXES, ids=" + ".join)
+@pytest.fixture(
+    params=[*_MIXES, *(pytest.param(each, marks=pytest.mark.extended) for each in _FURTHER)],
+    ids=lambda each: " + ".join(each),
+)
 def app(request: pytest.FixtureRequest) -> Iterator[Celery]:
     """An app with the tasks of `trees.py`."""
     broker, backend = request.param

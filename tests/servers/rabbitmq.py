@@ -38,6 +38,7 @@ class RabbitServer(Server):
         self._epmd_port = free_port()
         self._config = dict(config or {})
         self._epmd: subprocess.Popen[bytes] | None = None
+        self._dropped: list[str] = []
         self.node = f"t{os.getpid()}x{next(_numbers)}@localhost"
         (self.directory / ".erlang.cookie").write_text("celeriactests")
         (self.directory / ".erlang.cookie").chmod(0o400)
@@ -59,15 +60,20 @@ class RabbitServer(Server):
         return f"amqps://guest:guest@{HOST}:{self.tls_port}/?ssl_ca_certs={quote(str(tls_files()[0]))}"
 
     def new_vhost(self) -> str:
-        """An empty virtual host, the user guest may do everything there."""
+        """An empty virtual host, the user guest may do everything there. In one call with what is to be dropped."""
         name = f"v{next(_numbers)}"
-        self.erl(f'rabbit_vhost:add(<<"{name}">>, <<"test">>)')
         everything = ", ".join(['<<".*">>'] * 3)
-        self.erl(f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{name}">>, {everything}, <<"test">>)')
+        dropped, self._dropped = self._dropped, []
+        steps = [f'rabbit_vhost:delete(<<"{old}">>, <<"test">>)' for old in dropped]
+        steps.append(f'rabbit_vhost:add(<<"{name}">>, <<"test">>)')
+        guest = f'<<"guest">>, <<"{name}">>, {everything}, <<"test">>'
+        steps.append(f"rabbit_auth_backend_internal:set_permissions({guest})")
+        self.erl(", ".join(steps))
         return name
 
     def drop_vhost(self, name: str) -> None:
-        self.erl(f'rabbit_vhost:delete(<<"{name}">>, <<"test">>)')
+        """It is not used any more; the next one takes its place."""
+        self._dropped.append(name)
 
     def queues(self, vhost: str = "/") -> dict[str, tuple[int, int]]:
         """Name → messages that are ready, and that are held."""
