@@ -122,6 +122,9 @@ class RedisCluster:
         """All nodes know it."""
         for node in (to, source, *(each for each in self.nodes if each not in (to, source))):
             node.command("CLUSTER", "SETSLOT", slot, "NODE", _id(to))
+        # The new owner has a new epoch now. Another move before all have heard of it could give a second node the same
+        # one, and two owners of one epoch contradict each other for good.
+        wait_until(lambda: len({_epoch(node, _id(to)) for node in self.nodes}) == 1, 10.0, "all know the new owner")
 
     # -- inside
 
@@ -157,6 +160,12 @@ class RedisCluster:
 def _id(node: RedisServer) -> str:
     name: bytes = node.command("CLUSTER", "MYID")
     return name.decode()
+
+
+def _epoch(node: RedisServer, name: str) -> str:
+    """The epoch of a node as another one knows it."""
+    lines = (line.split() for line in node.command("CLUSTER", "NODES").decode().splitlines())
+    return next((words[6] for words in lines if words[0] == name), "")
 
 
 def _replicates(replica: RedisServer, master: RedisServer) -> bool:

@@ -329,13 +329,14 @@ _REASONS = {
 def _failed_before(context: _Context, stored: Any) -> Accept | DeadLetter:
     """Whoever stored the failure may have died before it wrote the dead letter, where these are two steps: rather a
     second letter than none. Of the exception only the names are known (celery-wire §3.5)."""
-    told: Mapping[str, Any] = stored if isinstance(stored, Mapping) else {}
-    name = str(told.get("exc_type") or "")
+    told: Mapping[str, Any] = stored if isinstance(stored, Mapping) else {}  # anybody may have written it
+    name, values = str(told.get("exc_type") or ""), told.get("exc_message")
+    text = "".join(f": {value}" for value in values[:1]) if isinstance(values, list) else ""
     if name in {cls.__qualname__ for cls in context.options.throws or ()}:
         return Accept(context.delivery)
     reason = _REASONS.get(name, DeadReason.FAILED)
     letter = context.dead(reason, "it failed before, and its message came back")
-    return replace(letter, exception=": ".join([name, *map(str, told.get("exc_message") or ())][:2]))
+    return replace(letter, exception=name + text)
 
 
 def _unstarted(context: _Context, outcome: o.Unstarted) -> Plan:

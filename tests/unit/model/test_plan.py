@@ -230,6 +230,8 @@ def test_a_repeat_is_settled_without_a_trace() -> None:
         ({"exc_type": "WorkerLostError", "exc_message": []}, DeadReason.CRASHED, "WorkerLostError"),
         ({"exc_type": "TimeLimitExceeded"}, DeadReason.TIME_LIMIT, "TimeLimitExceeded"),
         ("nonsense", DeadReason.FAILED, ""),
+        ({"exc_type": ["odd"], "exc_message": 5}, DeadReason.FAILED, "['odd']"),
+        ({"exc_type": None, "exc_message": {"a": 1}}, DeadReason.FAILED, ""),
     ],
 )
 def test_a_failure_that_came_back_is_kept(stored: object, reason: DeadReason, exception: str) -> None:
