@@ -114,10 +114,11 @@ class Unsigned(Struct, frozen=True):
 
 class Repeated(Struct, frozen=True):
     """A redelivered message whose result record shows that it was already done: the record's state and encoded
-    result."""
+    result. ``apart``: who stored it may have died before it settled the message."""
 
     state: str | None = None
     result: Any = None
+    apart: bool = False
 
 
 class Unstarted(Struct, frozen=True):

@@ -314,7 +314,8 @@ def _repeated(context: _Context, outcome: o.Repeated) -> Plan:
         return Plan(settlement=Accept(delivery))
     behind = abandoned(context.embed.chain) if context.embed and outcome.state != states.SUCCESS else ()
     joins = joins_of(delivery.message, context.embed, outcome.state, outcome.result, behind)
-    settlement = _failed_before(context, outcome.result) if outcome.state == states.FAILURE else Accept(delivery)
+    unsettled = outcome.apart and outcome.state == states.FAILURE
+    settlement = _failed_before(context, outcome.result) if unsettled else Accept(delivery)
     return Plan(settlement=settlement, joins=joins)
 
 

@@ -30,7 +30,7 @@ from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside, Closer
 from celeriac.worker.locks import renewals
 
-__all__ = ["Completer"]
+__all__ = ["Completer", "unified"]
 
 logger = logging.getLogger("celery.worker")
 
@@ -39,6 +39,12 @@ _BATCH = 256
 #: So many are written at once without waiting for more, and so long, in seconds, fewer wait for company.
 _ENOUGH = 32
 _GATHER = 0.002
+
+
+def unified(broker: Broker, store: ResultStore | None) -> Unified | None:
+    """The broker, where it writes results in the step that settles; None where these are two steps."""
+    together = store is None or store.traits.server == broker.traits.server
+    return broker if together and isinstance(broker, Unified) else None
 
 
 class _Completing(Struct, frozen=True):
@@ -101,8 +107,7 @@ class Completer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._backoff = Backoff(rand=rand)
-        unified = isinstance(broker, Unified) and (store is None or store.traits.server == broker.traits.server)
-        self._unified: Unified | None = broker if unified and isinstance(broker, Unified) else None
+        self._unified = unified(broker, store)
         #: None where nothing is stored: there are no chords then.
         self.closer: Closer | None = None
         if store is not None and join is not None:

@@ -21,6 +21,7 @@ from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, ResultStore
 from celeriac.worker.backoff import Backoff, Fruitless
 from celeriac.worker.closer import Aside
+from celeriac.worker.completer import unified
 from celeriac.worker.concluding import Concluder, sent_again
 from celeriac.worker.early import EarlyAcks
 from celeriac.worker.limits import Limits
@@ -88,7 +89,8 @@ class Fetcher:
         #: The last claim brought as much as was asked for: there is more.
         self.backlog = False
         self._broker = broker
-        self._refusals = Refusals(store, runner.signer, rules, clock)
+        apart = unified(broker, store) is None
+        self._refusals = Refusals(store, runner.signer, rules, clock, apart=apart)
         self._runner = runner
         self._options = options
         self._sync = sync

@@ -42,8 +42,12 @@ _decode_record = msgspec.json.Decoder(_Record).decode
 class Refusals:
     """Of one child."""
 
-    def __init__(self, store: ResultStore | None, signer: Signer | None, rules: RuleBook, clock: Clock) -> None:
+    def __init__(
+        self, store: ResultStore | None, signer: Signer | None, rules: RuleBook, clock: Clock, *, apart: bool = False
+    ) -> None:
+        """``apart``: results are stored in another step than messages are settled."""
         self._store = store
+        self._apart = apart
         self._signer = signer
         self._rules = rules
         self._clock = clock
@@ -90,7 +94,8 @@ class Refusals:
             logger.warning("Cannot read the results of %d redelivered tasks: %s", len(redelivered), error)
             return {}
         found = zip(redelivered, records, strict=True)
-        return {d.token: o.Repeated(r.status, r.result) for d, raw in found if raw and (r := self._done_record(d, raw))}
+        done = ((d.token, self._done_record(d, raw)) for d, raw in found if raw)
+        return {token: o.Repeated(r.status, r.result, self._apart) for token, r in done if r}
 
     def _done_record(self, delivery: Delivery, raw: bytes) -> _Record | None:
         """The record if it shows that this attempt is over. One that cannot be trusted shows nothing."""

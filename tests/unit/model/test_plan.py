@@ -236,14 +236,18 @@ def test_a_repeat_is_settled_without_a_trace() -> None:
 )
 def test_a_failure_that_came_back_is_kept(stored: object, reason: DeadReason, exception: str) -> None:
     """Who stored it may have died before its dead letter was written."""
-    settlement = decide(o.Repeated(states.FAILURE, stored)).settlement
+    settlement = decide(o.Repeated(states.FAILURE, stored, apart=True)).settlement
     assert isinstance(settlement, DeadLetter)
     assert (settlement.reason, settlement.exception) == (reason, exception)
 
 
+def test_a_failure_that_came_back_is_not_kept_twice_where_its_end_was_one_step() -> None:
+    assert decide(o.Repeated(states.FAILURE, {"exc_type": "ValueError"})) == Plan(settlement=Accept(delivery()))
+
+
 def test_an_expected_failure_that_came_back_is_not_kept() -> None:
     stored = {"exc_type": "KeyError", "exc_message": ["x"]}
-    decided = decide(o.Repeated(states.FAILURE, stored), options=TaskOptions(name="t", throws=(KeyError,)))
+    decided = decide(o.Repeated(states.FAILURE, stored, apart=True), options=TaskOptions(name="t", throws=(KeyError,)))
     assert decided == Plan(settlement=Accept(delivery()))
 
 
