@@ -206,6 +206,7 @@ def _told(place: Place) -> tuple[float, OperationalError]:
     return time.monotonic() - began, told.value
 
 
+@pytest.mark.extended
 @scenario(
     "hosts",
     fault="the broker's host is cut off from everybody, and comes back",
@@ -240,6 +241,7 @@ def test_the_brokers_host_is_cut_off(machines: Machines, rng: random.Random, fau
         assert [node.stop() for node in nodes] == [0, 0]
 
 
+@pytest.mark.extended
 @scenario(
     "hosts",
     fault="a worker behind a far, bad line: packets are 150 ms late each way, 2 % of them are lost",

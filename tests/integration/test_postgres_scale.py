@@ -62,6 +62,7 @@ def claimer(postgres_server: PostgresServer, postgres_url: str) -> Iterator[Clai
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_a_claim_costs_the_same_whatever_waits(claimer: Claimer) -> None:
     best: dict[int, float] = {}
     for count in (2_000, 100_000, 1_000_000):
