@@ -15,7 +15,7 @@ from celeriac.exceptions import EncodeError
 from celeriac.model.message import Message
 
 
-@pytest.fixture(params=["redis", "sqlite", "postgres"])
+@pytest.fixture(params=["redis", "sqlite", pytest.param("postgres", marks=pytest.mark.extended)])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Celery]:
     urls = {"sqlite": f"sqlite:///{tmp_path / 'large.db'}"}
     url = urls.get(request.param) or request.getfixturevalue(f"{request.param}_url")

@@ -342,10 +342,14 @@ def test_a_closed_app_goes_on(worker: Any, client: Any) -> None:
     assert [result.get(timeout=10) for result in pending] == list(range(1, 21))
 
 
-def test_a_task_without_a_result(worker: Any, client: Any, rabbitmq_url: str) -> None:
+def test_a_task_without_a_result(
+    worker: Any, client: Any, rabbitmq_server: RabbitServer, rabbitmq_vhost: str, rabbitmq_url: str
+) -> None:
     add = client.tasks["rpc.add"]
     add.apply_async((1, 1), ignore_result=True)
     assert add.delay(1, 2).get(timeout=10) == 3
+    # What was read is acknowledged a moment later.
+    wait_until(lambda: rabbitmq_server.queues(rabbitmq_vhost)[client.oid] == (0, 0), 15.0, "the queue is empty")
     client.close()
     assert waiting(rabbitmq_url, client.oid) == 0
 
