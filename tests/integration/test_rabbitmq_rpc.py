@@ -355,7 +355,7 @@ def test_a_task_without_a_result(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize("persistent", [True, pytest.param(False, marks=pytest.mark.extended)])
 def test_a_restart_of_the_server(make_rabbitmq: Callable[..., RabbitServer], persistent: bool) -> None:
     """What was stored outlives it with ``result_persistent``; sender, worker and reader go on in any case."""
     server = make_rabbitmq()

@@ -230,6 +230,7 @@ def test_a_node_that_is_frozen_does_not_hold_other_queues_up(make_cluster: MakeC
             publisher.close()
 
 
+@pytest.mark.extended
 def test_a_replica_takes_over(make_cluster: MakeCluster) -> None:
     with make_cluster(replicas=True) as nodes:
         app = app_of(nodes)

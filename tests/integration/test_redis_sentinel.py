@@ -93,6 +93,7 @@ def test_all_sides_follow_the_master(make_sentinels: MakeSentinels) -> None:
         publisher.close(), reader.close(), caller.close()
 
 
+@pytest.mark.extended
 def test_an_ordered_failover_loses_nothing_that_replicas_confirmed(make_sentinels: MakeSentinels) -> None:
     """``SENTINEL FAILOVER``: the old master takes writes for a while after the new one was made, and loses them."""
     sentinels = make_sentinels()
