@@ -17,7 +17,7 @@ from celeriac.brokers.memory.limits import Limits as ServerLimits
 from celeriac.exceptions import OperationalError
 from celeriac.model import plan as planning
 from celeriac.model.limits import Pace
-from celeriac.worker import fetcher
+from celeriac.worker import fetcher, sorting
 from celeriac.worker.completer import Completer
 from celeriac.worker.enforcer import Enforcer
 from celeriac.worker.fetcher import Fetcher
@@ -129,7 +129,7 @@ _ALL: Mapping[str, tuple[str, Mutant, frozenset[str] | None]] = {
     "messages are sent whatever holds their key": ("keys", _patched(LedgerTable, "change_all", _makes_all), None),
     "steps are not recorded": ("keys", _patched(Steps, "_record", _forgets), None),
     "a replay drops before it publishes": ("dead letters", _patched(MemoryDeadLetters, "replay", _drops_first), None),
-    "lost leases are not counted": ("dead letters", _patched(fetcher, "exhausted", lambda *args: False), _LOSSES),
+    "lost leases are not counted": ("dead letters", _patched(sorting, "exhausted", lambda *args: False), _LOSSES),
     "a stage is sent piece by piece": ("staged", _at_once_and_again, None),
 }
 MUTANTS: Mapping[str, Mutant] = {name: mutant for name, (_, mutant, _) in _ALL.items()}
