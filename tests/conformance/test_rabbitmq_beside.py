@@ -50,7 +50,9 @@ class _Themes(Dead, Ledgers, LifeCycle, Limits, Producers, PuttingOff, RulesThem
     exempt = Conformance.exempt
 
 
-class TestRabbitmqAndRedis(_Themes):
+class TestRabbitmqAndRedis(Ledgers, Limits, PuttingOff, RulesTheme):
+    exempt = Conformance.exempt
+
     @pytest.fixture
     def harness(
         self, request: pytest.FixtureRequest, rabbitmq_server: RabbitServer, proxy: Proxy, redis_url: str

@@ -118,7 +118,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         further += ["queues+redis"] if getattr(metafunc.module, "BESIDE", False) else []
         further += ["cluster"] if getattr(metafunc.module, "CLUSTER", False) else []
         further += ["rabbitmq"] if name in ON_ALL | ON_RABBITMQ | ON_RABBITMQ_BESIDE else []
-        always = set(further) - {"queues+redis"} if name in ON_ALL else set()
+        always = set(further) - {"queues+redis", "cluster"} if name in ON_ALL else set()
         always |= set() if getattr(metafunc.module, "ONE_IS_ENOUGH", False) else {"sqlite"}
         always |= {"rabbitmq"} if name in ON_RABBITMQ_BESIDE else set()
         places = [pytest.param(each, marks=() if each in always else pytest.mark.extended) for each in further]

@@ -22,7 +22,7 @@ from tests.faults.place import LEASE, Place
 from tests.faults.project import CONF
 from tests.servers import wait_until
 
-BESIDE = True
+BESIDE = ONE_IS_ENOUGH = True
 
 
 def _stands(place: Place, keys: list[str]) -> list[bytes | None]:

@@ -17,6 +17,8 @@ from tests.faults.place import QUEUE, Place
 from tests.faults.scenario import scenario
 from tests.servers import wait_until
 
+ONE_IS_ENOUGH = True
+
 
 @scenario(
     "deploys",

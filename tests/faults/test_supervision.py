@@ -17,6 +17,8 @@ from tests.servers import wait_until
 
 _BAD = ("-c", "2", "-I", "tests.faults.bad_start")
 
+ONE_IS_ENOUGH = True
+
 
 def _ping(place: Place) -> dict[str, Any]:
     answers = place.app.control.ping(timeout=2.0)
