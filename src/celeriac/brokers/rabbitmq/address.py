@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec import Struct
 
 from celeriac.conf.masking import mask_url
-from celeriac.exceptions import ImproperlyConfigured, SecurityWarning
+from celeriac.conf.tls import TLS_NAMES, tls_options
+from celeriac.exceptions import ImproperlyConfigured
 from celeriac.ports import AdapterOptions
 
-if TYPE_CHECKING:
-    import ssl
-
-__all__ = ["Address", "parse", "tls_context"]
+__all__ = ["Address", "parse"]
 
 #: A server that owes an answer for so long is given up; one that has said nothing for ``PING_INTERVAL`` is asked. So a
 #: half-open connection is found within 10 s, whatever the heartbeat.
 REPLY_TIMEOUT = 5.0
 PING_INTERVAL = 4.0
 
-_TLS_NAMES = {
-    "cert_reqs", "ca_certs", "ca_path", "certfile", "keyfile", "keyfile_password", "check_hostname", "server_hostname",
-}  # fmt: skip
 _METHODS = ("PLAIN", "EXTERNAL")
 _KNOWN = {"heartbeat", "frame_max", "login_method", "connect_timeout", "connection_timeout", "name"}
 
@@ -44,7 +39,7 @@ class Address(Struct, frozen=True, kw_only=True):
     password: str = "guest"
     vhost: str = "/"
     method: str = "PLAIN"
-    #: None: no TLS. Else options under the names of ``_TLS_NAMES``.
+    #: None: no TLS. Else options under the names of ``TLS_NAMES``.
     tls: Mapping[str, Any] | None = None
     connect_timeout: float = 4.0
     heartbeat: int = 60
@@ -74,7 +69,7 @@ def _one(url: str, options: AdapterOptions) -> Address:
     masked = mask_url(url)
     given = {**options.transport, **query}
     for name in query:
-        if name not in _KNOWN and name.removeprefix("ssl_") not in _TLS_NAMES:
+        if name not in _KNOWN and name.removeprefix("ssl_") not in TLS_NAMES:
             warnings.warn(f"{masked}: the option {name!r} is not known and has no effect", UserWarning, 2)
     try:
         port = parts.port
@@ -94,7 +89,7 @@ def _one(url: str, options: AdapterOptions) -> Address:
         password=unquote(parts.password or "guest"),
         vhost=vhost,
         method=method,
-        tls=_tls_options(options.ssl, given) if by_tls else None,
+        tls=tls_options(options.ssl, given) if by_tls else None,
         connect_timeout=float(given.get("connect_timeout") or given.get("connection_timeout") or 0)
         or options.connect_timeout,
         heartbeat=_count(given.get("heartbeat"), "heartbeat", masked, int(options.heartbeat or 0)),
@@ -113,48 +108,3 @@ def _count(value: Any, name: str, masked: str, default: int) -> int:
     if number < 0:
         raise ImproperlyConfigured(f"{masked}: {name}={value!r} is not a number of 0 or more")
     return number
-
-
-def _tls_options(use_ssl: Mapping[str, Any] | bool | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for source in (use_ssl if isinstance(use_ssl, Mapping) else {}, given):
-        for key, value in source.items():
-            name = key.removeprefix("ssl_")
-            if name in _TLS_NAMES and (key.startswith("ssl_") or source is not given):
-                found[name] = value
-    _demand(found.get("cert_reqs"))
-    return found
-
-
-def tls_context(options: Mapping[str, Any]) -> ssl.SSLContext:
-    """Verifies certificate and host name unless told otherwise. Raises ``ImproperlyConfigured`` on unusable files."""
-    import ssl
-
-    demand = _demand(options.get("cert_reqs"))
-    try:
-        context = ssl.create_default_context(cafile=options.get("ca_certs"), capath=options.get("ca_path"))
-        if options.get("certfile"):
-            context.load_cert_chain(options["certfile"], options.get("keyfile"), options.get("keyfile_password"))
-    except (OSError, ssl.SSLError) as error:
-        raise ImproperlyConfigured(f"the TLS files of RabbitMQ cannot be used: {error}") from error
-    if demand != "required" or str(options.get("check_hostname", True)).lower() in {"false", "0", "no"}:
-        context.check_hostname = False
-    if demand == "none":
-        warnings.warn(
-            "cert_reqs=none: anybody on the way to RabbitMQ can read and change every message", SecurityWarning, 2
-        )
-        context.verify_mode = ssl.CERT_NONE
-    elif demand == "optional":
-        context.verify_mode = ssl.CERT_OPTIONAL
-    return context
-
-
-def _demand(value: Any) -> str:
-    """``required``, ``optional`` or ``none`` from Celery's words and the constants of ssl."""
-    if value is None:
-        return "required"
-    text = str(getattr(value, "name", value)).lower().removeprefix("cert_")
-    text = {"0": "none", "1": "optional", "2": "required"}.get(text, text)
-    if text not in {"none", "optional", "required"}:
-        raise ImproperlyConfigured(f"cert_reqs={value!r}: it must be required, optional or none")
-    return text

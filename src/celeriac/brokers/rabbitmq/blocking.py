@@ -19,12 +19,13 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from celeriac.brokers.rabbitmq import methods as m
-from celeriac.brokers.rabbitmq.address import Address, tls_context
+from celeriac.brokers.rabbitmq.address import Address
 from celeriac.brokers.rabbitmq.confirms import Confirms
 from celeriac.brokers.rabbitmq.errors import Closed, alarmed, lost, refused
 from celeriac.brokers.rabbitmq.frames import Event, Parser
 from celeriac.brokers.rabbitmq.handshake import Handshake
 from celeriac.brokers.rabbitmq.sockets import tune
+from celeriac.conf.tls import server_name, tls_context
 from celeriac.exceptions import OperationalError
 
 __all__ = ["Ask", "Connection", "Line", "Sent"]
@@ -340,8 +341,8 @@ def _connected(address: Address, deadline: float) -> socket.socket:
     try:
         tune(sock)
         if address.tls is not None:
-            name = str(address.tls.get("server_hostname") or address.host)
-            return tls_context(address.tls).wrap_socket(sock, server_hostname=name)
+            context = tls_context(address.tls, "RabbitMQ")
+            return context.wrap_socket(sock, server_hostname=server_name(address.tls, address.host))
     except BaseException:
         sock.close()
         raise

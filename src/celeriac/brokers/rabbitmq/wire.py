@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from celeriac.brokers.rabbitmq import methods as m
-from celeriac.brokers.rabbitmq.address import PING_INTERVAL, REPLY_TIMEOUT, Address, tls_context
+from celeriac.brokers.rabbitmq.address import PING_INTERVAL, REPLY_TIMEOUT, Address
 from celeriac.brokers.rabbitmq.errors import Closed, lost, refused
 from celeriac.brokers.rabbitmq.frames import HEARTBEAT, Event, Parser
 from celeriac.brokers.rabbitmq.handshake import Handshake
 from celeriac.brokers.rabbitmq.sockets import tune
+from celeriac.conf.tls import server_name, tls_context
 from celeriac.exceptions import OperationalError
 
 __all__ = ["Channel", "Wire", "connect"]
@@ -351,8 +352,9 @@ async def connect(addresses: tuple[Address, ...]) -> Wire:
 
 async def _connect(address: Address) -> Wire:
     loop = asyncio.get_running_loop()
-    context = tls_context(address.tls) if address.tls is not None else None
-    name = str(address.tls.get("server_hostname") or address.host) if address.tls is not None else None
+    tls = address.tls
+    context = tls_context(tls, "RabbitMQ") if tls is not None else None
+    name = server_name(tls, address.host) if tls is not None else None
     wire: Wire | None = None
     try:
         async with asyncio.timeout(address.connect_timeout):

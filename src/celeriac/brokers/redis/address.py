@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec import Struct
 
 from celeriac.conf.masking import mask_url
-from celeriac.exceptions import ImproperlyConfigured, SecurityWarning
+from celeriac.conf.tls import TLS_NAMES, tls_options
+from celeriac.exceptions import ImproperlyConfigured
 from celeriac.ports import AdapterOptions
 
-if TYPE_CHECKING:
-    import ssl
-
-__all__ = ["Address", "one_server", "tls_context", "tls_options"]
+__all__ = ["Address", "one_server"]
 
 _SOCKET_SCHEMES = {"redis+socket", "unix", "rediss+socket"}
 _TLS_SCHEMES = {"rediss"}
@@ -31,7 +29,6 @@ PING_INTERVAL = 4.0
 #: Milliseconds that replicas have, where ``wait_replicas`` says nothing.
 _REPLICAS_WITHIN = 1000
 
-_TLS_NAMES = {"cert_reqs", "ca_certs", "ca_path", "certfile", "keyfile", "keyfile_password", "check_hostname"}
 #: Options of redis-py that mean nothing here; taken without a word so that URLs keep working.
 _IGNORED = {
     "timeout", "retry_on_timeout", "health_check_interval", "max_connections", "protocol", "encoding",
@@ -51,7 +48,7 @@ class Address(Struct, frozen=True, kw_only=True):
     username: str = ""
     password: str = ""
     db: int = 0
-    #: None: no TLS. Else options under the names of ``_TLS_NAMES``.
+    #: None: no TLS. Else options under the names of ``TLS_NAMES``.
     tls: Mapping[str, Any] | None = None
     connect_timeout: float = 4.0
     reply_timeout: float = REPLY_TIMEOUT
@@ -109,7 +106,7 @@ def one_server(url: str, options: AdapterOptions) -> Address:
         username=unquote(parts.username or "") or str(query.get("username", "")),
         password=unquote(parts.password or "") or str(query.get("password", "")),
         db=_database(str(database).strip("/") or "0", masked),
-        tls=tls_options(parts.scheme in _TLS_SCHEMES, options.ssl, given),
+        tls=tls_options(options.ssl, given) if options.ssl or parts.scheme in _TLS_SCHEMES else None,
         connect_timeout=_seconds(given, "socket_connect_timeout", masked) or options.connect_timeout,
         reply_timeout=_seconds(given, "socket_timeout", masked) or REPLY_TIMEOUT,
         client_name=str(given.get("client_name", "")),
@@ -119,62 +116,12 @@ def one_server(url: str, options: AdapterOptions) -> Address:
     )
 
 
-def tls_context(options: Mapping[str, Any]) -> ssl.SSLContext:
-    """Verifies certificate and host name unless told otherwise. Raises ``ImproperlyConfigured`` on unusable files."""
-    import ssl
-
-    demand = _demand(options.get("cert_reqs"))
-    try:
-        context = ssl.create_default_context(cafile=options.get("ca_certs"), capath=options.get("ca_path"))
-        if options.get("certfile"):
-            context.load_cert_chain(options["certfile"], options.get("keyfile"), options.get("keyfile_password"))
-    except (OSError, ssl.SSLError) as error:
-        raise ImproperlyConfigured(f"the TLS files of Redis cannot be used: {error}") from error
-    if demand != "required" or str(options.get("check_hostname", True)).lower() in {"false", "0", "no"}:
-        context.check_hostname = False
-    if demand == "none":
-        warnings.warn(
-            "ssl_cert_reqs=none: anybody on the way to Redis can read and change every message", SecurityWarning, 2
-        )
-        context.verify_mode = ssl.CERT_NONE
-    elif demand == "optional":
-        context.verify_mode = ssl.CERT_OPTIONAL
-    return context
-
-
-def _demand(value: Any) -> str:
-    """``required``, ``optional`` or ``none`` from redis-py's words, Celery's words and the constants of ssl."""
-    if value is None:
-        return "required"
-    text = str(getattr(value, "name", value)).lower().removeprefix("cert_")
-    text = {"0": "none", "1": "optional", "2": "required"}.get(text, text)
-    if text not in {"none", "optional", "required"}:
-        raise ImproperlyConfigured(f"ssl_cert_reqs={value!r}: it must be required, optional or none")
-    return text
-
-
-def tls_options(
-    wanted: bool, use_ssl: Mapping[str, Any] | bool | None, given: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """The options of TLS out of a setting and a query or dict, or None where there is to be none."""
-    if not use_ssl and not wanted:
-        return None
-    found: dict[str, Any] = {}
-    for source in (use_ssl if isinstance(use_ssl, Mapping) else {}, given):
-        for key, value in source.items():
-            name = key.removeprefix("ssl_")
-            if name in _TLS_NAMES and (key.startswith("ssl_") or source is not given):
-                found[name] = value
-    _demand(found.get("cert_reqs"))
-    return found
-
-
 def _warn_unknown(query: Mapping[str, str], masked: str) -> None:
     known = _IGNORED | {"virtual_host", "db", "username", "password", "global_keyprefix", "client_name"}
     known |= {"socket_timeout", "socket_connect_timeout", "socket_keepalive", "visibility_timeout"}
     known |= {"wait_replicas", "master_name"}
     for name in query:
-        if name not in known and name.removeprefix("ssl_") not in _TLS_NAMES:
+        if name not in known and name.removeprefix("ssl_") not in TLS_NAMES:
             warnings.warn(f"{masked}: the option {name!r} is not known and has no effect", UserWarning, 2)
 
 

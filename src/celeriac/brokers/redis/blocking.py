@@ -18,11 +18,12 @@ from typing import Any
 
 import hiredis
 
-from celeriac.brokers.redis.address import Address, tls_context
+from celeriac.brokers.redis.address import Address
 from celeriac.brokers.redis.errors import lost, refused, too_few
 from celeriac.brokers.redis.places import CHECK_INTERVAL, Places, Visit
 from celeriac.brokers.redis.scripts import Script
 from celeriac.brokers.redis.sockets import Word, pack, tune, version_of
+from celeriac.conf.tls import server_name, tls_context
 
 __all__ = ["Connection", "Pool", "found"]
 
@@ -397,14 +398,15 @@ def _connected(address: Address, deadline: float) -> socket.socket:
             plain.close()
             raise
         return plain
-    context = tls_context(address.tls) if address.tls is not None else None
+    tls = address.tls
+    context = tls_context(tls, "Redis") if tls is not None else None
     plain = socket.create_connection((address.host, address.port), _remaining(deadline))
     try:
         tune(plain, address)
-        if context is None:
+        if tls is None or context is None:
             return plain
         plain.settimeout(_remaining(deadline))
-        return context.wrap_socket(plain, server_hostname=address.host)
+        return context.wrap_socket(plain, server_hostname=server_name(tls, address.host))
     except BaseException:
         plain.close()
         raise

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from celeriac.brokers.redis.address import Address, one_server, tls_options
+from celeriac.brokers.redis.address import Address, one_server
+from celeriac.conf.tls import tls_options
 from celeriac.exceptions import ImproperlyConfigured
 from celeriac.ports import AdapterOptions
 
@@ -67,6 +68,6 @@ def _template(base: Address, given: Mapping[str, Any], masked: str) -> Address:
         masked="",
         username=str(wanted.get("username") or given.get("sentinel_username") or ""),
         password=str(wanted.get("password") or given.get("sentinel_password") or ""),
-        tls=tls_options(bool(wanted.get("ssl")), None, wanted),
+        tls=tls_options(None, wanted) if wanted.get("ssl") else None,
         connect_timeout=min(timeout, base.connect_timeout),
     )

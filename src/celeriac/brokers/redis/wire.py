@@ -15,8 +15,9 @@ from typing import Any, cast
 
 import hiredis
 
-from celeriac.brokers.redis.address import Address, tls_context
+from celeriac.brokers.redis.address import Address
 from celeriac.brokers.redis.sockets import Word, pack, tune, version_of
+from celeriac.conf.tls import server_name, tls_context
 
 __all__ = ["LostWire", "Wire", "connect"]
 
@@ -223,7 +224,9 @@ async def connect(
 ) -> Wire:
     """Connect and say hello. Raises ``OSError`` when there is nobody, ``ReplyError`` when refused."""
     loop = asyncio.get_running_loop()
-    context = tls_context(address.tls) if address.tls is not None else None
+    tls = address.tls
+    context = tls_context(tls, "Redis") if tls is not None else None
+    name = server_name(tls, address.host) if tls is not None else None
     wire: Wire | None = None
     try:
         async with asyncio.timeout(address.connect_timeout):
@@ -231,7 +234,11 @@ async def connect(
                 _, wire = await loop.create_unix_connection(lambda: Wire(address, on_push, on_lost), address.path)
             else:
                 _, wire = await loop.create_connection(
-                    lambda: Wire(address, on_push, on_lost), address.host, address.port, ssl=context
+                    lambda: Wire(address, on_push, on_lost),
+                    address.host,
+                    address.port,
+                    ssl=context,
+                    server_hostname=name,
                 )
             await _greet(wire, address, tracking)
     except TimeoutError:

@@ -6,9 +6,8 @@ import ssl
 
 import pytest
 
-from celeriac.brokers.redis.address import tls_context
 from celeriac.brokers.redis.urls import parse
-from celeriac.exceptions import ImproperlyConfigured, SecurityWarning
+from celeriac.exceptions import ImproperlyConfigured
 from celeriac.ports import AdapterOptions
 
 OPTIONS = AdapterOptions()
@@ -68,33 +67,16 @@ def test_equal_servers_are_equal() -> None:
     assert first.server != parse("redis://h/1", AdapterOptions(key_prefix="x")).server
 
 
-def test_tls_is_verified_by_default() -> None:
-    address = parse("rediss://h", OPTIONS)
-    assert address.tls is not None
-    context = tls_context(address.tls)
-    assert context.verify_mode == ssl.CERT_REQUIRED
-    assert context.check_hostname
-
-
-@pytest.mark.parametrize("word", ["none", "CERT_NONE"])
-def test_tls_that_verifies_nothing_warns(word: str) -> None:
-    address = parse(f"rediss://h?ssl_cert_reqs={word}", OPTIONS)
-    with pytest.warns(SecurityWarning, match="ssl_cert_reqs"):
-        context = tls_context(address.tls or {})
-    assert context.verify_mode == ssl.CERT_NONE
-
-
 def test_tls_by_setting() -> None:
     for given in ({"ssl_cert_reqs": ssl.CERT_OPTIONAL}, {"cert_reqs": "optional"}):
         address = parse("redis://h", AdapterOptions(ssl=given))
-        assert tls_context(address.tls or {}).verify_mode == ssl.CERT_OPTIONAL
+        assert address.tls is not None
+        assert list(address.tls) == ["cert_reqs"]
     assert parse("redis://h", AdapterOptions(ssl=True)).tls == {}
     assert parse("redis://h", AdapterOptions(ssl=False)).tls is None
 
 
-def test_tls_with_bad_files() -> None:
-    with pytest.raises(ImproperlyConfigured, match="TLS files"):
-        tls_context({"ca_certs": "/nowhere/ca.pem"})
+def test_what_is_no_demand_is_refused() -> None:
     with pytest.raises(ImproperlyConfigured, match="ssl_cert_reqs"):
         parse("rediss://h?ssl_cert_reqs=perhaps", OPTIONS)
 
