@@ -137,9 +137,7 @@ class Agent:
         #: Since when the maintenance waits for an answer; 0: it does not.
         self._asked = 0.0
         #: The number of children, where they can be more or fewer.
-        self.pool: Autoscale | None = None
-        if memory is not None and options.pool == "prefork":
-            self.pool = self._scaling(memory)
+        self.pool = self._scaling(memory) if memory is not None and options.pool == "prefork" else None
         self._sending: set[asyncio.Task[None]] = set()
         if runner.report.emit is None:  # the runner is the agent's own: nobody else tells what it concludes
             runner.report.events, runner.report.emit = options.events, self._emit

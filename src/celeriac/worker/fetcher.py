@@ -2,7 +2,7 @@
 
 Runs on the I/O loop. What is not to run (malformed, unknown, expired, revoked, not due, done already) is concluded
 here; what is limited asks the broker first. Unstarted deliveries are given back as soon as a task turns out to be long.
-It decides *how much* to claim; what follows from a delivery is ``plan``'s.
+How much to claim is said by ``appetite.py``; what follows from a delivery is ``plan``'s.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from celeriac.model.ledger import LOCK
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, ResultStore
+from celeriac.worker.appetite import Appetite
 from celeriac.worker.backoff import Backoff, Fruitless
 from celeriac.worker.closer import Aside
 from celeriac.worker.completer import unified
@@ -38,10 +39,6 @@ __all__ = ["Fetcher"]
 
 logger = logging.getLogger("celery.worker.consumer")
 
-#: Most deliveries in one claim, and most held beyond the slots: while one batch runs, the next is under way and the one
-#: before is being settled.
-CLAIM_LIMIT = 256
-HELD_LIMIT = 768
 #: Seconds that an empty claim waits.
 WAIT = 10.0
 #: The same while a queue is paused: it may be resumed.
@@ -95,7 +92,7 @@ class Fetcher:
         self._options = options
         self._sync = sync
         self._coroutines = coroutines
-        self._async: Executor | None = None
+        self.appetite = Appetite(options, runner, sync, self.held, finishing)
         self._conclude = conclude
         self._concluder = Concluder(runner, conclude, aside)
         self._early = early
@@ -105,86 +102,22 @@ class Fetcher:
         self._stale = False
         self._backoff = Backoff(rand=rand)
         self._reader = RuleReader(broker, rules, runner, self._backoff, clock)
+        stopping = self._is_stopping
         self._acks = EarlyAcks(
-            broker,
-            runner,
-            self._backoff,
-            clock,
-            held=self.held,
-            early=early,
-            conclude=conclude,
-            stopping=lambda: self._stopping,
+            broker, runner, self._backoff, clock, held=self.held, early=early, conclude=conclude, stopping=stopping
         )
         self._verdicts = Verdicts(broker, rules.signer, clock)
         #: What went wrong beside the loop.
         self._broken: BaseException | None = None
         self._claimed = claimed
-        self._finishing = finishing
         self._clock = clock
         #: Set whenever something was claimed.
         self.admitted = asyncio.Event()
         self._changed = asyncio.Event()
         self._stopping = False
-        self._alone = False
         self._fruitless = Fruitless()
-        self._average = 0.0
-        #: Nothing of the last claims might run: look at so many next time.
-        self._sifting = 0
-        self._async_share = 0.0
-        #: Every synchronous slot is taken by a task that runs longer than STALL.
-        self._stalled = False
         self._claiming: asyncio.Task[Sequence[Delivery]] | None = None
         self._interrupted = False
-
-    # -- how much ----------------------------------------------------------------------------------------------
-
-    def room(self) -> int:
-        """How many deliveries to claim now: none while there is not room for half the target."""
-        options = self._options
-        held = len(self.held)
-        if self._alone:
-            return 0 if held else 1
-        # A claim leaves together with the outcomes that make room for it, not a round trip later.
-        held = max(0, held - self._finishing())
-        limit = self._slots()
-        if limit <= 0:
-            return 0
-        average = self._average
-        fit = limit * options.claim_target
-        # Compared before it is divided: by the average of tasks that took no time it would be infinite.
-        ahead = 0 if average <= 0 else HELD_LIMIT if average * HELD_LIMIT < fit else int(fit / average)
-        if options.prefetch_limit is not None:
-            ahead = min(ahead, max(0, options.prefetch_limit - limit))
-        room = min(limit + ahead - held, CLAIM_LIMIT)
-        # Half of what is ahead at a time, but a free slot never waits.
-        if held >= limit and room < min(ahead // 2, CLAIM_LIMIT):
-            return 0
-        if room > 0 and self._sifting > room and options.prefetch_limit is None:
-            room = self._sifting
-        most = options.max_tasks_per_child
-        return room if most is None else min(room, most - self._runner.count - held)
-
-    def _slots(self) -> int:
-        """Tasks that can run at once, by the share of coroutines among what comes in."""
-        if self._async is None:
-            return 0 if self._stalled else self._sync.limit
-        if self._stalled:
-            # Only coroutines can start: synchronous tasks that come along go back at once.
-            return len(self.held) + self._async.limit - len(self._async.active()) - self._async.waiting()
-        share = self._async_share
-        return max(1, round(self._sync.limit * (1 - share) + self._async.limit * share))
-
-    def _learn(self, deliveries: Sequence[Delivery], coroutines: int, seated: int) -> None:
-        """Expected run time and kind of a claimed batch, as the next claim's guess."""
-        runtimes = self._runner.runtimes
-        known = [runtimes[d.message.task] for d in deliveries if d.message.task in runtimes]
-        if seated:
-            # Claimed ahead they would keep seats from others for nothing.
-            known += [2 * self._options.claim_target] * seated
-        if known:
-            average = sum(known) / len(known)
-            self._average = average if not self._average else 0.5 * (self._average + average)
-        self._async_share = 0.5 * (self._async_share + coroutines / len(deliveries))
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -197,7 +130,7 @@ class Fetcher:
                 raise self._broken
             if self._stale:
                 await self._obey()
-            room, queues = self.room(), self._open()
+            room, queues = self.appetite.room(), self._open()
             if room <= 0 or not queues:
                 await self._until_changed()
                 continue
@@ -271,7 +204,8 @@ class Fetcher:
     def changed(self) -> None:
         """Something ended: look again whether to claim."""
         # What a stalled child gave back ends as well, and frees nothing.
-        self._stalled = self._stalled and bool(self.held) and _blocked(self._sync, self._clock.monotonic())
+        if self.appetite.stalled:
+            self.appetite.stalled = bool(self.held) and _blocked(self._sync, self._clock.monotonic())
         self._changed.set()
 
     def requeued(self) -> None:
@@ -284,6 +218,9 @@ class Fetcher:
         if self._claiming is not None:
             self._interrupted = True
             self._claiming.cancel()
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
 
     def stop(self) -> None:
         """Claim no more."""
@@ -313,7 +250,7 @@ class Fetcher:
     async def _obey(self) -> None:
         """Read the rules, however long it takes: what is claimed must not be admitted by older ones."""
         self._stale = False
-        if await self._reader.read(lambda: self._stopping, self._away):
+        if await self._reader.read(self._is_stopping, self._away):
             self._back()
             self._sift()
 
@@ -325,7 +262,7 @@ class Fetcher:
     def _sift(self) -> None:
         """Conclude or give back what has not started and is not to run."""
         rules, now = self._rules, self._runner.now()
-        for executor in (self._sync, self._async):
+        for executor in (self._sync, self.appetite.coroutines):
             if executor is not None and (rules.refuses or rules.paused):
                 good, paused, refused = rules.sort(executor.recall(), now)
                 self.give_back(paused)
@@ -380,10 +317,10 @@ class Fetcher:
             sync, coroutines = sync + permitted[0], coroutines + permitted[1]
             await self._hand_over(*permitted)
         if sync or coroutines:
-            self._sifting = 0
-            self._learn(sync + coroutines, len(coroutines), seated)
+            self.appetite.sifting = 0
+            self.appetite.learn(sync + coroutines, len(coroutines), seated)
         elif limited:
-            self._sifting = min(2 * len(deliveries), SIFT)
+            self.appetite.sifting = min(2 * len(deliveries), SIFT)
 
     def _conclude_all(self, batch: Batch) -> list[Completion]:
         """End what is not to run; returns how, as far as that is known yet."""
@@ -398,7 +335,7 @@ class Fetcher:
     async def _permitted_of(self, limited: Sequence[Delivery]) -> tuple[tuple[list[Delivery], list[Delivery]], int]:
         """Those limited tasks that may run now, synchronous ones and coroutines, and how many of them have a seat; the
         others wait in the broker."""
-        permitted = await self._limits.permitted(limited, self._backoff, lambda: self._stopping, self._clock)
+        permitted = await self._limits.permitted(limited, self._backoff, self._is_stopping, self._clock)
         if permitted is None:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in limited])
             return ([], []), 0
@@ -416,7 +353,7 @@ class Fetcher:
         locked = [d for d in (*sync, *coroutines) if LOCK in d.message.headers]  # type: ignore[union-attr]
         if locked:
             backoff, clock, lease = self._backoff, self._clock, self._options.lease
-            stays = await begin_locked(self._broker, locked, backoff, lambda: self._stopping, clock, patience=lease)
+            stays = await begin_locked(self._broker, locked, backoff, self._is_stopping, clock, patience=lease)
             self._concluder([(d, stays[d.token]) for d in locked if d.token in stays])
             sync, coroutines = ([d for d in each if d.token not in stays] for each in (sync, coroutines))
         sync, coroutines = await self._acks.settle(sync), await self._acks.settle(coroutines)
@@ -424,9 +361,10 @@ class Fetcher:
         if sync := [delivery for delivery in sync if delivery.token in self.held]:
             self._sync.feed(sync)
         if coroutines := [delivery for delivery in coroutines if delivery.token in self.held]:
-            if self._async is None:
-                self._async = self._coroutines()
-            self._async.feed(coroutines)
+            executor = self.appetite.coroutines
+            if executor is None:
+                executor = self.appetite.coroutines = self._coroutines()
+            executor.feed(coroutines)
 
     def _one_suspect(self, deliveries: Sequence[Delivery], alone: bool) -> Sequence[Delivery]:
         """A message that may have killed a node runs alone, so that the next crash has one culprit.
@@ -434,7 +372,7 @@ class Fetcher:
         Suspects that came in company go back; the next claim waits until nothing is held, and takes one message.
         """
         suspects = [delivery for delivery in deliveries if delivery.marks.suspect]
-        self._alone = bool(suspects)
+        self.appetite.alone = bool(suspects)
         if not suspects or alone:
             return deliveries
         # Written as everything else is, for as long as it takes: a lease that runs out would count against them.
@@ -445,16 +383,16 @@ class Fetcher:
 
     def relieve(self, now: float) -> None:
         """Give back what waits behind tasks that turned out to be long."""
-        for executor in (self._sync, self._async):
+        for executor in (self._sync, self.appetite.coroutines):
             if executor is None:
                 continue
             if _blocked(executor, now):
-                if executor is self._sync and not self._stalled:
-                    self._stalled = True
+                if executor is self._sync and not self.appetite.stalled:
+                    self.appetite.stalled = True
                     # A claim that waits for more would take what nobody here can start.
                     self._interrupt()
                 self.give_back(executor.recall())
-            elif executor is self._sync and self._stalled:
+            elif executor is self._sync and self.appetite.stalled:
                 self.changed()
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
@@ -466,7 +404,7 @@ class Fetcher:
 
     def drop_unheld(self) -> None:
         """Take those that are no longer held away from the executors, before they start."""
-        for executor in (self._sync, self._async):
+        for executor in (self._sync, self.appetite.coroutines):
             if executor is not None:
                 kept = [delivery for delivery in executor.recall() if delivery.token in self.held]
                 if kept:
@@ -474,7 +412,7 @@ class Fetcher:
 
     def recall_all(self) -> None:
         """Give back everything that has not started."""
-        for executor in (self._sync, self._async):
+        for executor in (self._sync, self.appetite.coroutines):
             if executor is not None:
                 self.give_back(executor.recall())
 

@@ -340,7 +340,7 @@ def test_coroutines_behind_long_ones_go_back_too() -> None:
     bench.coroutines.start(1, time.monotonic() - 2 * STALL)
     bench.fetcher.relieve(time.monotonic())
     assert [each.settlement for each in bench.concluded] == [Release(batch[1])]
-    assert bench.fetcher._stalled is False
+    assert bench.fetcher.appetite.stalled is False
 
 
 def test_an_early_one_that_did_not_start_is_published_again() -> None:

@@ -52,5 +52,5 @@ def test_what_goes_back_for_the_first_time_is_claimed_at_full_speed() -> None:
 
 def test_tasks_that_take_no_time_are_claimed_far_ahead() -> None:
     bench = FetcherBench(sync=1)
-    bench.fetcher._average = 1e-320
-    assert bench.fetcher.room() == 256  # CLAIM_LIMIT
+    bench.fetcher.appetite.average = 1e-320
+    assert bench.fetcher.appetite.room() == 256  # CLAIM_LIMIT

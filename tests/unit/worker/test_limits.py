@@ -321,14 +321,14 @@ def test_while_nothing_may_run_claims_grow(bench: FetcherBench) -> None:
     fetcher, limiter = bench.fetcher, bench.limiter  # type: ignore[attr-defined]
     rooms = []
     for _ in range(8):
-        rooms.append(fetcher.room())
+        rooms.append(fetcher.appetite.room())
         limiter.answers = [PARKED] * rooms[-1]
         asyncio.run(fetcher.admit([delivery("l") for _ in range(rooms[-1])]))
     assert rooms == [1, 2, 4, 8, 16, 32, 64, 64]
     one = delivery("t")
     asyncio.run(fetcher.admit([one]))
     bench.settled([one])
-    assert fetcher.room() == 1
+    assert fetcher.appetite.room() == 1
 
 
 def test_nobody_takes_seats_ahead(bench: FetcherBench) -> None:
@@ -338,7 +338,7 @@ def test_nobody_takes_seats_ahead(bench: FetcherBench) -> None:
             one = delivery(name)
             asyncio.run(bench.fetcher.admit([one]))
             bench.settled([one])
-        assert least <= bench.fetcher.room() <= most
+        assert least <= bench.fetcher.appetite.room() <= most
 
 
 def test_nothing_is_remembered_of_a_delivery_that_ended() -> None:
