@@ -69,6 +69,7 @@ def test_a_rate_set_by_remote_control_holds_for_children_of_later_too(place: Pla
     with place.fleet() as fleet:
         node = fleet.start("-c", "2", name="w@limits")
         control = place.app.control
+        wait_until(lambda: control.ping(timeout=0.5, limit=1), 10.0, "the agent listens")
         answers = control.rate_limit("faults.work", f"{RATE}/s", reply=True, timeout=5, limit=1)
         assert answers == [{"w@limits": {"ok": "new rate limit set successfully"}}]
         first = place.send("gated", str(place.folder))

@@ -103,7 +103,8 @@ def test_eight_processes_that_send_one_key(place: Place) -> None:
 
 
 def test_a_producer_killed_while_it_sends_keys(place: Place, rng: random.Random) -> None:
-    """What it had not told yet can be sent again: a key is set if and only if its message is stored."""
+    """What it had not told yet can be sent again: a key is set if and only if its message is stored. On two servers the
+    one that was about to be sent is set too, until the time of a sending is over."""
     script = (
         "from tests.faults.project import app; task = app.tasks['faults.work']\n"
         "for number in range(100000): task.apply_async((number, 0), idempotency_key=str(number))"
@@ -115,9 +116,15 @@ def test_a_producer_killed_while_it_sends_keys(place: Place, rng: random.Random)
     producer.kill()
     producer.wait(10)
     stored = place.depth().ready
-    keys = _stands(place, [f"key:faults.work:{number}" for number in range(stored + 10)])
-    report(place=place.kind, stored=stored, keys=sum(key is not None for key in keys))
-    assert [key is not None for key in keys] == [True] * stored + [False] * 10
+    names = [f"key:faults.work:{number}" for number in range(stored + 10)]
+    found = [key is not None for key in _stands(place, names)]
+    report(place=place.kind, stored=stored, keys=sum(found))
+    expected = [True] * stored + [False] * 10
+    if place.kind in {"amqp", "queues+redis"} and found != expected:
+        assert found == [True] * (stored + 1) + [False] * 9
+        wait_until(lambda: [key is not None for key in _stands(place, names)] == expected, 15.0, "its key lapses")
+    else:
+        assert found == expected
 
 
 @pytest.mark.slow
