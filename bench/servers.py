@@ -4,6 +4,7 @@ They write to the disk as servers in use do, where that is what they are for: Po
 """
 
 import importlib
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -34,7 +35,7 @@ class _Private:
 _PRIVATE = {
     "rabbitmq": _Private(
         module="tests.servers.rabbitmq",
-        make=lambda module: module.RabbitServer(),
+        make=lambda module: module.RabbitServer(cores=os.cpu_count() or 1),
         url="amqp://localhost//",
         installed=lambda module: module.RabbitServer.installed(),
     ),

@@ -64,7 +64,7 @@ async def claimed(broker: Any, count: int, *queues: str) -> list[Delivery]:
 class TestLeases:
     """What a channel held comes back when it is gone."""
 
-    def test_what_a_dead_connection_held_comes_back_suspect(self, rabbitmq_url: str) -> None:
+    def test_what_a_dead_connection_held_comes_back_redelivered(self, rabbitmq_url: str) -> None:
         async def main() -> None:
             dead, other = await opened(rabbitmq_url), await opened(rabbitmq_url)
             await dead.publish(messages("a", "b"))
@@ -74,7 +74,7 @@ class TestLeases:
             (await dead._intake.wire()).abort("the test kills it")
             back = await claimed(other, 2)
             assert ids(back) == ["a", "b"], "in their order"
-            assert all(each.marks.suspect and each.redelivered for each in back)
+            assert all(each.redelivered and not each.marks.suspect for each in back), "the healthy give back as well"
             assert len(await dead.extend(held)) == 2, "extend tells which were lost with their channel"
             accepts = [Accept(each) for each in held]
             assert list(await dead.settle(accepts)) == accepts, "and their ends are refused"
@@ -86,10 +86,11 @@ class TestLeases:
 
     def test_suspects_are_lent_one_by_one(self, rabbitmq_url: str) -> None:
         async def main() -> None:
-            dead, other = await opened(rabbitmq_url), await opened(rabbitmq_url)
-            await dead.publish(messages("a", "b", "c"))
-            await take(dead)
-            await dead.close()
+            broker, other = await opened(rabbitmq_url), await opened(rabbitmq_url)
+            await broker.publish(messages("a", "b", "c"))
+            suspected = [Release(each, marks=Marks(suspect=True)) for each in await take(broker)]
+            assert not await broker.settle(suspected)
+            await broker.close()
             for name in "abc":
                 (one,) = await other.claim(["q"], limit=10, wait=5.0)
                 assert ids([one]) == [name]

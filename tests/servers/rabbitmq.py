@@ -25,15 +25,17 @@ _numbers = count(1)
 
 
 class RabbitServer(Server):
-    """One node. Starts empty; keeps its data between starts. ``config`` takes further lines of rabbitmq.conf."""
+    """One node. Starts empty; keeps its data between starts. ``config`` takes further lines of rabbitmq.conf;
+    ``cores``: how many it uses, one where many servers share the machine."""
 
     program = "rabbitmq-server"
     start_seconds: ClassVar[float] = 180.0
 
-    def __init__(self, *, tls: bool = False, config: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *, tls: bool = False, config: Mapping[str, str] | None = None, cores: int = 1) -> None:
         super().__init__()
         self.tls = tls
         self.tls_port = free_port()
+        self._cores = cores
         self._dist_port = free_port()
         self._epmd_port = free_port()
         self._config = dict(config or {})
@@ -176,7 +178,9 @@ class RabbitServer(Server):
             "RABBITMQ_LOG_BASE": str(folder),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +A 8",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                f"-kernel inet_dist_use_interface {{127,0,0,1}} +S {self._cores}:{self._cores} +A 8"
+            ),
             "RABBITMQ_CTL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": HOST,

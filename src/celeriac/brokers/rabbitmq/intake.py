@@ -32,8 +32,9 @@ from celeriac.ports import AdapterOptions
 
 __all__ = ["SHORT", "Intake"]
 
-#: Seconds after the last claim until its consumers are cancelled.
-LINGER = 0.05
+#: Seconds after the last claim until its consumers are cancelled, while nothing of what was lent ends: whoever ends
+#: something will claim again soon.
+LINGER = 0.1
 #: What is due within so many seconds waits here, under its lease: the server delays by whole seconds.
 SHORT = 1.0
 #: Claims up to this many get exactly as much as they ask for; larger ones up to twice.
@@ -71,6 +72,8 @@ class Intake:
         self._waiting: list[int] = []
         #: Claims that are under way, also those that do not wait.
         self._claims = 0
+        #: When something that was lent has ended, monotonic.
+        self._ended_at = 0.0
         #: The queues that were asked for a message, in the order of the questions.
         self._getting: deque[str] = deque()
         self._news = asyncio.Event()
@@ -344,14 +347,14 @@ class Intake:
         for queue in queues:
             consumer = self._consumers.get(queue)
             if consumer is None:
-                self.consume(queue, want)
+                self.consume(queue, _ample(want))
                 continue
             if not consumer.began:
                 continue  # looked at again when it has
-            room = consumer.room
-            if (room < want if want <= _EXACT else room < want // 2) or room > (want if want <= _EXACT else 2 * want):
+            room, ample = consumer.room, _ample(want)
+            if room < (want if want <= _EXACT else want // 2) or room > max(ample, _ample(limit)):
                 self._cancel(queue)
-                self.consume(queue, want)
+                self.consume(queue, ample)
 
     def consume(self, queue: str, prefetch: int) -> None:
         """Subscribe; 0: to as many as there are."""
@@ -390,8 +393,17 @@ class Intake:
         if not self._claims:
             self._timer = asyncio.get_running_loop().call_later(LINGER, self._begin_withdrawal)
 
+    def acknowledge(self, entries: Sequence[Entry]) -> None:
+        """They have ended. Raises ``OperationalError``."""
+        channel = self.channel
+        if entries and channel is not None:
+            self._ended_at = channel.wire.loop.time()
+            channel.send(self.held.acks(channel.number, entries))
+
     def _begin_withdrawal(self) -> None:
-        if self._withdrawing is None or self._withdrawing.done():
+        if self._ended_at + LINGER > asyncio.get_running_loop().time():
+            self._linger()
+        elif self._withdrawing is None or self._withdrawing.done():
             self._withdrawing = asyncio.get_running_loop().create_task(self._quietly_withdraw())
 
     async def _quietly_withdraw(self) -> None:
@@ -435,6 +447,11 @@ class Intake:
         frames = self.held.nacks(channel.number, entries)
         if frames:
             channel.send(frames)
+
+
+def _ample(want: int) -> int:
+    """The prefetch for so many that are wanted: what follows comes while they are run."""
+    return want if want <= _EXACT else 2 * want
 
 
 def _heard(answer: asyncio.Future[Any]) -> None:

@@ -98,6 +98,10 @@ def changed(
     return encode_header(replace(properties, headers=headers), len(body))
 
 
+#: What a quorum queue has given back so many times may be what kills those who take it.
+_OFTEN = 3
+
+
 def of_content(
     header: bytes,
     body: bytes,
@@ -143,7 +147,9 @@ def of_content(
     marks = NO_MARKS if mark is None else _marks(mark)
     if redelivered or returned:
         count = deaths if isinstance(deaths, int) else int(bool(returned))
-        marks = replace(marks, suspect=True, expired_leases=max(marks.expired_leases, count))
+        # Redelivered alone says little: workers in good health give back what they cannot start soon.
+        suspect = marks.suspect or bool(returned) or count >= _OFTEN
+        marks = replace(marks, suspect=suspect, expired_leases=max(marks.expired_leases, count))
     return Delivery(
         message=message,
         token=token,

@@ -142,18 +142,13 @@ class RabbitBroker:
                 fronts.append(entry)
             elif not (isinstance(settlement, Release) and self._stays(entry, settlement)):
                 copies.append((entry, settlement))
-        self._write(acks)
+        self._intake.acknowledge(acks)
         self._intake.give_back(fronts)
         if copies:
             await self._copy(copies, [each.delivery.token for each in (*acks, *fronts)])
         if acks or fronts or copies:
             await self._intake.alive()
         return refused
-
-    def _write(self, acks: Sequence[Entry]) -> None:
-        channel = self._intake.channel
-        if acks and channel is not None:
-            channel.send(self._intake.held.acks(channel.number, acks))
 
     @staticmethod
     def _goes_back(entry: Entry, release: Release) -> bool:
@@ -183,7 +178,7 @@ class RabbitBroker:
                 self._ended.update(written)
             raise
         if held is self._intake.held:
-            self._write([entry for entry, _ in copies])
+            self._intake.acknowledge([entry for entry, _ in copies])
 
     async def _replacement(self, entry: Entry, settlement: Settlement) -> Outgoing:
         now = time.time()

@@ -230,11 +230,12 @@ class TestMessages:
         again = of_content(changed(header, b""), b"", token="t", queue="q", redelivered=False)
         assert (again.marks, due_of(again)) == (Marks(crashes=2), 0.0)
 
-    def test_redelivered_means_suspect(self) -> None:
-        headers = {"x-delivery-count": 4, "task": "t", "id": "i"}
+    @pytest.mark.parametrize(("count", "suspect"), [(1, False), (2, False), (3, True), (4, True)])
+    def test_redelivered_often_means_suspect(self, count: int, suspect: bool) -> None:
+        headers = {"x-delivery-count": count, "task": "t", "id": "i"}
         header = encode_header(Properties(headers=headers), 0)
         delivery = of_content(header, b"", token="t", queue="q", redelivered=True)
-        assert delivery.marks == Marks(suspect=True, expired_leases=4)
+        assert delivery.marks == Marks(suspect=suspect, expired_leases=count)
         assert not isinstance(delivery.message, Malformed)
         assert set(delivery.message.headers) == {"task", "id"}, "no signature covers what the server adds"
 
