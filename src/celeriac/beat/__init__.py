@@ -10,14 +10,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from celeriac.beat.entry import Entry
+    from celeriac.beat.interface import DEFAULT_MAX_INTERVAL, ScheduleEntry, Scheduler, SchedulingError
     from celeriac.beat.lazy import BeatLazyFunc
+    from celeriac.beat.loop import Service
+    from celeriac.beat.persistent import PersistentScheduler
 
-__all__ = ["BeatLazyFunc", "Entry"]
+__all__ = [
+    "DEFAULT_MAX_INTERVAL",
+    "BeatLazyFunc",
+    "Entry",
+    "PersistentScheduler",
+    "ScheduleEntry",
+    "Scheduler",
+    "SchedulingError",
+    "Service",
+]
 
 #: Where the public names live; loaded at first use.
 _HOMES = {
     "BeatLazyFunc": "lazy",
+    "DEFAULT_MAX_INTERVAL": "interface",
     "Entry": "entry",
+    "PersistentScheduler": "persistent",
+    "ScheduleEntry": "interface",
+    "Scheduler": "interface",
+    "SchedulingError": "interface",
+    "Service": "loop",
 }
 
 
