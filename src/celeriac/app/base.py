@@ -50,7 +50,7 @@ class Celery(Configuring, Declaring, Sending):
     """
 
     #: Dotted names of fixups that every app has.
-    builtin_fixups: Iterable[Any] = ()
+    builtin_fixups: Iterable[Any] = ("celeriac.contrib.django.fixup:fixup",)
     loader_cls: Any = "celeriac.app.loader:AppLoader"
     task_cls: Any = "celeriac.app.task:Task"
     #: Called with the app before its configuration is read: a Signal, unless a subclass has a method of that name.

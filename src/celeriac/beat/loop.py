@@ -77,7 +77,7 @@ class Service:
         self._is_stopped.set()
 
     def stop(self, wait: bool = False) -> None:
-        """End ``start``, from another thread or a signal handler; ``wait`` until it has."""
+        """End ``start``, from another thread; ``wait`` until it has."""
         self._is_shutdown.set()
         interrupt = getattr(vars(self).get("scheduler"), "interrupt", None)
         if interrupt is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -123,6 +124,11 @@ def _set_environment(ctx: click.Context, param: click.Parameter, value: str | No
         os.environ[_ENVIRONMENT[param.name]] = value
 
 
+def _take_names(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        import_module("celeriac.contrib.celery_names")
+
+
 def _change_directory(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     if value:
         try:
@@ -156,6 +162,13 @@ def global_options() -> list[click.Option]:
             callback=_change_directory,
             is_eager=True,
             help="Change to this directory first.",
+        ),
+        _GlobalOption(
+            ["--celery-names"],
+            is_flag=True,
+            is_eager=True,
+            callback=_take_names,
+            help="Add-ons that import celery find Celeriac.",
         ),
         _GlobalOption(["-C", "--no-color"], is_flag=True, callback=_set_flag, help="No colours (also NO_COLOR=1)."),
         _GlobalOption(["-q", "--quiet"], is_flag=True, callback=_set_flag, help="Print results only."),
