@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from celeriac.exceptions import MaxRetriesExceededError, Retry
 from celeriac.model.ledger import LOCK
+from celeriac.model.limits import SEAT
 from celeriac.model.retry import delay
 
 __all__ = ["ask_for_retry", "next_attempt", "signature_from_request"]
@@ -25,7 +26,7 @@ def signature_from_request(
     asked = request.asks_to_ignore_result
     merged["ignore_result"] = task.ignore_result if asked is None else asked
     merged.update(options)
-    _keep_lock(request, merged)
+    _keep_holds(request, merged)
     info = request.delivery_info or {}
     if info.get("priority") is not None:
         merged["priority"] = info["priority"]
@@ -41,11 +42,11 @@ def signature_from_request(
     )
 
 
-def _keep_lock(request: Any, options: dict[str, Any]) -> None:
-    """The lock of a unique task goes on with it, also when the caller gave headers of his own."""
-    lock = request.get(LOCK)
-    if lock is not None:
-        options["headers"] = {**(options.get("headers") or {}), LOCK: lock}
+def _keep_holds(request: Any, options: dict[str, Any]) -> None:
+    """The lock of a unique task goes on with it, and a seat, also when the caller gave headers of his own."""
+    kept = {name: value for name in (LOCK, SEAT) if (value := request.get(name)) is not None}
+    if kept:
+        options["headers"] = {**(options.get("headers") or {}), **kept}
 
 
 def next_attempt(task: Any, request: Any, *, countdown: float | None = None, **options: Any) -> Any:

@@ -27,6 +27,8 @@ _LAST = 1.0
 class BesidePublisher:
     """See ``celeriac.ports.Publisher`` and ``RulesDesk``."""
 
+    stepwise = True
+
     def __init__(self, inner: Publisher, ledger: BlockingLedger, desk: Publisher) -> None:
         if not isinstance(desk, RulesDesk):
             raise ImproperlyConfigured("this server keeps no rules: set ledger_url to one that does")

@@ -26,8 +26,9 @@ __all__ = [
     "waiting_id",
 ]
 
-#: Header of a message that holds a lock: ``{"key": …, "for": seconds, "until": "end" | "start"}``. Celery ignores it,
-#: and keeps it through retries like any header it does not know.
+#: Header of a message that holds a lock: ``{"key": …, "for": seconds, "until": "end" | "start" | "kept"}``, and
+#: ``"sole": true`` where nobody but the holder may run. Celery ignores it, and keeps it through retries like any header
+#: it does not know.
 LOCK = "celeriac_lock"
 #: Seconds for which a lock is kept beyond the time at which its task is due, when nobody said how long.
 LOCK_LIFE = 86400.0
@@ -67,6 +68,10 @@ class Lock(Struct, frozen=True, gc=False):
     life: float = LOCK_LIFE
     #: Until the task starts, not until it ends.
     until_start: bool = False
+    #: Not freed when the task ends, but when its life is over: it tells of the past.
+    kept: bool = False
+    #: A message whose task does not hold it is not run, as long as another holds it.
+    sole: bool = False
 
     @property
     def waiting(self) -> bytes:
@@ -90,7 +95,9 @@ class Lock(Struct, frozen=True, gc=False):
 
     def header(self) -> dict[str, Any]:
         """How a message carries it."""
-        return {"key": self.key, "for": self.life, "until": "start" if self.until_start else "end"}
+        until = "kept" if self.kept else "start" if self.until_start else "end"
+        header: dict[str, Any] = {"key": self.key, "for": self.life, "until": until}
+        return {**header, "sole": True} if self.sole else header
 
 
 def lock_of(message: Message | Malformed) -> Lock | None:
@@ -105,7 +112,8 @@ def lock_of(message: Message | Malformed) -> Lock | None:
         return None
     if not isinstance(life, (int, float)) or not 0 < life < 1e10:
         life = LOCK_LIFE
-    return Lock(key, message.id, float(life), carried.get("until") == "start")
+    until = carried.get("until")
+    return Lock(key, message.id, float(life), until == "start", until == "kept", carried.get("sole") is True)
 
 
 def waiting_id(value: bytes) -> tuple[str, bool]:

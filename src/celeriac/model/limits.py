@@ -10,14 +10,30 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from celeriac.model.message import Delivery
+from celeriac.model.message import Delivery, Malformed, Message
 
-__all__ = ["GO", "LOST", "PARKED", "SLACK", "Ask", "Pace", "Permission", "Permit", "Rate", "Seats", "per_second"]
+__all__ = [
+    "GO",
+    "LOST",
+    "PARKED",
+    "SEAT",
+    "SLACK",
+    "Ask",
+    "Pace",
+    "Permission",
+    "Permit",
+    "Rate",
+    "Seats",
+    "per_second",
+    "seat_of",
+]
 
 #: Seconds by which a start may be ahead of its time, to make up for those that came late: no window of w seconds sees
 #: more than ``(w + SLACK) / interval + 1`` starts. Claims and timers are late by some milliseconds; without it each of
 #: these would be lost for ever.
 SLACK = 0.1
+#: Header of a message that runs alone among all that have the same text there. Celery ignores it.
+SEAT = "celeriac_seat"
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -53,6 +69,12 @@ class Seats(Struct, frozen=True):
 
     key: str
     most: int
+
+
+def seat_of(message: Message | Malformed) -> Seats | None:
+    """The one seat that a message asks for, if any, whatever its task is."""
+    key = None if isinstance(message, Malformed) else message.headers.get(SEAT)
+    return Seats(key, 1) if isinstance(key, str) and key else None
 
 
 class Ask(Struct, frozen=True):

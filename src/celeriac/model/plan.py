@@ -90,7 +90,9 @@ def plan(
     context = _Context(delivery=delivery, options=options, now=now, embed=embed, worker=worker, park=park)
     decided: Plan = _DECIDE[type(outcome)](context, outcome)
     lock = lock_of(delivery.message)
-    return replace(decided, frees=(lock,)) if lock is not None and _is_over(outcome, decided) else decided
+    if lock is None or lock.kept or not _is_over(outcome, decided):
+        return decided
+    return replace(decided, frees=(lock,))
 
 
 def _is_over(outcome: o.Outcome, decided: Plan) -> bool:
@@ -143,7 +145,7 @@ def _succeeded(delivery: Delivery, outcome: o.Success, options: TaskOptions, emb
         sends=_follow_ups(delivery, outcome.value, embed) if embed is not None else (),
         event="succeeded",
         joins=joins_of(message, embed, states.SUCCESS, outcome.value) if embed is not None and embed.chord else (),
-        frees=(locked,) if locked else (),
+        frees=(locked,) if locked and not locked.kept else (),
     )
 
 

@@ -19,6 +19,8 @@ from celeriac.ports.producers import (
     OncePublisher,
     Publisher,
     RulesDesk,
+    Stepwise,
+    Timed,
 )
 from celeriac.ports.results import CHORD_DONE, CHORD_LOOK, PayloadStore, Reader, ResultStore
 from celeriac.ports.scratch import Scratch
@@ -51,6 +53,8 @@ __all__ = [
     "Rules",
     "RulesDesk",
     "Scratch",
+    "Stepwise",
+    "Timed",
     "Timekeeper",
     "Traits",
     "Unified",

@@ -11,7 +11,17 @@ from celeriac.model.message import Message
 from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.ports.facts import Depth
 
-__all__ = ["STAGE_EXPIRES", "BlockingLedger", "Caller", "DeadLetters", "OncePublisher", "Publisher", "RulesDesk"]
+__all__ = [
+    "STAGE_EXPIRES",
+    "BlockingLedger",
+    "Caller",
+    "DeadLetters",
+    "OncePublisher",
+    "Publisher",
+    "RulesDesk",
+    "Stepwise",
+    "Timed",
+]
 
 
 class Publisher(Protocol):
@@ -130,6 +140,22 @@ class BlockingLedger(Protocol):
     def close(self) -> None:
         """Give the connections back. Idempotent; a later call connects anew."""
         ...
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A ``BlockingLedger`` whose server has a clock of its own may have this."""
+
+    def time(self, *, timeout: float) -> float:
+        """The server's time, in seconds since the epoch."""
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A ``Publisher`` whose ``publish_if`` takes several steps, of which a crash may leave some, says so by this."""
+
+    stepwise: bool
 
 
 class Caller(Protocol):

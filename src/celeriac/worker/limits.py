@@ -27,8 +27,8 @@ from celeriac.exceptions import (
     PayloadLost,
 )
 from celeriac.model import outcome as o
-from celeriac.model.limits import Ask, Permission, Permit, Rate, Seats
-from celeriac.model.message import Delivery, Malformed
+from celeriac.model.limits import Ask, Permission, Permit, Rate, Seats, seat_of
+from celeriac.model.message import Delivery, Malformed, Message
 from celeriac.model.options import TaskOptions
 from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, Limiter
@@ -143,6 +143,9 @@ class Limits:
         if entry is None or isinstance(message, Malformed):
             return None
         options = entry.options
+        own = _own_seat(options, message)
+        if own is not None:
+            self.seated = True
         arguments: tuple[Any, Any] | None = None
         if options.rate_key is not None or options.concurrency_key is not None:
             try:
@@ -150,7 +153,7 @@ class Limits:
             except (DecodeError, ContentDisallowed, MessageTooLarge, InvalidTaskError, PayloadLost):
                 return None  # the runner will say why
             arguments = args, kwargs
-        return Ask(delivery, _rate(options, arguments), _seats(options, arguments))
+        return Ask(delivery, _rate(options, arguments), own or _seats(options, arguments))
 
     def ended(self, deliveries: Sequence[Delivery]) -> None:
         """These are over, however: who waits for their seats is woken soon."""
@@ -169,7 +172,9 @@ class Limits:
 
     def _has_seats(self, delivery: Delivery) -> bool:
         entry = self._runner.entry(delivery.message.task)
-        return entry is not None and entry.options.max_concurrency is not None
+        return entry is not None and (
+            entry.options.max_concurrency is not None or seat_of(delivery.message) is not None
+        )
 
     def _seats_of(self, delivery: Delivery) -> Seats | None:
         message, signer = delivery.message, self._runner.signer
@@ -207,6 +212,11 @@ def _rate(options: TaskOptions, arguments: tuple[Any, Any] | None) -> Rate | Non
     if options.rate is None:
         return None
     return Rate(_key(options.name, options.rate_key, arguments), 1.0 / options.rate)
+
+
+def _own_seat(options: TaskOptions, message: Message) -> Seats | None:
+    """The seat that the message itself asks for. A limit of its task's own comes first: there is one seat a run."""
+    return seat_of(message) if options.max_concurrency is None else None
 
 
 def _seats(options: TaskOptions, arguments: tuple[Any, Any] | None) -> Seats | None:

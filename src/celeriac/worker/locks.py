@@ -1,8 +1,9 @@
 """The locks of unique tasks, as a worker meets them: what it notes when it takes such a task.
 
-A task that was taken is no longer replaced by an equal one; one that was replaced while it waited does not run. Runs on
-the I/O loop, one round trip for each claimed batch that has unique tasks, and one for each written one that has retries
-of such. Freeing is the completion's (``plan``).
+A task that was taken is no longer replaced by an equal one. One that was replaced while it waited does not run, nor
+does any but the last of several messages for one slot of a periodic task. Runs on the I/O loop, one round trip for each
+claimed batch that has unique tasks, and one for each written one that has retries of such. Freeing is the completion's
+(``plan``).
 """
 
 from __future__ import annotations
@@ -71,7 +72,11 @@ async def _begin(broker: Ledger, found: Sequence[tuple[Delivery, Lock]]) -> Mapp
     for (delivery, lock), successor, holder in zip(unsure, answer, answer[len(unsure) :], strict=False):
         if successor is not None:
             stays[delivery.token] = Revoked(f"replaced by {successor.decode('utf-8', 'replace')}")
-        elif holder is not None and waiting_id(holder)[0] != lock.holder:
+        elif holder is None or waiting_id(holder)[0] == lock.holder:
+            continue
+        elif lock.sole:
+            stays[delivery.token] = Revoked("another run of this slot")
+        else:
             others.append((delivery, sending_key(waiting_id(holder)[0])))
     # One that is just being sent, on another server, may take its place, or not.
     marks = await broker.read_ledger([mark for _, mark in others]) if others else ()

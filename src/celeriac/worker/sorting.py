@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from celeriac.model import outcome as o
+from celeriac.model.limits import SEAT
 from celeriac.model.message import NO_MARKS, Delivery
 from celeriac.model.plan import exhausted
 from celeriac.model.settle import Completion
@@ -53,7 +54,7 @@ def sort(
             batch.ended.append((delivery, o.Unknown()))
         elif delivery.marks is not NO_MARKS and exhausted(delivery.marks, found.options):
             batch.ended.append((delivery, o.Lost()))
-        elif found.options.limited:
+        elif found.options.limited or SEAT in message.headers:  # type: ignore[union-attr]
             batch.limited.append(delivery)
         elif found.tracer.is_async:
             batch.coroutines.append(delivery)

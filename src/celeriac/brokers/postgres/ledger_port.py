@@ -33,6 +33,11 @@ class PostgresLedger:
         ((made,),) = self._pool.call("change_ledger", change_columns(changes), timeout)
         return list(made)
 
+    def time(self, *, timeout: float) -> float:
+        """The server's time."""
+        ((seconds,),) = self._pool.call("moment", (), timeout)
+        return float(seconds)
+
     def close(self) -> None:
         """Close the connections; a later call opens others."""
         self._pool.close()

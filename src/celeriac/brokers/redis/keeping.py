@@ -45,6 +45,11 @@ class RedisLedger:
         there: Sequence[bytes | None] | None = self._pool.script(LEDGER_ALL, keys, args, timeout)
         return there
 
+    def time(self, *, timeout: float) -> float:
+        """See ``celeriac.ports.Timed``."""
+        seconds, microseconds = self._pool.call(("TIME",), timeout, repeat=True)
+        return int(seconds) + int(microseconds) / 1e6
+
     def close(self) -> None:
         """Close the pooled connections; a later call opens new ones."""
         self._pool.close()

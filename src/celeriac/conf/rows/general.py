@@ -9,7 +9,7 @@ from celeriac.conf.setting import ANY, BOOL, DICT, INT, LIST, SECONDS, STR, Sett
 
 __all__ = ["ROWS"]
 
-BEAT = no_effect("the scheduler is not built yet")
+BEAT = no_effect("the scheduler does not answer remote control yet")
 EVENTS = no_effect("events are not sent yet")
 CONTROL_QUEUES = no_effect("queues of control and events are exclusive, with Celery's default times")
 CERTIFICATES = refused("there is no auth serializer; messages and results are signed with signing_key")
@@ -66,49 +66,43 @@ ROWS: tuple[Setting, ...] = (
         "beat_max_loop_interval",
         SECONDS,
         0,
-        "Longest sleep between two looks at the schedule; 0: the scheduler decides.",
+        "Longest sleep between two looks at the schedule; 0: the scheduler decides (300 s).",
         old="CELERYBEAT_MAX_LOOP_INTERVAL",
-        status=BEAT,
     ),
     Setting(
         "beat_schedule",
         DICT,
         {},
-        "Periodic tasks: name to task, schedule, args, kwargs, options.",
+        "Periodic tasks: name to task, schedule, args, kwargs, options and more (how-to: periodic tasks).",
         old="CELERYBEAT_SCHEDULE",
-        status=BEAT,
     ),
     Setting(
         "beat_scheduler",
         ANY,
-        "celeriac.beat:PersistentScheduler",
-        "Scheduler class, or its name.",
+        "celeriac.beat:SharedScheduler",
+        "Scheduler class, or its name: module:Class, or that of an entry point.",
         old="CELERYBEAT_SCHEDULER",
-        status=BEAT,
     ),
     Setting(
         "beat_schedule_filename",
         STR,
         "celerybeat-schedule",
-        "File in which the scheduler keeps last run times.",
+        "File in which PersistentScheduler keeps last run times.",
         old="CELERYBEAT_SCHEDULE_FILENAME",
-        status=BEAT,
     ),
     Setting(
         "beat_sync_every",
         INT,
         0,
-        "Tasks sent between two writes of the schedule file; 0: by time alone.",
+        "Tasks sent between two writes of that file; 0: by time alone.",
         old="CELERYBEAT_SYNC_EVERY",
-        status=BEAT,
     ),
     Setting(
         "beat_cron_starting_deadline",
         SECONDS,
         None,
-        "A slot of the schedule that was missed for longer is skipped.",
+        "A slot that was missed for longer is left out; an entry may have a deadline of its own.",
         old="CELERYBEAT_CRON_STARTING_DEADLINE",
-        status=BEAT,
     ),
     # remote control
     Setting("control_exchange", STR, "celery", "Prefix of the exchange or channel of remote control."),

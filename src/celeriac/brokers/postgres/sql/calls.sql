@@ -92,6 +92,9 @@ SELECT {schema}.chord_is_due()
 -- :look_at_chords  token, limit, seconds of a token
 SELECT {schema}.look_at_chords(?::text, ?::integer, ?::float8)
 
+-- :moment
+SELECT {schema}.moment()
+
 -- :read_ledger  keys
 SELECT {schema}.read_ledger(?::text[])
 

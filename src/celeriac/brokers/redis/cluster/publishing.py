@@ -42,6 +42,8 @@ class QueuePublisher(RedisPublisher):
 class ClusterPublisher:
     """See ``celeriac.ports.Publisher``."""
 
+    stepwise = True
+
     def __init__(self, url: str, options: AdapterOptions) -> None:
         self._address = parse_cluster(url, options)
         self._options = options

@@ -1,0 +1,70 @@
+"""What the fleet remembers of an entry: its last slot. A frozen value, as it stands in the ledger; pure.
+
+Whoever sends a slot writes the new state over the old one that it has seen, in the same step: so of all schedulers one
+sends it, and the others read from the refusal what has become of the entry.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final, Self
+
+import msgspec
+from msgspec import Struct
+
+__all__ = ["LIFE", "PAUSED", "State", "running_key", "slot_key", "state_key"]
+
+#: Seconds for which the state of an entry is kept that is no longer there: longer than the rarest slots are apart.
+LIFE: Final = 5 * 366 * 86400.0
+#: In place of a fingerprint while the entry is paused: when it goes on, it counts from then.
+PAUSED: Final = "paused"
+
+
+class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``slot``: up to which all slots are behind us, in UTC: sent, left out, or before the entry was first seen."""
+
+    slot: datetime
+    #: Of the schedule by which it counts (``Entry.fingerprint``), or ``PAUSED``.
+    fingerprint: str
+    #: Of the task that was sent last; empty: none was.
+    id: str = ""
+    #: When that was, in seconds since the epoch.
+    at: float = 0.0
+    #: Tasks sent so far.
+    count: int = 0
+    #: When the next slot is, as far as whoever wrote this knows.
+    next: datetime | None = None
+    #: Somebody is just sending the slot, on another server than this, under ``id``; since ``at``.
+    sending: bool = False
+
+    def encode(self) -> bytes:
+        """As it stands in the ledger."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, raw: bytes | None) -> Self | None:
+        """None for nothing, and for what is no state."""
+        if raw is None:
+            return None
+        try:
+            state = msgspec.json.decode(raw, type=cls)
+        except msgspec.MsgspecError:
+            return None
+        if state.slot.tzinfo is None:
+            return None
+        return msgspec.structs.replace(state, slot=state.slot.astimezone(UTC))
+
+
+def state_key(name: str) -> str:
+    """Where the state of the entry ``name`` stands."""
+    return f"beat:last:{name}"
+
+
+def slot_key(name: str, slot: datetime) -> str:
+    """Where it stands which of several messages of one slot is to run."""
+    return f"beat:slot:{name}:{slot.isoformat()}"
+
+
+def running_key(name: str) -> str:
+    """Where it stands that a run of the entry goes on, for entries whose runs must not overlap."""
+    return f"beat:running:{name}"

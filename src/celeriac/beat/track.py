@@ -1,0 +1,71 @@
+"""What a scheduler knows of one entry between two looks: its state as last seen, and when to look again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from math import inf
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from celeriac.beat.entry import Entry
+from celeriac.beat.firing import PATIENCE
+from celeriac.beat.state import PAUSED, State
+
+__all__ = ["MARGIN", "Track", "anchored"]
+
+#: How long after its next slot an entry is taken over whose schedule another scheduler has changed.
+MARGIN: Final = timedelta(seconds=60)
+#: How long a schedule counts as the other's whose next slot nobody knows.
+_UNKNOWN: Final = timedelta(hours=1)
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+
+
+class Track(Struct, kw_only=True, eq=False):
+    """One entry of one scheduler."""
+
+    entry: Entry
+    #: Of its schedule, or ``PAUSED``.
+    fingerprint: str
+    #: When to look at it, in seconds since the epoch.
+    when: float = inf
+    #: Bytes under the key of the state, and what they say.
+    raw: bytes | None = None
+    state: State | None = None
+    #: Up to where slots are behind us.
+    passed: datetime = _NEVER
+    #: It has to be read again before anything is done: somebody was sending, or has another schedule.
+    unsure: bool = False
+    #: Said in the log already: another schedule; an error.
+    told: str = ""
+
+    @classmethod
+    def of(cls, entry: Entry) -> Track:
+        """Before its state was read."""
+        return cls(entry=entry, fingerprint=entry.fingerprint if entry.enabled else PAUSED)
+
+    @property
+    def foreign(self) -> bool:
+        """Another scheduler counts by another schedule."""
+        return self.state is not None and self.state.fingerprint != self.fingerprint
+
+    def see(self, raw: bytes | None) -> None:
+        """Take over what stands under the key."""
+        self.raw, self.state = raw, State.decode(raw)
+        if self.state is not None:
+            self.passed = self.state.slot
+
+    def later(self, now: float) -> float:
+        """When to read the state again, of which somebody else has to write more."""
+        assert self.state is not None
+        if self.foreign:
+            following = self.state.next or datetime.fromtimestamp(now, UTC) + _UNKNOWN
+            return max(now + 1.0, (following + MARGIN).timestamp())
+        return self.state.at + PATIENCE
+
+
+def anchored(track: Track, now: datetime) -> State:
+    """The state from which an entry counts that is new here, was changed, or goes on: what was before is behind us."""
+    before = track.state or State(slot=now, fingerprint="")
+    return replace(before, slot=now, fingerprint=track.fingerprint, next=None, sending=False)

@@ -1,0 +1,40 @@
+"""The entries of the settings, as a book that schedulers read: ``beat_schedule``, whoever wrote it there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from celeriac.beat.entry import Entry
+
+__all__ = ["Book", "Written"]
+
+
+class Book(Protocol):
+    """Where entries come from. Blocking; raises ``OperationalError`` while its server is away."""
+
+    def entries(self) -> tuple[Any, Mapping[str, Entry]]:
+        """All entries by name, and the epoch that they are of. Raises ``ImproperlyConfigured`` for one that cannot
+        be."""
+        ...
+
+    def changed(self, epoch: Any) -> bool:
+        """Whether there are others than those of that epoch. Cheap: asked at each look."""
+        ...
+
+
+class Written:
+    """Those of the settings alone. The epoch is the mapping itself, which is replaced when one is added."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def entries(self) -> tuple[Any, Mapping[str, Entry]]:
+        """See ``Book``."""
+        given = self._app.conf.beat_schedule or {}
+        return given, {name: Entry.from_settings(name, each, self._app) for name, each in given.items()}
+
+    def changed(self, epoch: Any) -> bool:
+        """See ``Book``."""
+        given = self._app.conf.beat_schedule
+        return given is not epoch and bool(given or epoch)
