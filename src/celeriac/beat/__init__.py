@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from celeriac.beat.lazy import BeatLazyFunc
     from celeriac.beat.loop import Service
     from celeriac.beat.persistent import PersistentScheduler
+    from celeriac.beat.scheduler import SharedScheduler
 
 __all__ = [
     "DEFAULT_MAX_INTERVAL",
@@ -24,6 +25,7 @@ __all__ = [
     "Scheduler",
     "SchedulingError",
     "Service",
+    "SharedScheduler",
 ]
 
 #: Where the public names live; loaded at first use.
@@ -36,6 +38,7 @@ _HOMES = {
     "Scheduler": "interface",
     "SchedulingError": "interface",
     "Service": "loop",
+    "SharedScheduler": "scheduler",
 }
 
 

@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "celeriac", "run"]
 
 #: Name -> module and attribute, and the line in the list of commands.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "beat": ("celeriac.cli.beat:beat", "Start a scheduler of periodic tasks."),
     "broker": ("celeriac.cli.broker:broker", "Put a broker to the test."),
     "call": ("celeriac.cli.calling:call", "Send a task by name and print its id."),
     "control": ("celeriac.cli.remote:control", "Tell running workers to do something."),
@@ -39,7 +40,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 #: Celery's commands that are not here, and what to do instead.
 _MISSING = {
-    "beat": "periodic tasks are not available yet",
     "multi": "start each node with `celeriac worker`, from systemd or a container",
     "upgrade": "settings with old names are understood as they are",
     "list": "there is nothing to list: bindings exist on RabbitMQ only",

@@ -20,9 +20,6 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 #: Options of Celery that do nothing here yet -> what to do instead. They fail: ignoring one would hide it.
 _NOT_YET = {
-    "-B": "-B/--beat: periodic tasks are not available yet",
-    "-s": "-s/--schedule: periodic tasks are not available yet",
-    "--scheduler": "--scheduler: periodic tasks are not available yet",
     "-D": "-D/--detach is not available yet: start the worker from systemd, a container or nohup",
     "--pool-start-method": "--pool-start-method is not available yet: children are forked",
     "--heartbeat-interval": "--heartbeat-interval is not available: heartbeats come every 2 seconds",
@@ -100,9 +97,11 @@ def _bounds(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 @click.option("--without-heartbeat", is_flag=True, help="Send no heartbeat events.")
 @click.option("--without-gossip", is_flag=True, expose_value=False, help="For Celery's sake: there is no gossip.")
 @click.option("--without-mingle", is_flag=True, expose_value=False, help="For Celery's sake: a start waits for nobody.")
-@_unavailable("-B", "--beat", flag=True)
-@_unavailable("-s", "--schedule", "--schedule-filename")
-@_unavailable("--scheduler")
+@click.option("-B", "--beat", is_flag=True, help="Send periodic tasks too: any number of workers may.")
+@click.option("--scheduler", metavar="CLASS", help="With -B: module:Class, or the name of an entry point.")
+@click.option(
+    "-s", "--schedule-filename", "--schedule", metavar="FILE", help="With -B: file of a scheduler that keeps one."
+)
 @_unavailable("-D", "--detach", flag=True)
 @_unavailable("--pool-start-method")
 @_unavailable("--heartbeat-interval")
@@ -165,6 +164,9 @@ def _node(context: Context, options: dict[str, Any], hostname: str) -> Node:
         "max_memory_per_child",
         "purge",
         "pidfile",
+        "beat",
+        "scheduler",
+        "schedule_filename",
     )
     given = Given(
         queues=options["queues"] or (),

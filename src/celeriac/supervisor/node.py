@@ -46,6 +46,10 @@ class Given(Struct, frozen=True, kw_only=True):
     heartbeats: bool = True
     purge: bool = False
     pidfile: str | None = None
+    #: Periodic tasks are sent too, by this scheduler, which may keep a file.
+    beat: bool = False
+    scheduler: str | None = None
+    schedule_filename: str | None = None
 
 
 def resolve(conf: Any, queues: Queues, given: Given, *, hostname: str, processors: int | None = None) -> NodeOptions:
@@ -61,6 +65,9 @@ def resolve(conf: Any, queues: Queues, given: Given, *, hostname: str, processor
     if given.autoscale is not None:
         concurrency = _autoscale(given, pool)
     replaced = _replaced(conf, given, pool)
+    for name, value in (("--scheduler", given.scheduler), ("-s/--schedule", given.schedule_filename)):
+        if value and not given.beat:
+            raise ImproperlyConfigured(f"{name} means nothing without -B/--beat")
     return NodeOptions(
         hostname=hostname,
         queues=_queues(queues, given),
@@ -88,6 +95,9 @@ def resolve(conf: Any, queues: Queues, given: Given, *, hostname: str, processor
         redact_names=tuple(conf.redact_names),
         purge=given.purge,
         pidfile=given.pidfile,
+        beat=given.beat,
+        scheduler=given.scheduler,
+        schedule_filename=given.schedule_filename,
     )
 
 

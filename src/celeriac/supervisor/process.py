@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from celeriac import signals
 from celeriac.clock import SystemClock
+from celeriac.supervisor.embedded import embedded
 from celeriac.supervisor.place import Place
 from celeriac.worker.adapters import broker_of, store_of
 from celeriac.worker.agent import Agent
@@ -193,6 +194,7 @@ async def _agent(app: Celery, options: NodeOptions, place: Place, link: str, not
         link=server,
         stop_node=lambda: os.kill(supervisor, signal.SIGTERM),
         memory=node,
+        more=embedded(app, options),
     )
     agent.resume(server.orders)
     reader = asyncio.StreamReader()

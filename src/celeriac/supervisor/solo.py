@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from celeriac import signals
 from celeriac.app.log import enter_process
+from celeriac.supervisor.embedded import embedded
 from celeriac.supervisor.stop import means_cold, say
 from celeriac.worker.inprocess import in_process
 from celeriac.worker.options import NodeOptions
@@ -56,7 +57,7 @@ def run_solo(app: Celery, options: NodeOptions, *, ready: Callable[[], None] | N
             signals.worker_shutting_down.send(sender=options.hostname, sig=name, how=how, exitcode=code)
         child.stop(grace=0.0 if stops.cold else None)
 
-    child = in_process(app, options, ready=begun, abandon=abandon)
+    child = in_process(app, options, ready=begun, abandon=abandon, more=embedded(app, options))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, stop)
     enter_process("MainProcess", tasks=True)

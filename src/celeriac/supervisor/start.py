@@ -22,6 +22,7 @@ from celeriac import signals
 from celeriac.client import resolver
 from celeriac.codec.signing import control_signer_of, signer_of
 from celeriac.exceptions import CeleryCommandException, ImproperlyConfigured, OperationalError
+from celeriac.supervisor.embedded import verify_beat
 from celeriac.supervisor.node import Given, resolve
 from celeriac.supervisor.privileges import dangers
 from celeriac.worker.adapters import broker_of, check_needs, store_of
@@ -109,6 +110,7 @@ def launch(node: Node, *, ready: Callable[[], None] | None = None) -> int:
     app, options = node.app, node.options
     check_needs(app)
     Relays.of(app)  # raises for an outbox_url that cannot be
+    verify_beat(app, options)
     _preload(node)
     if options.purge or not app.conf.broker_connection_retry_on_startup:
         _ask_broker(node)

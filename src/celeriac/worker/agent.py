@@ -97,9 +97,10 @@ class Agent:
         rand: Callable[[], float] = random.random,
         aside: Aside = asyncio.to_thread,
         kill: Callable[[int, int], None] | None = None,
+        more: Sequence[Callable[[], Any]] = (),
     ) -> None:
         """``memory`` is what it shares with a supervisor; None in a node of one process. ``kill(pid, signal number)``
-        ends a child whose task is to be terminated (default: ``os.kill``)."""
+        ends a child whose task is to be terminated (default: ``os.kill``). ``more`` are services of others."""
         if isinstance(broker, Timekeeper):
             runner.now = broker.now
         self.app = app
@@ -109,6 +110,7 @@ class Agent:
         self.store = store
         self.link = link
         self.stop_node = stop_node
+        self._more = more
         self.memory = memory
         self.clock = clock
         self._rand = rand
@@ -176,7 +178,7 @@ class Agent:
             wanted.append(self.pool.run)
         if isinstance(self.broker, Bus) and self.options.heartbeats:
             wanted.append(self.heartbeat)
-        return wanted
+        return [*wanted, *self._more]
 
     def _scaling(self, memory: NodeMemory) -> Autoscale:
         options, bounds = self.options, None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from celeriac.worker.adapters import broker_of, check_needs, store_of
@@ -30,10 +30,12 @@ def in_process(
     stop_node: Callable[[], None] | None = None,
     ready: Callable[[], None] | None = None,
     abandon: Callable[[], None] | None = None,
+    more: Sequence[Callable[[], Any]] = (),
 ) -> Child:
     """A child that is its own agent; ``child.serve()`` runs it on the calling thread, ``child.stop()`` ends it.
 
-    ``abandon`` is called when everything is given back and tasks still run: see ``Child``. Raises
+    ``abandon`` is called when everything is given back and tasks still run: see ``Child``. ``more`` are services that
+    run beside those of the agent. Raises
     ``ImproperlyConfigured`` where a task's limits make no sense or the broker cannot keep them.
     """
     check_needs(app)
@@ -42,7 +44,14 @@ def in_process(
     async def agent(child: Child) -> None:
         stop = stop_node if stop_node is not None else child.stop
         node = Agent(
-            app, options, child.runner, broker=child.broker, store=child.store, link=LocalLink(child), stop_node=stop
+            app,
+            options,
+            child.runner,
+            broker=child.broker,
+            store=child.store,
+            link=LocalLink(child),
+            stop_node=stop,
+            more=more,
         )
         async with asyncio.TaskGroup() as group:
             for service in (*node.services(), *remote_services(node)):

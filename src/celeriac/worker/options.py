@@ -53,3 +53,7 @@ class NodeOptions(Struct, frozen=True, kw_only=True):
     quiet: bool = False
     pidfile: str | None = None
     statedb: str | None = None
+    #: Send periodic tasks (``-B``), by the scheduler of that name (None: the setting's), which may keep a file.
+    beat: bool = False
+    scheduler: str | None = None
+    schedule_filename: str | None = None

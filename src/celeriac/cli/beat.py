@@ -1,0 +1,148 @@
+"""``beat``: start a scheduler of periodic tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import ExitStack
+from typing import Any
+
+import click
+
+from celeriac.cli.context import Context, importing
+from celeriac.cli.failure import Refused
+
+__all__ = ["beat"]
+
+#: Options of Celery that do nothing here -> what to do instead. They fail: ignoring one would hide it.
+_NOT_YET = {
+    "--detach": "--detach is not available: start beat from systemd, a container or nohup",
+    "--executable": "--executable goes with --detach, which is not available",
+}
+
+
+def _refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value not in (None, False):
+        raise Refused(_NOT_YET[param.opts[0]])
+
+
+def _level(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    from celeriac.app.log import level_of
+    from celeriac.exceptions import ImproperlyConfigured
+
+    try:
+        return level_of(value)
+    except ImproperlyConfigured as error:
+        raise click.UsageError(f"-l: {error}", ctx) from None
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "-l",
+    "--loglevel",
+    metavar="LEVEL",
+    default="WARNING",
+    show_default=True,
+    callback=_level,
+    help="debug, info, warning, error, critical, fatal, or a number.",
+)
+@click.option("-f", "--logfile", metavar="FILE", help="Log there; %n, %h, %d: name, host, domain.")
+@click.option("-S", "--scheduler", metavar="CLASS", help="module:Class, or the name of an entry point.")
+@click.option("-s", "--schedule", metavar="FILE", help="File of a scheduler that keeps one (PersistentScheduler).")
+@click.option("--max-interval", type=float, metavar="SECONDS", help="Longest sleep between two looks at the schedule.")
+@click.option("--pidfile", metavar="FILE", help="Write the process id there; refuse to start while it lives.")
+@click.option("--uid", metavar="USER", help="Become this user.")
+@click.option("--gid", metavar="GROUP", help="Become this group.")
+@click.option("--umask", metavar="OCTAL", help="Mask of new files' modes.")
+@click.option("--detach", is_flag=True, hidden=True, expose_value=False, callback=_refuse)
+@click.option("--executable", hidden=True, expose_value=False, callback=_refuse)
+@click.pass_context
+def beat(ctx: click.Context, /, **options: Any) -> int | None:
+    """Start a scheduler that sends periodic tasks when they are due.
+
+    Any number of them may run, and workers with -B: each slot is sent once. SIGTERM or SIGINT stops it.
+    """
+    if ctx.invoked_subcommand is not None:
+        return None
+    return _start(ctx.ensure_object(Context), options)
+
+
+def _start(context: Context, options: dict[str, Any]) -> int:
+    app = context.app
+    from celeriac.app.nodenames import expand, node_name
+    from celeriac.beat.service import BeatService, verify
+    from celeriac.supervisor.pidfile import PidFile
+    from celeriac.supervisor.privileges import drop_privileges
+    from celeriac.supervisor.start import load_modules
+
+    if options["max_interval"] is not None and options["max_interval"] <= 0:
+        raise click.UsageError("--max-interval must be more than 0 seconds")
+    hostname = node_name("beat@%h", _host())
+    drop_privileges(options["uid"], options["gid"], options["umask"])
+    with importing("cannot import the modules with tasks"):
+        load_modules(app)
+    with ExitStack() as stack:
+        if options["pidfile"]:
+            stack.enter_context(PidFile(expand(options["pidfile"], hostname)))
+        conf = app.conf
+        app.log.setup(
+            options["loglevel"],
+            options["logfile"],
+            redirect_stdouts=conf.worker_redirect_stdouts,
+            redirect_level=conf.worker_redirect_stdouts_level,
+            colorize=False if context.no_color else None,
+            hostname=hostname,
+        )
+        _refuse_memory(app)
+        kind = verify(app, options["scheduler"], options["schedule"])
+        if not context.quiet:
+            click.echo(_banner(context, kind), color=False)
+        service = BeatService(app, kind, max_interval=options["max_interval"], schedule_filename=options["schedule"])
+        asyncio.run(_serve(service))
+    return 0
+
+
+async def _serve(service: Any) -> None:
+    """Run until SIGTERM or SIGINT, or until the service itself ends by an error."""
+    loop = asyncio.get_running_loop()
+    running = asyncio.ensure_future(service.run())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        loop.add_signal_handler(number, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        if not running.cancelled():
+            raise
+
+
+def _refuse_memory(app: Any) -> None:
+    if app.broker_url.startswith("memory:"):
+        from celeriac.exceptions import ImproperlyConfigured
+
+        raise ImproperlyConfigured(
+            "memory:// keeps tasks inside one process, so no worker would see what beat sends: use -P solo -B, or "
+            "sqlite:///file"
+        )
+
+
+def _banner(context: Context, kind: Any) -> str:
+    import platform
+
+    from celeriac import __version__
+    from celeriac.cli.banner import shown
+
+    app = context.app
+    rows = [
+        ("app", context.app_name or app.main or "default"),
+        ("broker", shown(app.broker_url)),
+        ("scheduler", f"{kind.__module__}:{kind.__qualname__}" if isinstance(kind, type) else repr(kind)),
+        ("entries", f"{len(app.conf.beat_schedule or {})} in the settings"),
+    ]
+    lines = [f"beat  celeriac {__version__}, Python {platform.python_version()}", ""]
+    return "\n".join([*lines, *(f"  {name:<10} {text}" for name, text in rows)]) + "\n"
+
+
+def _host() -> str:
+    import socket
+
+    return socket.gethostname()

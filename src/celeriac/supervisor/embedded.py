@@ -1,0 +1,31 @@
+"""The scheduler of periodic tasks inside a worker (``-B``): a service of its agent. Loads beat where it is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from celeriac.worker.options import NodeOptions
+
+if TYPE_CHECKING:
+    from celeriac.app.base import Celery
+
+__all__ = ["embedded", "verify_beat"]
+
+
+def verify_beat(app: Celery, options: NodeOptions) -> None:
+    """Raise ``ImproperlyConfigured`` for a scheduler that could not be started here."""
+    if options.beat:
+        from celeriac.beat.service import verify
+
+        verify(app, options.scheduler, options.schedule_filename)
+
+
+def embedded(app: Celery, options: NodeOptions) -> Sequence[Callable[[], Any]]:
+    """The services that send periodic tasks: one or none."""
+    if not options.beat:
+        return ()
+    from celeriac.beat.service import BeatService
+
+    service = BeatService(app, options.scheduler, schedule_filename=options.schedule_filename, embedded=True)
+    return (service.run,)
