@@ -1,0 +1,138 @@
+"""What the tests of add-ons share: beats in the add-ons' own interpreter, snippets run there, and the sent messages.
+
+Processes die with the test run (PDEATHSIG). Knows nothing of what tests check.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import textwrap
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.servers import RedisServer, wait_until
+
+__all__ = ["Addons", "Beat", "Sent"]
+
+ROOT = Path(__file__).parents[3]
+#: The queue, and its messages of priority 3.
+_LISTS = ("celery", "celery\x06\x163")
+_GUARD = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+_NAMES = "import celeriac.contrib.celery_names\n"
+_DJANGO = _NAMES + "import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'shop.settings'\nimport django; django.setup()\n"
+
+
+class Sent:
+    """A message as it lies in the queue."""
+
+    def __init__(self, raw: bytes) -> None:
+        envelope = json.loads(raw)
+        self.headers: dict[str, Any] = envelope["headers"]
+        self.task: str = self.headers["task"]
+        self.priority = envelope["properties"]["priority"]
+        self.args, self.kwargs, _ = json.loads(base64.b64decode(envelope["body"]))
+
+
+class Beat:
+    """A beat of its own process."""
+
+    def __init__(self, addons: Addons, app: str, log: Path) -> None:
+        self.path = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*_GUARD, addons.python, "-X", "dev", "tests/compat/project/beat_runner.py", app],
+                cwd=ROOT,
+                env=addons.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def log(self) -> str:
+        return self.path.read_text(encoding="utf-8", errors="replace")
+
+    def says(self, text: str) -> None:
+        """Wait for a line."""
+        wait_until(lambda: text in self.log() or self.process.poll() is not None, 30, self.log)
+        assert text in self.log(), self.log()
+
+    def stop(self) -> None:
+        """SIGTERM, and a clean exit."""
+        self.process.terminate()
+        assert self.process.wait(20) == 0, self.log()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            if kind is None:
+                self.stop()
+            else:
+                self.process.send_signal(signal.SIGKILL)
+                self.process.wait(10)
+
+
+class Addons:
+    """The interpreter with the add-ons, a database of Redis and one of Django."""
+
+    def __init__(self, python: Path, server: RedisServer, db: int, folder: Path) -> None:
+        self.python = str(python)
+        self.folder = folder
+        self.server = server
+        self.db = db
+        self._beats = 0
+        self.environment = {
+            **os.environ,
+            "ADDONS_REDIS": server.url(db),
+            "SHOP_DATABASE": str(folder / "shop.sqlite3"),
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests/compat/project/addons'}",
+        }
+
+    def redis(self, *words: str | int) -> Any:
+        """One command to the database of Redis."""
+        return self.server.command(*words, db=self.db)
+
+    def beat(self, app: str) -> Beat:
+        """Start one more beat for `shop` or `stall`."""
+        self._beats += 1
+        return Beat(self, app, self.folder / f"beat-{self._beats}.log")
+
+    def run(self, code: str, *, django: bool = False) -> Any:
+        """Run a snippet that may set `answer`; returns that."""
+        text = (_DJANGO if django else _NAMES) + textwrap.dedent(code)
+        text += "\nimport json; print(json.dumps(globals().get('answer'), default=str))"
+        done = subprocess.run(
+            [*_GUARD, self.python, "-c", text],
+            check=False,
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def sent(self, *args: Any) -> list[Sent]:
+        """Messages in the queue with these arguments, the oldest first."""
+        found = [Sent(raw) for key in _LISTS for raw in reversed(self.redis("LRANGE", key, 0, -1))]
+        return [each for each in found if each.args == list(args)]
+
+    def fires(self, *args: Any, more: int = 1) -> Sent:
+        """Wait for further messages with these arguments; returns the last."""
+        before = len(self.sent(*args))
+        wait_until(lambda: len(self.sent(*args)) >= before + more, 20, f"{args} fires {more} times")
+        return self.sent(*args)[-1]
