@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from tests.conftest import missing
 from tests.servers import RedisServer, wait_until
 
 ADDONS_PYTHON = Path(os.environ.get("CELERIAC_ADDONS_PYTHON", ROOT / ".venv-addons" / "bin" / "python"))
-_databases = count(8)
+_DATABASE = 15
 REDBEAT = """
 from stall import app
 from celery.schedules import crontab, schedule
@@ -31,7 +31,7 @@ def addons(compat_redis: RedisServer, tmp_path: Path) -> Iterator[Addons]:
     """The add-ons with an empty database of Redis; Django's has no tables yet."""
     if not ADDONS_PYTHON.exists():
         missing("the add-ons (.venv-addons)")
-    made = Addons(ADDONS_PYTHON, compat_redis, next(_databases), tmp_path)
+    made = Addons(ADDONS_PYTHON, compat_redis, _DATABASE, tmp_path)
     yield made
     made.redis("FLUSHDB")
 
@@ -107,11 +107,19 @@ def test_of_two_redbeats_one_works_and_the_other_takes_over(addons: Addons) -> N
         first.says("Acquired lock")
         with addons.beat("stall") as second:
             second.says("Acquiring lock...")
+            with addons.beat("stall") as third:
+                third.says("Acquiring lock...")  # SIGTERM ends one that waits, too
             addons.fires("settings", more=2)
             assert "Acquired lock" not in second.log()
             first.stop()
             second.says("Acquired lock")
             addons.fires("settings", more=2)
+
+
+def test_redbeat_inside_a_worker_that_runs_what_it_sends(addons: Addons) -> None:
+    with addons.beat("stall", "worker", "-B", "-c", "1", "-l", "info") as worker:
+        worker.says("Acquired lock")
+        wait_until(lambda: len(re.findall(r"Task stall.count\[\S+\] succeeded", worker.log())) > 2, 20, worker.log)
 
 
 def test_redbeat_reads_back_what_it_wrote(addons: Addons) -> None:

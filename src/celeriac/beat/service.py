@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from celeriac import signals
@@ -102,11 +103,12 @@ class BeatService:
     async def run(self) -> None:
         """Until cancelled; then the scheduler is closed."""
         self.scheduler = await self._aside(self._make)
-        signals.beat_init.send(sender=self)
-        if self.embedded:
-            signals.beat_embedded_init.send(sender=self)
         watching = None
         try:
+            # On the thread too: receivers may wait there for hours, such as redbeat's, for the lock of another beat.
+            await self._aside(partial(signals.beat_init.send, sender=self))
+            if self.embedded:
+                await self._aside(partial(signals.beat_embedded_init.send, sender=self))
             delay = await self._look(first=True)
             if not self.embedded:
                 notify("READY=1")

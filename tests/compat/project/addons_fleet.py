@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,13 +41,13 @@ class Sent:
 
 
 class Beat:
-    """A beat of its own process."""
+    """A beat, or a worker with one, of its own process."""
 
-    def __init__(self, addons: Addons, app: str, log: Path) -> None:
+    def __init__(self, addons: Addons, app: str, log: Path, command: Sequence[str]) -> None:
         self.path = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*_GUARD, addons.python, "-X", "dev", "tests/compat/project/beat_runner.py", app],
+                [*_GUARD, addons.python, "-m", "celeriac", "--celery-names", "-A", app, *command],
                 cwd=ROOT,
                 env=addons.environment,
                 stdin=subprocess.DEVNULL,
@@ -105,10 +106,10 @@ class Addons:
         """One command to the database of Redis."""
         return self.server.command(*words, db=self.db)
 
-    def beat(self, app: str) -> Beat:
-        """Start one more beat for `shop` or `stall`."""
+    def beat(self, app: str, *command: str) -> Beat:
+        """Start one more beat for `shop` or `stall`, or another command."""
         self._beats += 1
-        return Beat(self, app, self.folder / f"beat-{self._beats}.log")
+        return Beat(self, app, self.folder / f"beat-{self._beats}.log", command or ("beat", "-l", "debug"))
 
     def run(self, code: str, *, django: bool = False) -> Any:
         """Run a snippet that may set `answer`; returns that."""
