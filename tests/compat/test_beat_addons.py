@@ -13,6 +13,7 @@ from tests.compat.project.addons_fleet import ROOT, Addons
 from tests.conftest import missing
 from tests.servers import RedisServer, wait_until
 
+pytestmark = pytest.mark.slow
 ADDONS_PYTHON = Path(os.environ.get("CELERIAC_ADDONS_PYTHON", ROOT / ".venv-addons" / "bin" / "python"))
 _DATABASE = 15
 REDBEAT = """
