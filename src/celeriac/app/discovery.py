@@ -113,6 +113,7 @@ def _attribute(module: ModuleType, path: str) -> Celery:
     if app is None:
         if isinstance(found, ModuleType):
             return _in_module(found)
+        _refuse_celerys(module, path)
         kind = type(found).__name__
         raise ImproperlyConfigured(
             f"{module.__name__}:{path} is a {kind}, not an app: name the variable that holds Celery(...)"
@@ -126,11 +127,22 @@ def _as_app(value: Any) -> Celery | None:
     return value if isinstance(value, Celery) else None
 
 
+def _refuse_celerys(module: ModuleType, name: str) -> None:
+    """Raise where that is an app of the installed Celery."""
+    kinds = type(getattr(module, name, None)).__mro__
+    if any((kind.__module__, kind.__name__) == ("celery.app.base", "Celery") for kind in kinds):
+        raise ImproperlyConfigured(
+            f"{module.__name__}:{name} is an app of the installed Celery: write `from celeriac import Celery`, or add "
+            "--celery-names (docs/how-to/beat-add-ons.md)"
+        )
+
+
 def _in_module(module: ModuleType) -> Celery:
     for name in _NAMES:
         app = _as_app(vars(module).get(name))
         if app is not None:
             return app
+        _refuse_celerys(module, name)
     apps = {id(app): (name, app) for name, value in vars(module).items() if (app := _as_app(value)) is not None}
     if len(apps) == 1:
         return next(iter(apps.values()))[1]

@@ -100,3 +100,10 @@ def test_errors_of_the_users_modules_pass(write: Write) -> None:
     write("pkg2.py", "1 / 0\n")
     with pytest.raises(ZeroDivisionError):
         find_app("pkg2:app")
+
+
+@pytest.mark.parametrize("wanted", ["pkg1", "pkg1:app"])
+def test_an_app_of_the_installed_celery_is_named_as_such(write: Write, wanted: str) -> None:
+    write("pkg1.py", "app = type('Celery', (), {'__module__': 'celery.app.base'})()\n")
+    with pytest.raises(ImproperlyConfigured, match=r"pkg1:app is an app of the installed Celery: .* --celery-names"):
+        find_app(wanted)
