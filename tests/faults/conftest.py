@@ -37,6 +37,7 @@ ON_ALL = frozenset(
         "test_a_rolling_deploy",
         "test_a_whole_worker_is_killed",
         "test_a_task_that_kills_its_process_disturbs_no_other",
+        "test_beats_are_killed_and_started_at_random",
     }
 )
 

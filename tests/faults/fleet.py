@@ -75,18 +75,26 @@ def send_signal(pids: Iterable[int], number: int) -> None:
 
 
 class Node:
-    """One ``celeriac worker`` and everything it forked."""
+    """One ``celeriac worker`` and everything it forked, or one ``celeriac beat``."""
 
     def __init__(
-        self, name: str, arguments: Iterable[str], environment: Mapping[str, str], log: Path, guard: Sequence[str] = ()
+        self,
+        name: str,
+        arguments: Iterable[str],
+        environment: Mapping[str, str],
+        log: Path,
+        guard: Sequence[str] = (),
+        what: str = "worker",
     ) -> None:
         self.name = name
+        #: What it logs when it is up.
+        self._up = " ready." if what == "worker" else " entries"
         self.log_path = log
         life = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-        command = [*life, *guard, sys.executable, "-m", "celeriac", "-A", "tests.faults.project", "worker"]
+        command = [*life, *guard, sys.executable, "-m", "celeriac", "-A", "tests.faults.project", what]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*command, "-n", name, *arguments],
+                [*command, *(("-n", name) if what == "worker" else ()), *arguments],
                 cwd=ROOT,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
@@ -106,7 +114,7 @@ class Node:
 
     def ready(self, seconds: float = START_SECONDS) -> Self:
         """Wait until all children have connected."""
-        wait_until(lambda: self.has_logged(" ready.") or not self.running, seconds, lambda: f"ready\n{self.log()}")
+        wait_until(lambda: self.has_logged(self._up) or not self.running, seconds, lambda: f"ready\n{self.log()}")
         assert self.running, f"the worker ended with {self.process.returncode}\n{self.log()}"
         return self
 
@@ -206,8 +214,10 @@ class Fleet:
         wait: bool = True,
         environment: Mapping[str, str] | None = None,
         guard: Sequence[str] = (),
+        what: str = "worker",
     ) -> Node:
-        """Start a node; its settings are the fleet's of now. ``guard`` is a command that runs the worker's."""
+        """Start a node, or ``what="beat"``; its settings are the fleet's of now. ``guard`` is a command that runs the
+        worker's."""
         self._count += 1
         everything = {
             **(environment or {}),
@@ -216,7 +226,7 @@ class Fleet:
             "PYTHONPATH": str(ROOT / "src"),
         }
         log = self.folder / f"worker-{self._count}.log"
-        node = Node(name or f"w{self._count}@faults", ["-l", level, *arguments], everything, log, guard)
+        node = Node(name or f"w{self._count}@faults", ["-l", level, *arguments], everything, log, guard, what)
         self.nodes.append(node)
         return node.ready() if wait else node
 

@@ -129,6 +129,14 @@ def collect(self: Any, numbers: list[int]) -> list[int]:
     return numbers
 
 
+def slot(self: Any, milliseconds: float = 0) -> None:
+    """A periodic task: write down entry, slot and id."""
+    request = self.request
+    note("start", request, f"{request.periodic_task_name}|{request.periodic_slot}|{request.id}")
+    time.sleep(milliseconds / 1000)
+    note("end", request, f"{request.periodic_task_name}|{request.periodic_slot}|{request.id}")
+
+
 async def waits(self: Any, number: int, milliseconds: float) -> int:
     """``work`` as a coroutine."""
     import asyncio
@@ -220,7 +228,7 @@ def again_at(self: Any, number: int, seconds: float) -> int:
 def make_app(conf: Mapping[str, Any]) -> Celery:
     """The app with these settings."""
     app = Celery("faults", set_as_current=False, **conf)
-    for body in (work, gated, die, hold, again, later, step, collect, waits, steps, again_at, hungry, exhaust):
+    for body in (work, gated, die, hold, again, later, step, collect, slot, waits, steps, again_at, hungry, exhaust):
         app.task(bind=True, name=f"faults.{body.__name__}")(body)
     app.task(bind=True, name="faults.once", acks_late=False)(work)
     app.task(bind=True, name="faults.paced", rate_limit="30/s")(work)

@@ -259,6 +259,9 @@ class Firing:
             return None
         there, *locks = self._ledger.read([each.key for each in changes], timeout=_STEP)
         if there != write.claim:
+            if lock is not None and locks[0] == lock.waiting:
+                # Taken in the moment in which the run of whoever was faster had freed it.
+                self._ledger.change([Change(lock.key, None, lock.waiting)], timeout=_STEP)
             return Fired.TAKEN, there
         if lock is not None and locks[0] not in (lock.waiting, lock.started):
             return self._left(write, write.claim) if not lock.kept else (Fired.TAKEN, there)

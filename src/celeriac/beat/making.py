@@ -19,10 +19,11 @@ from celeriac.exceptions import CeleryError, ImproperlyConfigured
 from celeriac.model.limits import SEAT
 from celeriac.model.message import Message
 
-__all__ = ["LEAST", "NAME_HEADER", "check", "drop", "lasts", "messages_of"]
+__all__ = ["LEAST", "NAME_HEADER", "SLOT_HEADER", "check", "drop", "lasts", "messages_of"]
 
-#: Header with the name of the entry, as django-celery-beat has it.
+#: Headers with the name of the entry, as django-celery-beat has it, and with the slot in ISO 8601, in UTC.
 NAME_HEADER: Final = "periodic_task_name"
+SLOT_HEADER: Final = "periodic_slot"
 #: Seconds for which a run may start at least, when nobody said how long: a worker that is busy for a moment must not
 #: lose runs of short intervals.
 LEAST: Final = timedelta(seconds=60)
@@ -49,7 +50,7 @@ def messages_of(
     """
     args, kwargs = evaluated(entry.args, entry.kwargs)
     task = app.tasks.get(entry.task)
-    own = {NAME_HEADER: entry.name, **(entry.options.get("headers") or {}), **headers}
+    own = {NAME_HEADER: entry.name, SLOT_HEADER: slot.isoformat(), **(entry.options.get("headers") or {}), **headers}
     if entry.overlap == "queue":
         own[SEAT] = f"beat:{entry.name}"
     options = {**entry.options, "headers": own}

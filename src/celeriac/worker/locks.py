@@ -72,11 +72,11 @@ async def _begin(broker: Ledger, found: Sequence[tuple[Delivery, Lock]]) -> Mapp
     for (delivery, lock), successor, holder in zip(unsure, answer, answer[len(unsure) :], strict=False):
         if successor is not None:
             stays[delivery.token] = Revoked(f"replaced by {successor.decode('utf-8', 'replace')}")
-        elif holder is None or waiting_id(holder)[0] == lock.holder:
+        elif holder is not None and waiting_id(holder)[0] == lock.holder:
             continue
-        elif lock.sole:
+        elif lock.sole and (holder is not None or not lock.kept):  # one that is kept is gone with its time
             stays[delivery.token] = Revoked("another run of this slot")
-        else:
+        elif holder is not None:
             others.append((delivery, sending_key(waiting_id(holder)[0])))
     # One that is just being sent, on another server, may take its place, or not.
     marks = await broker.read_ledger([mark for _, mark in others]) if others else ()
