@@ -2,6 +2,7 @@
 
 from bench.scenario import Scenario
 from bench.scenarios import (
+    beat,
     cluster,
     cold,
     cpu,
@@ -35,4 +36,5 @@ ALL: tuple[Scenario, ...] = (
     *rabbit.SCENARIOS,
     *postgres.SCENARIOS,
     *cluster.SCENARIOS,
+    *beat.SCENARIOS,
 )

@@ -93,7 +93,7 @@ def test_the_table_says_what_the_commands_say(name: str) -> None:
     ("argv", "expected"),
     [
         (["wroker"], "there is no command 'wroker': did you mean worker?"),
-        (["beat"], "there is no command 'beat': periodic tasks are not available yet"),
+        (["graph"], "there is no command 'graph': it does not exist here"),
         (["xyzzy"], "there is no command 'xyzzy'; celeriac --help"),
         (["--quite"], "No such option '--quite'"),
         (["worker", "--concurency", "3"], "Did you mean '--concurrency'?"),

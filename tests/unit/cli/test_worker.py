@@ -59,13 +59,24 @@ def test_autoscale(text: str, bounds: tuple[int, int], app: Celery, launched: li
     assert (options.autoscale, options.concurrency) == (bounds, bounds[1])
 
 
+def test_beat_inside(app: Celery, launched: list[Node]) -> None:
+    assert run(["worker", "-B", "--scheduler", "x:Y", "-s", "file"], app) == 0
+    options = launched[0].options
+    assert (options.beat, options.scheduler, options.schedule_filename) == (True, "x:Y", "file")
+
+
+@pytest.mark.parametrize("option", ["--scheduler", "-s"])
+def test_options_of_beat_without_it(
+    option: str, app: Celery, launched: list[Node], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["worker", option, "x"], app) == 2
+    assert "means nothing without -B/--beat" in capsys.readouterr().err
+    assert launched == []
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        "-B",
-        "--beat",
-        "-s x",
-        "--scheduler=x",
         "-D",
         "--pool-start-method=spawn",
         "-S x",

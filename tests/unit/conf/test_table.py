@@ -19,7 +19,7 @@ DIFFERENT = {
     "worker_proc_alive_timeout": 60.0,
     "worker_hijack_root_logger": False,
     "broker_connection_max_retries": None,
-    "beat_scheduler": "celeriac.beat:PersistentScheduler",
+    "beat_scheduler": "celeriac.beat:SharedScheduler",
     "worker_autoscaler": None,
     "worker_consumer": None,
 }
