@@ -117,10 +117,11 @@ class BeatService:
                 await self._clock.sleep(delay)
                 await self._sync()
                 delay = await self._look()
-        finally:
+        except (asyncio.CancelledError, Exception):
             if watching is not None:
                 watching.cancel()
             await self._close()
+            raise
 
     async def _look(self, *, first: bool = False) -> float:
         """One look; the seconds until the next. What a scheduler raises is logged, and it is asked again."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from celeriac.testing.simulation.node import Child, Node
+from celeriac.testing.simulation.process import Process
 from celeriac.testing.simulation.world import World
 from celeriac.worker.options import NodeOptions
 
@@ -114,6 +115,16 @@ class Simulation(World):
                 del self._doomed[node]
                 self.outside(node.die)
 
+    # -- periodic tasks ----------------------------------------------------------------------------------------
+
+    def beat(self) -> Process:
+        """Start a scheduler of the app's ``beat_schedule``; any number of them sends each slot once. ``kill()``,
+        ``pause()`` and ``resume()`` of what is returned do as they say. It is up when this returns."""
+        process = self.add_beat()
+        self.timeline.run(self.timeline.time + _START)
+        self.check()
+        return process
+
     # -- servers -----------------------------------------------------------------------------------------------
 
     def cut_broker(self, time: float | str | timedelta) -> None:
@@ -140,7 +151,7 @@ class Simulation(World):
         self.pass_time(seconds(time))
 
     def run_until_idle(self) -> None:
-        """Let time pass until nothing is ready, running or due any more."""
+        """Let time pass until nothing is ready, running or due any more; schedulers are not waited for."""
         self.pass_time(None)
 
     @property

@@ -13,7 +13,7 @@ from celeriac.client import resolver
 from celeriac.exceptions import TimeoutError  # noqa: A004 - Celery's name
 from celeriac.testing.simulation.node import Node
 from celeriac.testing.simulation.patches import current_app, seeded, virtual_time
-from celeriac.testing.simulation.process import ProcessClock
+from celeriac.testing.simulation.process import Process, ProcessClock, spawn
 from celeriac.testing.simulation.producer import (
     SimulatedDeadLetters,
     SimulatedPort,
@@ -34,6 +34,8 @@ __all__ = ["World"]
 
 #: Seconds for which all is run before time may leap over idleness: every service has had its turn.
 _SETTLED = 15.0
+#: Most seconds between two looks of a scheduler: each of them wakes all up.
+_LOOKS = 3600.0
 #: Seconds after which whoever waits without a limit gives up.
 _PATIENCE = 366 * 86400.0
 
@@ -65,6 +67,9 @@ class World(Surroundings):
         #: The one with rules, locks and limits.
         self.ledger_server: Any = self.server
         self.store_server: Any = memory.server(self.store_url, clock) if self.store_url else None
+        #: Schedulers of periodic tasks, the dead ones too.
+        self.beats: list[Process] = []
+        self._options = resolver.adapter_options(app.conf)
         self._left = ExitStack()
         #: Since when nobody has had anything to do; None: somebody had at the last look.
         self._idle_since: float | None = None
@@ -185,7 +190,7 @@ class World(Surroundings):
             elif self._idle_since is None:
                 self._idle_since = timeline.time
             elif timeline.time - self._idle_since >= _SETTLED:
-                following = self.next_moment()
+                following = self.next_moment(beats=seconds is not None)
                 if following is None and seconds is None:
                     return until is not None and until()
                 # As when all machines sleep: nobody has anything to do before that moment.
@@ -220,13 +225,36 @@ class World(Surroundings):
             and not (self.store_server is not None and self.store_server.chords.pending())
         )
 
-    def next_moment(self) -> float | None:
-        """When something is due or strikes next, on the timeline."""
+    def next_moment(self, *, beats: bool = True) -> float | None:
+        """When something is due or strikes next, on the timeline; ``beats``: or a scheduler looks."""
         queues = list({queue for node in self.nodes for queue in node.options.queues})
         due = self.server.queues.next_due(queues)
         moments = [due - self.timeline.epoch] if due is not None else []
-        timer = self.timeline.next_timer((self.control, self.network))
+        timer = self.timeline.next_timer((self.control, self.network, *(self.beats if beats else ())))
         return min([*moments, *([timer] if timer is not None else [])], default=None)
+
+    # -- schedulers --------------------------------------------------------------------------------------------
+
+    def add_beat(self) -> Process:
+        """Start a scheduler of the app's periodic tasks, on a machine of its own."""
+        from celeriac.beat.scheduler import SharedScheduler
+        from celeriac.beat.service import BeatService
+
+        process = spawn(self.timeline, f"beat{len(self.beats) + 1}")
+        ledger: Any = SimulatedPort(self._memory.ledger(self.broker_url, self._options), self.weather)
+
+        async def aside(function: Callable[..., Any], *arguments: Any) -> Any:
+            return function(*arguments)
+
+        longest = self.app.conf.seconds("beat_max_loop_interval") or _LOOKS
+
+        def make() -> SharedScheduler:
+            return SharedScheduler(self.app, ledger=ledger, max_interval=longest)
+
+        service = BeatService(self.app, clock=process.clock, aside=aside, make=make)
+        self.beats.append(process)
+        process.start(service.run())
+        return process
 
     # -- nodes -------------------------------------------------------------------------------------------------
 
