@@ -13,6 +13,7 @@ from typing import Any, Final
 from celeriac.beat.due import next_slot
 from celeriac.beat.entry import Entry
 from celeriac.beat.lazy import evaluated
+from celeriac.beat.state import short
 from celeriac.client.payloads import payloads_of
 from celeriac.codec.reference import CONTENT_TYPE as REFERENCE
 from celeriac.exceptions import CeleryError, ImproperlyConfigured
@@ -52,7 +53,7 @@ def messages_of(
     task = app.tasks.get(entry.task)
     own = {NAME_HEADER: entry.name, SLOT_HEADER: slot.isoformat(), **(entry.options.get("headers") or {}), **headers}
     if entry.overlap == "queue":
-        own[SEAT] = f"beat:{entry.name}"
+        own[SEAT] = f"beat:{short(entry.name)}"
     options = {**entry.options, "headers": own}
     if task_id is not None:
         options["task_id"] = task_id

@@ -7,17 +7,22 @@ sends it, and the others read from the refusal what has become of the entry.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Final, Self
 
 import msgspec
 from msgspec import Struct
 
-__all__ = ["LIFE", "PAUSED", "State", "running_key", "slot_key", "state_key"]
+__all__ = ["LIFE", "PAUSED", "State", "running_key", "short", "slot_key", "state_key"]
 
 #: Seconds for which the state of an entry is kept that is no longer there: longer than the rarest slots are apart.
 LIFE: Final = 5 * 366 * 86400.0
 #: In place of a fingerprint while the entry is paused: when it goes on, it counts from then.
 PAUSED: Final = "paused"
+
+
+#: Longer names, in bytes, are cut, and told apart by a digest.
+_LONGEST: Final = 200
 
 
 class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,14 +62,22 @@ class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def state_key(name: str) -> str:
     """Where the state of the entry ``name`` stands."""
-    return f"beat:last:{name}"
+    return f"beat:last:{short(name)}"
 
 
 def slot_key(name: str, slot: datetime) -> str:
     """Where it stands which of several messages of one slot is to run."""
-    return f"beat:slot:{name}:{slot.isoformat()}"
+    return f"beat:slot:{short(name)}:{slot.isoformat()}"
 
 
 def running_key(name: str) -> str:
     """Where it stands that a run of the entry goes on, for entries whose runs must not overlap."""
-    return f"beat:running:{name}"
+    return f"beat:running:{short(name)}"
+
+
+def short(name: str) -> str:
+    """An entry's name, which may be a whole call as text, as part of a key: servers take keys that are not too long."""
+    data = name.encode("utf-8", "backslashreplace")
+    if len(data) <= _LONGEST:
+        return data.decode()
+    return f"{data[:_LONGEST].decode('utf-8', 'ignore')}:{sha256(data).hexdigest()[:32]}"

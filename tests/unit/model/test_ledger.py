@@ -18,7 +18,8 @@ def carrying(header: Any) -> Message:
 
 
 def test_a_message_carries_its_lock() -> None:
-    for lock in (Lock("k", "i"), Lock("k", "i", 5.0, True)):
+    kinds = [{}, {"kept": True}, {"sole": True}, {"kept": True, "sole": True}]
+    for lock in (Lock("k", "i", 5.0, True), *(Lock("k", "i", **kind) for kind in kinds)):
         assert lock_of(carrying(lock.header())) == lock
 
 
@@ -78,6 +79,13 @@ def test_the_end_of_a_task_frees_its_lock(way: str) -> None:
     delivery = Delivery(message=carrying(lock.header()), token="t", queue="q")
     decided = plan(delivery, {**ENDS, **GOES_ON}[way], TaskOptions(name="t"), 100.0, 0.5, park=0.0)
     assert decided.frees == ((lock,) if way in ENDS else ())
+
+
+@pytest.mark.parametrize("way", [*ENDS, *GOES_ON])
+def test_a_lock_that_tells_of_the_past_is_never_freed(way: str) -> None:
+    delivery = Delivery(message=carrying(Lock("k", "i", kept=True).header()), token="t", queue="q")
+    decided = plan(delivery, {**ENDS, **GOES_ON}[way], TaskOptions(name="t"), 100.0, 0.5, park=0.0)
+    assert decided.frees == ()
 
 
 @pytest.mark.parametrize("way", list(ENDS))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from celeriac import Celery
 from celeriac.codec.reference import CONTENT_TYPE
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
-from celeriac.model.limits import GO, LOST, PARKED, Ask, Permission, Permit, Rate, Seats
+from celeriac.model.limits import GO, LOST, PARKED, SEAT, Ask, Permission, Permit, Rate, Seats
 from celeriac.model.message import Delivery, Marks
 from celeriac.model.rules import Rule, RulesRead
 from celeriac.model.settle import DeadLetter, Release
@@ -73,6 +73,20 @@ def test_keys_split_them() -> None:
     limiter, limits = limits_of(rate_limit=1, max_concurrency=1, **options)
     asyncio.run(limits.permit([delivery("t", "acme", 7)]))
     assert (limiter.asked[0].rate, limiter.asked[0].seats) == (Rate("t[acme]", 1.0), Seats("t[7]", 1))
+
+
+def test_a_message_may_ask_for_a_seat_of_its_own() -> None:
+    limiter, limits = limits_of()
+    one, none = delivery("t", headers={SEAT: "beat:x"}), delivery("t", headers={SEAT: ["beat"]})
+    asyncio.run(limits.permit([one, none]))
+    assert [ask.seats for ask in limiter.asked] == [Seats("beat:x", 1), None]
+    assert limits.seated
+
+
+def test_the_limit_of_a_task_comes_before_its_messages() -> None:
+    limiter, limits = limits_of(max_concurrency=3)
+    asyncio.run(limits.permit([delivery("t", headers={SEAT: "beat:x"})]))
+    assert [ask.seats for ask in limiter.asked] == [Seats("t", 3)]
 
 
 def test_keys_of_any_kind() -> None:

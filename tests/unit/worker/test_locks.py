@@ -105,6 +105,20 @@ def test_who_may_be_replaced_at_this_moment_waits() -> None:
     assert begin(broker, old, lost) == {old.token: o.Postponed(0.5)}
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_of_several_messages_of_one_slot_the_holder_alone_runs(kept: bool) -> None:
+    broker = LedgerBroker()
+    lock = Lock("slot", "", kept=kept, sole=True)
+    first, second, again = (delivery(id=name, headers={LOCK: lock.header()}) for name in ("first", "second", "second"))
+    broker.values = {"slot": b"second", sending_key("second"): b""}
+    assert begin(broker, first, second) == {first.token: o.Revoked("another run of this slot")}
+    assert broker.values["slot"] == b"second started"
+    assert begin(broker, again) == {}, "it was taken before: its worker died"
+    del broker.values["slot"]
+    gone = {} if kept else {again.token: o.Revoked("another run of this slot")}
+    assert begin(broker, again) == gone, "the run that held it has ended; one that is kept is gone with its time"
+
+
 @pytest.mark.parametrize("call", ["change", "read"])
 def test_the_ledger_is_asked_again_when_no_answer_came(call: str) -> None:
     broker = LedgerBroker()

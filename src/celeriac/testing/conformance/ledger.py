@@ -11,7 +11,7 @@ from celeriac.exceptions import OperationalError
 from celeriac.model.ledger import ANY, Change, Lock
 from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Accept, Completion, DeadLetter, DeadReason, Hold, Release, Settlement, Verdict
-from celeriac.ports import BlockingLedger, Broker, Ledger, OncePublisher, Publisher
+from celeriac.ports import BlockingLedger, Broker, Ledger, OncePublisher, Publisher, Timed
 from celeriac.testing.conformance.chords import part
 from celeriac.testing.conformance.harness import Harness
 from celeriac.testing.conformance.results import record
@@ -168,6 +168,16 @@ class Ledgers:
         there = list(blocking.read(["a", "c0", "c2"], timeout=5.0))
         assert there == ([b"1", b"2", b"2"] if harness.between_processes else [b"1", None, None])
         blocking.close()
+
+    def test_a_server_tells_its_time(self, harness: Harness) -> None:
+        """``Timed``, where it has a clock of its own."""
+        ledger: object = _blocking(harness)
+        if not isinstance(ledger, Timed):
+            return
+        first = ledger.time(timeout=5.0)
+        assert isinstance(first, float), "Timed: seconds since the epoch"
+        assert first > 1.6e9, "Timed: seconds since the epoch"
+        assert 0 <= ledger.time(timeout=5.0) - first < 5.0, "Timed: goes on"
 
     @asynchronous
     async def test_a_closed_ledger_says_so(self, harness: Harness) -> None:
