@@ -139,7 +139,8 @@ class Celery(Configuring, Declaring, Sending):
 
     def close(self) -> None:
         """Give connections back and be current no more; needed only for apps that come and go."""
-        for part in (self._sender, self._backend, self._task_steps, self._control, self._dead_letters):
+        parts = (self._sender, self._backend, self._task_steps, self._control, self._dead_letters, self._periodic_desk)
+        for part in parts:
             close = getattr(part, "close", None)
             if close is not None:
                 close()

@@ -42,6 +42,7 @@ class Sending:
     _task_steps: Steps | None = None
     _control: Any
     _dead_letters: Any = None
+    _periodic_desk: Any = None
     _log: Any
 
     def send_task(
@@ -152,6 +153,7 @@ class Sending:
         if names & {"result_backend", "broker_url", "broker_write_url"}:
             self._backend = None
         self._dead_letters = None
+        self._periodic_desk = None
 
     def default_url(self) -> str:
         """Where messages and results go when no broker is set: a SQLite file beside the app's module."""
@@ -224,6 +226,13 @@ class Sending:
         if self._backend is None:
             self._backend = Backend(self, self.backend_url)
         return self._backend
+
+    @property
+    def periodic(self) -> Any:
+        """The periodic tasks, those of the settings and those stored beside the broker: ``celeriac.beat.Periodic``."""
+        if self._periodic_desk is None:
+            self._periodic_desk = import_object("celeriac.beat:Periodic")(self)
+        return self._periodic_desk
 
     @property
     def dead_letters(self) -> DeadLetters:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from celeriac.beat.desk import EntryNotFound, EntryRefused, Periodic
     from celeriac.beat.entry import Entry
     from celeriac.beat.interface import DEFAULT_MAX_INTERVAL, ScheduleEntry, Scheduler, SchedulingError
     from celeriac.beat.lazy import BeatLazyFunc
@@ -20,6 +21,9 @@ __all__ = [
     "DEFAULT_MAX_INTERVAL",
     "BeatLazyFunc",
     "Entry",
+    "EntryNotFound",
+    "EntryRefused",
+    "Periodic",
     "PersistentScheduler",
     "ScheduleEntry",
     "Scheduler",
@@ -33,6 +37,9 @@ _HOMES = {
     "BeatLazyFunc": "lazy",
     "DEFAULT_MAX_INTERVAL": "interface",
     "Entry": "entry",
+    "EntryNotFound": "desk",
+    "EntryRefused": "desk",
+    "Periodic": "desk",
     "PersistentScheduler": "persistent",
     "ScheduleEntry": "interface",
     "Scheduler": "interface",

@@ -9,22 +9,29 @@ from __future__ import annotations
 
 import heapq
 import logging
+import os
 import random
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf
 from typing import Any, Final
 
+from celeriac import __version__
 from celeriac.beat.due import due
 from celeriac.beat.entry import Entry
 from celeriac.beat.firing import Fired, Firing, Shot
 from celeriac.beat.hours import Hours
 from celeriac.beat.making import check
 from celeriac.beat.places import ledger_of, publisher_of
+from celeriac.beat.seen import EVERY, Seen, write_seen
 from celeriac.beat.state import LIFE, state_key
+from celeriac.beat.stored import Stored
 from celeriac.beat.track import Track, anchored
-from celeriac.beat.written import Book, Written
+from celeriac.beat.unknown import Unknown
+from celeriac.beat.written import Book
 from celeriac.exceptions import CeleryError, ImproperlyConfigured, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.ports import BlockingLedger, Publisher
@@ -45,6 +52,8 @@ _TIMEOUT: Final = 5.0
 #: Seconds between two tries while a server is away: the first, and the most.
 _FIRST: Final = 0.1
 _MOST: Final = 2.0
+#: Seconds by which a task is sent late that deserve a warning.
+_OVERDUE: Final = 10.0
 #: Latenesses that are remembered.
 _REMEMBERED: Final = 1000
 
@@ -70,7 +79,7 @@ class SharedScheduler:
         self.max_interval: float = max_interval or app.conf.seconds("beat_max_loop_interval") or MAX_INTERVAL
         self._publisher = publisher_of(app) if publisher is None else publisher
         self._ledger = ledger_of(app) if ledger is None else ledger
-        self._book = Written(app) if book is None else book
+        self._book = Stored(app, self._ledger) if book is None else book
         #: The time that counts.
         self.hours = Hours(self._ledger, wall)
         self._firing = Firing(app, self._publisher, self._ledger)
@@ -86,6 +95,11 @@ class SharedScheduler:
         self.lateness: deque[float] = deque(maxlen=_REMEMBERED)
         #: Tasks sent by this one.
         self.sent = 0
+        #: It is part of a worker.
+        self.embedded = False
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._seen_at = -inf
+        self._unknown = Unknown(app)
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -118,8 +132,10 @@ class SharedScheduler:
             logger.info("beat: The servers are there again")
             self._failures = 0
         now = self.last_tick = self.hours.now()
+        self._unknown.look(self.entries)
+        self._tell(now)
         soonest = self._heap[0][0] if self._heap else inf
-        return max(0.0, min(soonest - now, self.max_interval))
+        return max(0.0, min(soonest - now, self.max_interval, self._book.look))
 
     def _failed(self, error: OperationalError) -> float:
         self._failures += 1
@@ -128,8 +144,32 @@ class SharedScheduler:
             logger.error("beat: Cannot send what is due, next try in %.1f s: %s", pause, error)
         return pause
 
+    def _tell(self, now: float) -> None:
+        """Let others know that it is there. An outage is not worth a word: sending will meet it too."""
+        if now < self._seen_at + EVERY:
+            return
+        self._seen_at = now
+        late = sorted(self.lateness)
+        seen = Seen(
+            at=now,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            entries=len(self._tracks),
+            sent=self.sent,
+            tick=self.last_tick,
+            late=(late[len(late) // 2], late[len(late) * 99 // 100], late[-1]) if late else None,
+            skew=self.hours.skew,
+            embedded=self.embedded,
+        )
+        with suppress(OperationalError):
+            write_seen(self._ledger, self._name, seen, now, timeout=_TIMEOUT)
+
     def close(self) -> None:
         """Give the connection of the ledger back."""
+        if self._seen_at > -inf:
+            with suppress(OperationalError):
+                write_seen(self._ledger, self._name, None, self.hours.now(), timeout=1.0)
         self._ledger.close()
 
     # -- the entries ---------------------------------------------------------------------------------------------
@@ -318,7 +358,10 @@ class SharedScheduler:
             logger.info("beat: Slot %s of %s is left out: the run before goes on", slot.isoformat(), entry.name)
             return
         self.sent += 1
-        self.lateness.append(max(0.0, self.hours.now() - slot.timestamp()))
+        late = max(0.0, self.hours.now() - slot.timestamp())
+        self.lateness.append(late)
+        if late > _OVERDUE:
+            logger.warning("beat: Entry %r was due at %s: sent %.0f s late", entry.name, slot.isoformat(), late)
         logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
 
 

@@ -103,6 +103,8 @@ class BeatService:
     async def run(self) -> None:
         """Until cancelled; then the scheduler is closed."""
         self.scheduler = await self._aside(self._make)
+        if isinstance(self.scheduler, SharedScheduler):
+            self.scheduler.embedded = self.embedded
         watching = None
         try:
             # On the thread too: receivers may wait there for hours, such as redbeat's, for the lock of another beat.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any, Protocol
 
 from celeriac.beat.entry import Entry
@@ -12,6 +13,9 @@ __all__ = ["Book", "Written"]
 
 class Book(Protocol):
     """Where entries come from. Blocking; raises ``OperationalError`` while its server is away."""
+
+    #: Most seconds between two questions whether anything has changed.
+    look: float
 
     def entries(self) -> tuple[Any, Mapping[str, Entry]]:
         """All entries by name, and the epoch that they are of. Raises ``ImproperlyConfigured`` for one that cannot
@@ -25,6 +29,8 @@ class Book(Protocol):
 
 class Written:
     """Those of the settings alone. The epoch is the mapping itself, which is replaced when one is added."""
+
+    look = inf
 
     def __init__(self, app: Any) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""``beat``: start a scheduler of periodic tasks."""
+"""``beat``: start a scheduler of periodic tasks; its subcommands are in ``entries.py``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from celeriac.cli.context import Context, importing
+from celeriac.cli.entries import COMMANDS
 from celeriac.cli.failure import Refused
 
 __all__ = ["beat"]
@@ -65,6 +66,10 @@ def beat(ctx: click.Context, /, **options: Any) -> int | None:
     if ctx.invoked_subcommand is not None:
         return None
     return _start(ctx.ensure_object(Context), options)
+
+
+for _command in COMMANDS:
+    beat.add_command(_command)
 
 
 def _start(context: Context, options: dict[str, Any]) -> int:

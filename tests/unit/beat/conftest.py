@@ -11,6 +11,7 @@ import pytest
 from celeriac import Celery
 from celeriac.beat.scheduler import SharedScheduler
 from celeriac.beat.state import State, state_key
+from celeriac.beat.written import Written
 from celeriac.client import resolver
 from celeriac.exceptions import OperationalError
 from celeriac.model.ledger import Change
@@ -97,6 +98,7 @@ class Fleet:
     def scheduler(self, **more: Any) -> SharedScheduler:
         publisher: Any = Publisher(self._memory.publisher(self.url, self.options), self.stepwise)
         ledger: Any = Port(self._memory.ledger(self.url, self.options), "ledger")
+        more.setdefault("book", Written(self.app))
         return SharedScheduler(self.app, publisher=publisher, ledger=ledger, wall=self.clock.now, **more)
 
     def add(self, name: str, schedule: Any, **more: Any) -> None:

@@ -20,6 +20,8 @@ from tests.unit.beat.conftest import START, Fleet, Killed, away
 class Fixed:
     """A book of one entry."""
 
+    look = 1e9
+
     def __init__(self, fleet: Fleet, every: float) -> None:
         self.entry = Entry.from_settings("x", {"task": "tasks.report", "schedule": every}, fleet.app)
 
