@@ -1,13 +1,13 @@
 """A scheduler of periodic tasks, measured from inside: `python -m bench.beating MODE OPTIONS`, which prints JSON.
 
-Modes: `idle`, many entries of which none is due; `spread`, so many a second, evenly; `instant`, all due at one moment.
+Modes: `idle`, many entries of which none is due; `spread`, so many a second; `instant`, all due at one moment.
 """
 
 import asyncio
 import json
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from bench.app import app
@@ -45,10 +45,9 @@ def idle(count: int, seconds: float) -> dict[str, float]:
 
 
 def spread(count: int, seconds: float) -> dict[str, float]:
-    """Milliseconds by which tasks are sent late; each entry has a moment of its own within the second."""
+    """Milliseconds by which tasks are sent late, by entries of one second that nobody has seen before."""
     entries(count, 1.0)
     scheduler = SharedScheduler(app)
-    anchor(scheduler, count, step=1.0 / count)
     cpu = time.process_time()
     drive(BeatService(app, make=lambda: scheduler), seconds + 2)
     late = sorted(1000 * each for each in list(scheduler.lateness)[-int(count * (seconds - 1)) :])
@@ -64,7 +63,7 @@ def instant(count: int, seconds: float) -> dict[str, float]:
     """Milliseconds until all are sent that are due at one moment."""
     entries(count, 60.0)
     scheduler = SharedScheduler(app)
-    anchor(scheduler, count, step=0.0, ahead=-60.0)
+    anchor(scheduler, count)
     scheduler._read_book()  # what a look takes that has not to read all entries first
     began = time.monotonic()
     scheduler.tick()
@@ -72,14 +71,12 @@ def instant(count: int, seconds: float) -> dict[str, float]:
     return {"all": 1000 * (time.monotonic() - began)}
 
 
-def anchor(scheduler: SharedScheduler, count: int, *, step: float, ahead: float = 0.0) -> None:
-    """Write when each entry counts from."""
-    now = datetime.fromtimestamp(time.time() + ahead, UTC)
+def anchor(scheduler: SharedScheduler, count: int) -> None:
+    """Let all entries count from one moment, a minute ago."""
+    now = datetime.fromtimestamp(time.time() - 60, UTC)
     fingerprint = next(iter(scheduler._book.entries()[1].values())).fingerprint
-    changes: list[Change] = []
-    for number in range(count):
-        state = State(slot=now + timedelta(seconds=step * number), fingerprint=fingerprint)
-        changes.append(Change(state_key(f"entry-{number}"), state.encode()))
+    state = State(slot=now, fingerprint=fingerprint).encode()
+    changes = [Change(state_key(f"entry-{number}"), state) for number in range(count)]
     scheduler._ledger.change(changes, timeout=10.0)
 
 

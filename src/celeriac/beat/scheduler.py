@@ -29,7 +29,7 @@ from celeriac.beat.places import ledger_of, publisher_of
 from celeriac.beat.seen import EVERY, Seen, write_seen
 from celeriac.beat.state import LIFE, state_key
 from celeriac.beat.stored import Stored
-from celeriac.beat.track import Track, anchored
+from celeriac.beat.track import Track, anchored, spread
 from celeriac.beat.unknown import Unknown
 from celeriac.beat.written import Book
 from celeriac.exceptions import CeleryError, ImproperlyConfigured, OperationalError
@@ -238,7 +238,7 @@ class SharedScheduler:
         """Let entries count from now, unless somebody else has said so before: then from then."""
         now = datetime.fromtimestamp(self.hours.now(), UTC)
         for page in _pages(tracks):
-            written = [anchored(track, now).encode() for track in page]
+            written = [anchored(track, moment).encode() for track, moment in zip(page, spread(page, now), strict=True)]
             changes = [
                 Change(state_key(track.entry.name), raw, track.raw, LIFE)
                 for track, raw in zip(page, written, strict=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -12,13 +13,18 @@ from msgspec.structs import replace
 from celeriac.beat.entry import Entry
 from celeriac.beat.firing import PATIENCE
 from celeriac.beat.state import PAUSED, State
+from celeriac.schedules import schedule
 
-__all__ = ["MARGIN", "Track", "anchored"]
+__all__ = ["MARGIN", "Track", "anchored", "spread"]
 
 #: How long after its next slot an entry is taken over whose schedule another scheduler has changed.
 MARGIN: Final = timedelta(seconds=60)
 #: How long a schedule counts as the other's whose next slot nobody knows.
 _UNKNOWN: Final = timedelta(hours=1)
+#: So many intervals that begin together are spread.
+_MANY: Final = 10
+_ZERO: Final = timedelta(0)
+_SECOND: Final = timedelta(seconds=1)
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -63,6 +69,22 @@ class Track(Struct, kw_only=True, eq=False):
             following = self.state.next or datetime.fromtimestamp(now, UTC) + _UNKNOWN
             return max(now + 1.0, (following + MARGIN).timestamp())
         return self.state.at + PATIENCE
+
+
+def spread(tracks: Sequence[Track], now: datetime) -> list[datetime]:
+    """From when each of these counts that are seen for the first time together. Many intervals begin one after the
+    other within a second, or they would all be due at the same moments for ever."""
+    lengths = [_length(track.entry) for track in tracks]
+    many = sum(length > _ZERO for length in lengths)
+    if many < _MANY:
+        return [now] * len(tracks)
+    return [now + min(length, _SECOND) * (number / len(tracks)) for number, length in enumerate(lengths)]
+
+
+def _length(entry: Entry) -> timedelta:
+    """Of an interval that no clock fixes; nothing for other schedules."""
+    timetable: Any = entry.schedule
+    return timetable.run_every if type(timetable) is schedule and not timetable.relative else _ZERO
 
 
 def anchored(track: Track, now: datetime) -> State:

@@ -364,6 +364,20 @@ def test_one_that_cannot_be_sent_holds_up_nobody(fleet: Fleet, caplog: Any) -> N
     assert caplog.text.count("Cannot send entry 'bad'") == 1
 
 
+def test_many_intervals_are_not_all_due_at_once(fleet: Fleet) -> None:
+    for number in range(100):
+        fleet.add(f"x{number}", 10)
+    fleet.add("fast", 0.1)
+    fleet.add("clock", crontab(minute="*"))
+    fleet.run(5, fleet.scheduler(), fleet.scheduler())
+    slots = [fleet.state(f"x{number}").slot for number in range(100)]
+    assert len(set(slots)) == 100
+    assert min(slots) >= START
+    assert max(slots) < START + timedelta(seconds=1)
+    assert 48 <= sum(message.headers["periodic_task_name"] == "fast" for message in fleet.sent()) <= 50
+    assert fleet.state("clock").slot == START, "what a clock fixes is not moved"
+
+
 def test_a_state_that_is_no_state_begins_anew(fleet: Fleet) -> None:
     fleet.add("x", 10)
     fleet.change(state_key("x"), b"nonsense")
