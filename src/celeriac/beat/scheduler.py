@@ -135,7 +135,7 @@ class SharedScheduler:
         self._unknown.look(self.entries)
         self._tell(now)
         soonest = self._heap[0][0] if self._heap else inf
-        return max(0.0, min(soonest - now, self.max_interval, self._book.look))
+        return max(0.0, min(soonest - now, self.max_interval, self._book.every))
 
     def _failed(self, error: OperationalError) -> float:
         self._failures += 1

@@ -33,7 +33,7 @@ _TIMEOUT: Final = 5.0
 class Stored:
     """See ``Book``. ``ledger`` is asked; ``monotonic`` says when."""
 
-    look = LOOK
+    every = LOOK
 
     def __init__(self, app: Any, ledger: BlockingLedger, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._app = app

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf
 from typing import Any, Protocol
 
 from celeriac.beat.entry import Entry
@@ -14,8 +13,8 @@ __all__ = ["Book", "Written"]
 class Book(Protocol):
     """Where entries come from. Blocking; raises ``OperationalError`` while its server is away."""
 
-    #: Most seconds between two questions whether anything has changed.
-    look: float
+    #: Most seconds between two looks, so that a change is soon seen.
+    every: float
 
     def entries(self) -> tuple[Any, Mapping[str, Entry]]:
         """All entries by name, and the epoch that they are of. Raises ``ImproperlyConfigured`` for one that cannot
@@ -30,10 +29,9 @@ class Book(Protocol):
 class Written:
     """Those of the settings alone. The epoch is the mapping itself, which is replaced when one is added."""
 
-    look = inf
-
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, *, every: float = 5.0) -> None:
         self._app = app
+        self.every = every
 
     def entries(self) -> tuple[Any, Mapping[str, Entry]]:
         """See ``Book``."""

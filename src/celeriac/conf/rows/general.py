@@ -66,7 +66,7 @@ ROWS: tuple[Setting, ...] = (
         "beat_max_loop_interval",
         SECONDS,
         0,
-        "Longest sleep between two looks at the schedule; 0: the scheduler decides (300 s).",
+        "Longest sleep between two looks at the schedule; 0: the scheduler decides.",
         old="CELERYBEAT_MAX_LOOP_INTERVAL",
     ),
     Setting(

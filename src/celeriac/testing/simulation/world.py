@@ -239,6 +239,7 @@ class World(Surroundings):
         """Start a scheduler of the app's periodic tasks, on a machine of its own."""
         from celeriac.beat.scheduler import SharedScheduler
         from celeriac.beat.service import BeatService
+        from celeriac.beat.written import Written
 
         process = spawn(self.timeline, f"beat{len(self.beats) + 1}")
         ledger: Any = SimulatedPort(self._memory.ledger(self.broker_url, self._options), self.weather)
@@ -249,7 +250,8 @@ class World(Surroundings):
         longest = self.app.conf.seconds("beat_max_loop_interval") or _LOOKS
 
         def make() -> SharedScheduler:
-            return SharedScheduler(self.app, ledger=ledger, max_interval=longest)
+            book = Written(self.app, every=longest)
+            return SharedScheduler(self.app, ledger=ledger, book=book, max_interval=longest)
 
         service = BeatService(self.app, clock=process.clock, aside=aside, make=make)
         self.beats.append(process)
