@@ -139,10 +139,8 @@ class TestStored:
         book = Stored(fleet.app, ledger_of(fleet))
         for _ in range(2):
             assert not book.entries()[1]["x"].stored
-        assert [r.message for r in caplog.records if "passed over" in r.message] == [
-            "beat: Stored entry 'x' is passed over: beat_schedule has one of that name; `celeriac beat delete` forgets "
-            "the stored one"
-        ]
+        (told,) = [record.message for record in caplog.records if "passed over" in record.message]
+        assert told.startswith("beat: Stored entry 'x' is passed over: beat_schedule has one of that name")
         desk.delete("x")
         assert not desk.show("x").entry.stored
 
@@ -221,4 +219,5 @@ def test_what_is_sent_late_is_told(fleet: Fleet, caplog: pytest.LogCaptureFixtur
     fleet.run(30, scheduler)
     fleet.clock.time += 45.0
     scheduler.tick()
-    assert "Entry 'x' was due at" in caplog.text and "sent 15 s late" in caplog.text
+    assert "Entry 'x' was due at" in caplog.text
+    assert "sent 15 s late" in caplog.text

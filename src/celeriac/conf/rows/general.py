@@ -9,7 +9,7 @@ from celeriac.conf.setting import ANY, BOOL, DICT, INT, LIST, SECONDS, STR, Sett
 
 __all__ = ["ROWS"]
 
-BEAT = no_effect("the scheduler does not answer remote control yet")
+BEAT = no_effect("`celeriac beat status` shows every scheduler by what it writes beside the broker")
 EVENTS = no_effect("events are not sent yet")
 CONTROL_QUEUES = no_effect("queues of control and events are exclusive, with Celery's default times")
 CERTIFICATES = refused("there is no auth serializer; messages and results are signed with signing_key")
