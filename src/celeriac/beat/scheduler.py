@@ -132,7 +132,7 @@ class SharedScheduler:
             logger.info("beat: The servers are there again")
             self._failures = 0
         now = self.last_tick = self.hours.now()
-        self._unknown.look(self.entries)
+        self._unknown.look(lambda: self.entries)
         self._tell(now)
         soonest = self._heap[0][0] if self._heap else inf
         return max(0.0, min(soonest - now, self.max_interval, self._book.every))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from celeriac.beat.entry import Entry
@@ -31,12 +31,12 @@ class Unknown:
         self._thread: threading.Thread | None = None
         self._told: set[str] = set()
 
-    def look(self, entries: Mapping[str, Entry]) -> None:
+    def look(self, entries: Callable[[], Mapping[str, Entry]]) -> None:
         """Ask when that is due; returns at once."""
         if time.monotonic() < self._next or (self._thread is not None and self._thread.is_alive()):
             return
         self._next = time.monotonic() + _EVERY
-        wanted = {name: entry.task for name, entry in entries.items() if entry.enabled}
+        wanted = {name: entry.task for name, entry in entries().items() if entry.enabled}
         self._thread = threading.Thread(target=self._ask, args=(wanted,), name="beat-unknown", daemon=True)
         self._thread.start()
 
