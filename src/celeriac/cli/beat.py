@@ -12,6 +12,7 @@ import click
 from celeriac.cli.context import Context, importing
 from celeriac.cli.entries import COMMANDS
 from celeriac.cli.failure import Refused
+from celeriac.cli.levels import loglevel
 
 __all__ = ["beat"]
 
@@ -27,26 +28,8 @@ def _refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         raise Refused(_NOT_YET[param.opts[0]])
 
 
-def _level(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    from celeriac.app.log import level_of
-    from celeriac.exceptions import ImproperlyConfigured
-
-    try:
-        return level_of(value)
-    except ImproperlyConfigured as error:
-        raise click.UsageError(f"-l: {error}", ctx) from None
-
-
 @click.group(invoke_without_command=True)
-@click.option(
-    "-l",
-    "--loglevel",
-    metavar="LEVEL",
-    default="WARNING",
-    show_default=True,
-    callback=_level,
-    help="debug, info, warning, error, critical, fatal, or a number.",
-)
+@loglevel
 @click.option("-f", "--logfile", metavar="FILE", help="Log there; %n, %h, %d: name, host, domain.")
 @click.option("-S", "--scheduler", metavar="CLASS", help="module:Class, or the name of an entry point.")
 @click.option("-s", "--schedule", metavar="FILE", help="File of a scheduler that keeps one (PersistentScheduler).")

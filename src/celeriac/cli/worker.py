@@ -10,6 +10,7 @@ import click
 
 from celeriac.cli.context import CommaList, Context, importing, pass_context
 from celeriac.cli.failure import Refused
+from celeriac.cli.levels import loglevel
 
 if TYPE_CHECKING:
     from celeriac.supervisor.start import Node
@@ -37,16 +38,6 @@ def _unavailable(*names: str, flag: bool = False) -> Callable[[_F], _F]:
     return click.option(*names, is_flag=flag, default=None, hidden=True, expose_value=False, callback=_refuse)
 
 
-def _level(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    from celeriac.app.log import level_of
-    from celeriac.exceptions import ImproperlyConfigured
-
-    try:
-        return level_of(value)
-    except ImproperlyConfigured as error:
-        raise click.UsageError(f"-l: {error}", ctx) from None
-
-
 def _bounds(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """MAX or MAX,MIN, in any order, as Celery has it."""
     if value is None:
@@ -61,15 +52,7 @@ def _bounds(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 
 
 @click.command()
-@click.option(
-    "-l",
-    "--loglevel",
-    metavar="LEVEL",
-    default="WARNING",
-    show_default=True,
-    callback=_level,
-    help="debug, info, warning, error, critical, fatal, or a number.",
-)
+@loglevel
 @click.option("-f", "--logfile", metavar="FILE", help="Log there; %n, %h, %d: name, host, domain; %i, %I: child.")
 @click.option("--log-format", metavar="FORMAT", help="Log lines: json, or a format of Python's logging.")
 @click.option("-n", "--hostname", metavar="NAME", help="Name of the node: name@%h, where %h, %n, %d are the host's.")
