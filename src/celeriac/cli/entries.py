@@ -52,7 +52,8 @@ def _keys(command: Callable[..., Any]) -> Callable[..., Any]:
 def list_(context: Context, /, as_json: bool) -> None:
     """List periodic tasks: those of the settings, and stored ones."""
     with importing("cannot import the modules with tasks"):
-        found = context.app.periodic.list()
+        context.app.loader.import_default_modules()
+    found = context.app.periodic.list()
     for number, each in enumerate(found):
         if as_json:
             context.echo(json.dumps(_plain(each)))
