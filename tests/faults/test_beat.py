@@ -130,8 +130,15 @@ def test_beats_are_killed_and_started_at_random(place: Place, rng: random.Random
         assert len(found["skip"]) > (last - first) / 2, fleet.logs()
 
 
-@pytest.mark.parametrize("hours", [1, -1])
-@pytest.mark.parametrize("kind", ["redis", "postgres"])
+@pytest.mark.parametrize(
+    ("kind", "hours"),
+    [
+        ("redis", 1),
+        ("postgres", -1),
+        pytest.param("redis", -1, marks=pytest.mark.extended),
+        pytest.param("postgres", 1, marks=pytest.mark.extended),
+    ],
+)
 @scenario(
     "time",
     fault="the clock of one of two schedulers is off by an hour",
