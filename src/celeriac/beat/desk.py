@@ -16,7 +16,7 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from celeriac.beat.due import next_slot
+from celeriac.beat.due import due, next_slot
 from celeriac.beat.entry import Entry
 from celeriac.beat.hours import Hours
 from celeriac.beat.lazy import evaluated
@@ -26,6 +26,7 @@ from celeriac.beat.places import ledger_of
 from celeriac.beat.seen import Seen, read_seen
 from celeriac.beat.state import State, state_key
 from celeriac.beat.stored import Stored
+from celeriac.beat.track import counted_from
 from celeriac.beat.written import Written
 from celeriac.client.connections import PerProcess
 from celeriac.exceptions import CeleryError
@@ -80,34 +81,38 @@ class Periodic:
         """All entries, by name."""
         self._app.loader.import_default_modules()
         ledger = self._ledger.get()
-        hours = Hours(ledger)
-        hours.ask()
-        now = datetime.fromtimestamp(hours.now(), UTC)
+        now = datetime.fromtimestamp(self._now(), UTC)
         _, entries = Stored(self._app, ledger).entries()
         names = sorted(entries)
         shown = []
         for first in range(0, len(names), _PAGE):
             page = names[first : first + _PAGE]
             raws = ledger.read([state_key(name) for name in page], timeout=_TIMEOUT)
-            shown += [_shown(entries[name], State.decode(raw), now) for name, raw in zip(page, raws, strict=True)]
+            states = map(State.decode, raws)
+            shown += [
+                _shown(entries[name], state, now, self._deadline) for name, state in zip(page, states, strict=True)
+            ]
         return shown
 
     def show(self, name: str) -> Shown:
         """One entry. Raises ``EntryNotFound``."""
-        for each in self.list():
-            if each.entry.name == name:
-                return each
-        raise EntryNotFound(f"there is no entry {name!r}: see `celeriac beat list`")
+        self._app.loader.import_default_modules()
+        ledger = self._ledger.get()
+        entry = Stored(self._app, ledger).entry(name)
+        if entry is None:
+            raise _not_found(name)
+        (raw,) = ledger.read([state_key(name)], timeout=_TIMEOUT)
+        return _shown(entry, State.decode(raw), datetime.fromtimestamp(self._now(), UTC), self._deadline)
 
     def add(self, name: str, **keys: Any) -> Shown:
         """Store an entry; ``keys`` are those of ``beat_schedule``. It counts from now. Raises ``EntryRefused`` for one
         that cannot be, cannot be stored, or whose name is taken."""
-        plain = self._plain(name, keys)
+        plain, now = self._plain(name, keys), self._now()
 
         def judge(record: Record | None) -> Record:
             if record is not None and record.entry is not None:
                 raise EntryRefused(f"there is an entry {name!r} already: change it, or choose another name")
-            return Record(entry=plain)
+            return Record(entry=plain, since=now)
 
         self._refuse_written(name, "add")
         self._edit(name, judge)
@@ -117,13 +122,15 @@ class Periodic:
         """Replace some keys of a stored entry; None gives a key its default. With another schedule it counts from now.
         Raises ``EntryNotFound`` and ``EntryRefused``."""
         self._refuse_written(name, "change")
+        now = self._now()
 
         def judge(record: Record | None) -> Record:
             if record is None or record.entry is None:
                 raise EntryNotFound(f"there is no stored entry {name!r}: see `celeriac beat list`")
             wanted = {key: value for key, value in {**record.entry, **keys}.items() if value is not None}
-            on = record.enabled if "enabled" not in keys else None
-            return replace(record, entry=self._plain(name, wanted), enabled=on)
+            made = Record(entry=self._plain(name, wanted), enabled=record.enabled if "enabled" not in keys else None)
+            begins = _times(made) != _times(record) or (_is_on(made, None) and not _is_on(record, None))
+            return replace(made, since=now if begins else record.since)
 
         self._edit(name, judge)
         return self.show(name)
@@ -142,10 +149,11 @@ class Periodic:
 
         def judge(record: Record | None) -> Record | None:
             if record is not None and record.entry is not None:
+                # A pause that somebody wished counts for the settings' entry, which has been in its place.
                 return replace(record, entry=None) if record.enabled is not None and name in written else None
             if name in written:
                 raise EntryRefused(f"entry {name!r} is in beat_schedule: take it out there, or pause it")
-            raise EntryNotFound(f"there is no entry {name!r}: see `celeriac beat list`")
+            raise _not_found(name)
 
         self._edit(name, judge)
 
@@ -165,16 +173,24 @@ class Periodic:
 
     def schedulers(self) -> Mapping[str, Seen]:
         """The schedulers that were heard of in the last half minute, by host and process id."""
-        ledger = self._ledger.get()
-        hours = Hours(ledger)
-        hours.ask()
-        return read_seen(ledger, hours.now(), timeout=_TIMEOUT)
+        return read_seen(self._ledger.get(), self._now(), timeout=_TIMEOUT)
 
     def close(self) -> None:
         """Give the connection back."""
         self._ledger.close()
 
     # ------------------------------------------------------------ how
+
+    def _now(self) -> float:
+        """The time by which schedulers count."""
+        hours = Hours(self._ledger.get())
+        hours.ask()
+        return hours.now()
+
+    @property
+    def _deadline(self) -> float | None:
+        deadline: float | None = self._app.conf.seconds("beat_cron_starting_deadline")
+        return deadline
 
     def _written(self) -> Mapping[str, Entry]:
         self._app.loader.import_default_modules()
@@ -192,17 +208,19 @@ class Periodic:
             entry = Entry.of(name, keys, self._app, stored=True)
             plain = entry.to_json()
             check(self._app, entry)
-        except (TypeError, ValueError, CeleryError) as error:
+        except (TypeError, ValueError, OverflowError, CeleryError) as error:
             raise EntryRefused(str(error)) from error
         return plain
 
     def _switch(self, name: str, on: bool) -> Shown:
-        written = self._written()
+        own, now = self._written().get(name), self._now()
 
         def judge(record: Record | None) -> Record:
-            if (record is None or record.entry is None) and name not in written:
-                raise EntryNotFound(f"there is no entry {name!r}: see `celeriac beat list`")
-            return replace(record or Record(), enabled=on)
+            if (record is None or record.entry is None) and own is None:
+                raise _not_found(name)
+            record = record or Record()
+            begins = on and not _is_on(record, own)
+            return replace(record, enabled=on, since=now if begins else record.since)
 
         self._edit(name, judge)
         return self.show(name)
@@ -211,17 +229,38 @@ class Periodic:
         self._pages.edit(name, judge, by=f"{socket.gethostname()}:{os.getpid()}")
 
 
-def _shown(entry: Entry, state: State | None, now: datetime) -> Shown:
-    if state is None:
-        return Shown(entry=entry, next_run=next_slot(entry, now) if entry.enabled else None)
-    known = state.fingerprint == entry.fingerprint
-    following = (next_slot(entry, state.slot) if known else next_slot(entry, now)) if entry.enabled else None
-    return Shown(
+def _shown(entry: Entry, state: State | None, now: datetime, deadline: float | None) -> Shown:
+    following = None
+    if entry.enabled:
+        known = state is not None and state.fingerprint == entry.fingerprint
+        begin = state.slot if state is not None and known else counted_from(entry, state, now)
+        begin = begin if entry.since is None else max(begin, entry.since)
+        found = due(entry, begin, now, deadline)
+        if found.slots or found.next is not None:  # else it is over: what was missed is too old, or not caught up
+            following = next_slot(entry, begin)
+    shown = Shown(
         entry=entry,
-        last_slot=state.slot if state.id else None,
-        last_run=datetime.fromtimestamp(state.at, UTC) if state.id else None,
-        last_id=state.id,
-        count=state.count,
         next_run=following,
-        overdue=known and following is not None and (now - following).total_seconds() > OVERDUE,
+        overdue=following is not None and (now - following).total_seconds() > OVERDUE,
     )
+    if state is None or not state.id:
+        return shown
+    at = datetime.fromtimestamp(state.at, UTC)
+    return replace(shown, last_slot=state.slot, last_run=at, last_id=state.id, count=state.count)
+
+
+def _times(record: Record) -> Any:
+    return None if record.entry is None else record.entry.get("schedule")
+
+
+def _is_on(record: Record, written: Entry | None) -> bool:
+    """Whether the entry is sent, as far as a record and the settings say."""
+    if record.enabled is not None:
+        return record.enabled
+    if written is not None:
+        return written.enabled
+    return record.entry is None or record.entry.get("enabled", True) is True
+
+
+def _not_found(name: str) -> EntryNotFound:
+    return EntryNotFound(f"there is no entry {name!r}: see `celeriac beat list`")

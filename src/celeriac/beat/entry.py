@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self
 
 from msgspec import Struct
@@ -75,6 +75,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     expires: float | None = None
     #: It comes from the store, not from the settings.
     stored: bool = False
+    #: Slots up to this moment are none of its: it was added, changed or resumed then. None: nobody said.
+    since: datetime | None = None
 
     def __post_init__(self) -> None:
         given: Any = self

@@ -44,6 +44,8 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     entry: dict[str, Any] | None = None
     #: On or off, whatever the entry says; None: as it says.
     enabled: bool | None = None
+    #: When it was added, got this schedule or was resumed, by the ledger's clock: what was due before is none of its.
+    since: float | None = None
     #: Who changed it last, and when.
     by: str = ""
     at: float = 0.0
@@ -77,7 +79,7 @@ def records_of(body: bytes | None) -> Page:
         raise Unreadable(f"a page of the stored schedule cannot be read: {error}") from error
 
 
-def record_of(raw: Raw) -> Record:
+def record_of(raw: Raw | bytes) -> Record:
     """A record. Raises ``Unreadable``."""
     try:
         return _record_decoder.decode(raw)

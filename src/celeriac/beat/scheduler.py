@@ -181,8 +181,9 @@ class SharedScheduler:
             return
         try:
             epoch, entries = self._book.entries()
-            for entry in entries.values():
-                check(self.app, entry)
+            for name, entry in entries.items():
+                if name not in self._tracks or self._tracks[name].entry is not entry:
+                    check(self.app, entry)
         except ImproperlyConfigured as error:
             if not self._loaded:
                 raise
@@ -194,12 +195,17 @@ class SharedScheduler:
         fresh: list[Track] = []
         for name, entry in entries.items():
             old = self._tracks.get(name)
+            if old is not None and old.entry is entry:
+                tracks[name] = old
+                continue
             if old is not None and old.entry == entry and old.fingerprint == Track.of(entry).fingerprint:
+                old.entry = entry
                 tracks[name] = old
                 continue
             track = Track.of(entry)
             if old is not None and old.fingerprint == track.fingerprint:
                 old.entry, old.told = entry, ""
+                old.see(old.raw)
                 tracks[name] = old
                 self._firing.forget(name)
                 continue
@@ -211,12 +217,14 @@ class SharedScheduler:
         for track in fresh:
             self._firing.forget(track.entry.name)
         self._tracks, self._epoch = tracks, epoch
-        self._heap.clear()
-        self._order = 0
         now = self.hours.now()
-        for track in tracks.values():
-            if track.entry.enabled:
-                self._put(track, track.when if track.when < inf else now)
+        on = [track for track in tracks.values() if track.entry.enabled]
+        for track in on:
+            if track.when == inf:
+                track.when = now
+        self._heap = [(track.when, order, track) for order, track in enumerate(on)]
+        self._order = len(on)
+        heapq.heapify(self._heap)
         if not self._loaded:
             logger.info("beat: %d entries", len(tracks))
         self._loaded = True
@@ -300,10 +308,10 @@ class SharedScheduler:
                 self._anchor([track])
             elif track.foreign:
                 return self._other(track, now)
-            elif state.sending and now < track.later(now):
+            elif state.sending and state.slot >= track.passed and now < track.later(now):
                 track.unsure = True
                 return track.later(now)
-            elif state.sending:
+            elif state.sending and state.slot >= track.passed:
                 if not self._shoot(track, [state.slot], state.next):
                     continue
             else:

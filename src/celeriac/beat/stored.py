@@ -9,14 +9,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
 from celeriac.beat.entry import Entry
+from celeriac.beat.making import check
 from celeriac.beat.pages import Pages, Record, Unreadable, record_of, records_of
 from celeriac.beat.written import Written
 from celeriac.codec.escape import one_line
+from celeriac.exceptions import CeleryError
 from celeriac.ports import BlockingLedger
 
 __all__ = ["LOOK", "Stored"]
@@ -30,6 +33,14 @@ _ALL: Final = 60.0
 _TIMEOUT: Final = 5.0
 
 
+class _Made(NamedTuple):
+    """The entry that came of a record, as it stands there, and of the settings' entry of that name."""
+
+    raw: bytes
+    written: Entry | None
+    entry: Entry | None
+
+
 class Stored:
     """See ``Book``. ``ledger`` is asked; ``monotonic`` says when."""
 
@@ -41,21 +52,37 @@ class Stored:
         self._pages = Pages(lambda: ledger, _TIMEOUT)
         self._monotonic = monotonic
         self._bodies: Sequence[bytes | None] = ()
+        # An edit costs what its page holds, not all there is.
+        self._raws: dict[int, Mapping[str, bytes]] = {}
+        self._made: dict[str, _Made] = {}
         self._looked = self._read_at = monotonic()
         self._told: set[str] = set()
 
     def entries(self) -> tuple[Any, Mapping[str, Entry]]:
         """See ``Book``. What cannot be read in the store is told and passed over."""
         written, known = self._written.entries()
-        token, self._bodies = self._pages.read()
+        token, bodies = self._pages.read()
         self._looked = self._read_at = self._monotonic()
         entries = dict(known)
-        for body in self._bodies:
-            for name, record in self._records(body).items():
-                entry = self._of(name, record, known.get(name))
-                if entry is not None:
-                    entries[name] = entry
+        made: dict[str, _Made] = {}
+        for number, body in enumerate(bodies):
+            if number not in self._raws or body != self._bodies[number]:
+                self._raws[number] = self._parts(body)
+            for name, raw in self._raws[number].items():
+                each, own = self._made.get(name), known.get(name)
+                if each is None or each.raw != raw or each.written is not own:
+                    each = _Made(raw, own, self._read(name, raw, own))
+                made[name] = each
+                if each.entry is not None:
+                    entries[name] = each.entry
+        self._bodies, self._made = bodies, made
         return (written, token), entries
+
+    def entry(self, name: str) -> Entry | None:
+        """One entry; None: there is none, or it cannot be read. Raises ``Unreadable``."""
+        own = self._written.entries()[1].get(name)
+        record = self._pages.get(name)
+        return own if record is None else self._of(name, record, own)
 
     def changed(self, epoch: Any) -> bool:
         """See ``Book``."""
@@ -73,17 +100,19 @@ class Stored:
         self._read_at = now
         return list(self._pages.read()[1]) != list(self._bodies)
 
-    def _records(self, body: bytes | None) -> Mapping[str, Record]:
-        records = {}
+    def _parts(self, body: bytes | None) -> Mapping[str, bytes]:
         try:
-            for name, raw in records_of(body).items():
-                try:
-                    records[name] = record_of(raw)
-                except Unreadable as error:
-                    self._tell(name, f"Stored entry {one_line(name)!r} is passed over: {error}")
+            return {name: bytes(raw) for name, raw in records_of(body).items()}
         except Unreadable as error:
             self._tell("", f"Stored entries are passed over: {error}")
-        return records
+            return {}
+
+    def _read(self, name: str, raw: bytes, written: Entry | None) -> Entry | None:
+        try:
+            return self._of(name, record_of(raw), written)
+        except Unreadable as error:
+            self._tell(name, f"Stored entry {one_line(name)!r} is passed over: {error}")
+            return written
 
     def _of(self, name: str, record: Record, written: Entry | None) -> Entry | None:
         """What a record makes of an entry; None: nothing."""
@@ -98,11 +127,14 @@ class Stored:
             else:
                 try:
                     entry = Entry.from_json(name, record.entry, self._app)
-                except (TypeError, ValueError) as error:
+                    check(self._app, entry)
+                except (TypeError, ValueError, OverflowError, CeleryError) as error:
                     self._tell(name, f"Stored entry {one_line(name)!r} is passed over: {one_line(str(error))}")
-        if entry is None or record.enabled is None:
-            return entry
-        return replace(entry, enabled=record.enabled)
+                    return None
+        if entry is None:
+            return None
+        since = None if record.since is None else datetime.fromtimestamp(record.since, UTC)
+        return replace(entry, enabled=entry.enabled if record.enabled is None else record.enabled, since=since)
 
     def _tell(self, name: str, text: str) -> None:
         if f"{name}: {text}" not in self._told:

@@ -15,7 +15,7 @@ from celeriac.beat.firing import PATIENCE
 from celeriac.beat.state import PAUSED, State
 from celeriac.schedules import schedule
 
-__all__ = ["MARGIN", "Track", "anchored", "spread"]
+__all__ = ["MARGIN", "Track", "anchored", "counted_from", "spread"]
 
 #: How long after its next slot an entry is taken over whose schedule another scheduler has changed.
 MARGIN: Final = timedelta(seconds=60)
@@ -60,7 +60,7 @@ class Track(Struct, kw_only=True, eq=False):
         """Take over what stands under the key."""
         self.raw, self.state = raw, State.decode(raw)
         if self.state is not None:
-            self.passed = self.state.slot
+            self.passed = max(self.state.slot, self.entry.since or _NEVER)
 
     def later(self, now: float) -> float:
         """When to read the state again, of which somebody else has to write more."""
@@ -90,4 +90,14 @@ def _length(entry: Entry) -> timedelta:
 def anchored(track: Track, now: datetime) -> State:
     """The state from which an entry counts that is new here, was changed, or goes on: what was before is behind us."""
     before = track.state or State(slot=now, fingerprint="")
-    return replace(before, slot=now, fingerprint=track.fingerprint, next=None, sending=False)
+    begin = counted_from(track.entry, track.state, now)
+    return replace(before, slot=begin, fingerprint=track.fingerprint, next=None, sending=False)
+
+
+def counted_from(entry: Entry, state: State | None, now: datetime) -> datetime:
+    """From when an entry counts whose state is none of its schedule: from when somebody said so, where that is news to
+    the state, so that nothing is lost while no scheduler runs; else from ``now``."""
+    since = entry.since
+    if since is None or since > now or (state is not None and state.slot >= since):
+        return now
+    return since

@@ -32,11 +32,15 @@ class Written:
     def __init__(self, app: Any, *, every: float = 5.0) -> None:
         self._app = app
         self.every = every
+        self._made: tuple[Any, Mapping[str, Entry]] | None = None
 
     def entries(self) -> tuple[Any, Mapping[str, Entry]]:
         """See ``Book``."""
         given = self._app.conf.beat_schedule or {}
-        return given, {name: Entry.from_settings(name, each, self._app) for name, each in given.items()}
+        if self._made is None or self._made[0] is not given:
+            made = {name: Entry.from_settings(name, each, self._app) for name, each in given.items()}
+            self._made = given, made
+        return self._made
 
     def changed(self, epoch: Any) -> bool:
         """See ``Book``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from celeriac.beat.unknown import Unknown
 from celeriac.exceptions import OperationalError
 from celeriac.model.ledger import Change
 from celeriac.schedules import BaseSchedule
-from tests.unit.beat.conftest import Fleet
+from tests.unit.beat.conftest import START, Fleet
 
 REPORT = "tasks.report"
 
@@ -96,6 +97,104 @@ class TestDesk:
         (message,) = fleet.sent()
         assert (message.id, message.headers["periodic_task_name"]) == (result.id, "x")
         assert desk.show("x").count == 0
+
+
+class TestSince:
+    """What was due before an entry was added, resumed or got its schedule is none of its; all after it is."""
+
+    def scheduler(self, fleet: Fleet) -> Any:
+        """One that looks at the store at each look."""
+        return fleet.scheduler(book=Stored(fleet.app, ledger_of(fleet), fleet.clock.now))
+
+    @pytest.fixture(autouse=True)
+    def the_same_clock(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Periodic, "_now", lambda desk: fleet.clock.time)
+
+    def slots(self, fleet: Fleet) -> list[float]:
+        begin = START.timestamp()
+        found = [datetime.fromisoformat(m.headers["periodic_slot"]).timestamp() - begin for m in fleet.sent()]
+        return sorted(found)
+
+    def test_added_again(self, fleet: Fleet, desk: Periodic) -> None:
+        scheduler = self.scheduler(fleet)
+        desk.add("x", task=REPORT, schedule=60)
+        fleet.run(130, scheduler)
+        desk.delete("x")
+        fleet.run(3600, scheduler)
+        assert self.slots(fleet) == [60, 120]
+        desk.add("x", task=REPORT, schedule=60)
+        assert desk.show("x").next_run == START + timedelta(seconds=3730 + 60)
+        fleet.run(70, scheduler, self.scheduler(fleet))
+        assert self.slots(fleet) == [3790]
+
+    def test_deleted_and_added_between_two_looks(self, fleet: Fleet, desk: Periodic) -> None:
+        scheduler = self.scheduler(fleet)
+        desk.add("x", task=REPORT, schedule=60)
+        fleet.run(90, scheduler)
+        desk.delete("x")
+        desk.add("x", task=REPORT, schedule=60)
+        fleet.run(70, scheduler)
+        assert self.slots(fleet) == [60, 150]
+
+    def test_paused_and_resumed_while_no_scheduler_runs(self, fleet: Fleet, desk: Periodic) -> None:
+        fleet.add("x", 60)
+        scheduler = self.scheduler(fleet)
+        scheduler.tick()
+        fleet.run(60, scheduler)
+        desk.pause("x")
+        fleet.clock.time += 3600
+        desk.resume("x")
+        assert not desk.show("x").overdue
+        fleet.run(30, scheduler)
+        assert self.slots(fleet) == [60]
+        desk.resume("x")  # it goes on already: nothing begins anew
+        fleet.run(40, scheduler)
+        assert self.slots(fleet) == [3720]
+
+    def test_once_at_a_time_at_which_no_scheduler_runs(self, fleet: Fleet, desk: Periodic) -> None:
+        desk.add("x", task=REPORT, schedule={"at": (START + timedelta(seconds=60)).isoformat()})
+        fleet.clock.time += 300
+        assert desk.show("x").overdue
+        fleet.run(10, self.scheduler(fleet), self.scheduler(fleet))
+        assert self.slots(fleet) == [60]
+        shown = desk.show("x")
+        assert (shown.next_run, shown.overdue, shown.count) == (None, False, 1)
+
+    def test_once_that_is_over_is_not_overdue(self, fleet: Fleet, desk: Periodic) -> None:
+        desk.add("x", task=REPORT, schedule={"at": (START + timedelta(seconds=60)).isoformat()}, catch_up="none")
+        fleet.clock.time += 300
+        fleet.run(10, self.scheduler(fleet))
+        assert self.slots(fleet) == []
+        assert (desk.show("x").next_run, desk.show("x").overdue) == (None, False)
+
+    def test_another_schedule_of_the_settings_counts_from_now_though_it_was_resumed_long_ago(
+        self, fleet: Fleet, desk: Periodic
+    ) -> None:
+        fleet.add("x", 600)
+        scheduler = self.scheduler(fleet)
+        scheduler.tick()
+        desk.pause("x")
+        fleet.run(5, scheduler)
+        desk.resume("x")
+        fleet.run(1200, scheduler)
+        assert self.slots(fleet) == [605, 1205]
+        fleet.run(400, scheduler)
+        fleet.add("x", 700)
+        fleet.run(690, scheduler)
+        assert self.slots(fleet) == []
+        fleet.run(30, scheduler)
+        assert self.slots(fleet) == [1605 + 700]
+
+    def test_other_changes_do_not_begin_anew(self, fleet: Fleet, desk: Periodic) -> None:
+        scheduler = self.scheduler(fleet)
+        desk.add("x", task=REPORT, schedule=60)
+        fleet.run(90, scheduler)
+        desk.change("x", args=[1], schedule=60.0)
+        fleet.run(60, scheduler)
+        assert self.slots(fleet) == [60, 120]
+        desk.change("x", schedule=100)
+        fleet.run(110, scheduler)
+        assert self.slots(fleet) == [250]
 
 
 class TestStored:
