@@ -99,7 +99,7 @@ class SharedScheduler:
         self.embedded = False
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._seen_at = -inf
-        self._unknown = Unknown(app)
+        self._unknown = Unknown(app, self._ledger)
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -227,6 +227,7 @@ class SharedScheduler:
         heapq.heapify(self._heap)
         if not self._loaded:
             logger.info("beat: %d entries", len(tracks))
+            self._unknown.begin(entries)
         self._loaded = True
 
     def _begin(self, tracks: Sequence[Track]) -> None:

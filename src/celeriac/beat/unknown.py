@@ -11,6 +11,8 @@ from typing import Any, Final
 from celeriac.beat.entry import Entry
 from celeriac.codec.escape import one_line
 from celeriac.exceptions import CeleryError
+from celeriac.model.ledger import Change
+from celeriac.ports import BlockingLedger
 
 __all__ = ["Unknown"]
 
@@ -20,13 +22,16 @@ logger = logging.getLogger("celery.beat")
 _FIRST: Final = 20.0
 _EVERY: Final = 300.0
 _TIMEOUT: Final = 2.0
+_ASKED: Final = "beat:asked"
 
 
 class Unknown:
-    """Warns once of each entry whose task no worker knows, and says when one does."""
+    """Warns at the start of entries whose tasks this app does not have, and later once of each whose task no worker
+    knows; says when one does."""
 
-    def __init__(self, app: Any, first: float = _FIRST) -> None:
+    def __init__(self, app: Any, ledger: BlockingLedger, first: float = _FIRST) -> None:
         self._app = app
+        self._ledger = ledger
         self._next = time.monotonic() + first
         self._thread: threading.Thread | None = None
         self._told: set[str] = set()
@@ -40,8 +45,22 @@ class Unknown:
         self._thread = threading.Thread(target=self._ask, args=(wanted,), name="beat-unknown", daemon=True)
         self._thread.start()
 
+    def begin(self, entries: Mapping[str, Entry]) -> None:
+        """Tell of the tasks that are not even in this app: its workers will hardly know them."""
+        known = self._app.tasks
+        for name, entry in sorted(entries.items()):
+            if entry.task not in known:
+                logger.warning(
+                    "beat: The task %s of entry %r is not registered in this app; it is sent by its name",
+                    one_line(entry.task),
+                    one_line(name),
+                )
+
     def _ask(self, wanted: Mapping[str, str]) -> None:
         try:
+            # One of all schedulers asks: a hundred workers with -B would each get a hundred answers.
+            if not self._ledger.change([Change(_ASKED, b"1", None, _EVERY - 2 * _TIMEOUT)], timeout=_TIMEOUT)[0]:
+                return
             answers = self._app.control.inspect(timeout=_TIMEOUT).registered()
         except (CeleryError, OSError) as error:
             logger.debug("beat: Cannot ask the workers which tasks they know: %s", error)

@@ -20,6 +20,10 @@ __all__ = ["beat"]
 _NOT_YET = {
     "--detach": "--detach is not available: start beat from systemd, a container or nohup",
     "--executable": "--executable goes with --detach, which is not available",
+    "-n": "-n/--hostname is not available: `celeriac beat status` shows each scheduler by host and process id",
+    "--enable-remote-control": (
+        "--enable-remote-control is not available: use `celeriac beat status`, which ends with 69 when none runs"
+    ),
 }
 
 
@@ -40,6 +44,9 @@ def _refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 @click.option("--umask", metavar="OCTAL", help="Mask of new files' modes.")
 @click.option("--detach", is_flag=True, hidden=True, expose_value=False, callback=_refuse)
 @click.option("--executable", hidden=True, expose_value=False, callback=_refuse)
+@click.option("-n", "--hostname", hidden=True, expose_value=False, callback=_refuse)
+@click.option("--enable-remote-control", is_flag=True, hidden=True, expose_value=False, callback=_refuse)
+@click.option("--no-enable-remote-control", is_flag=True, hidden=True, expose_value=False, help="As it is.")
 @click.pass_context
 def beat(ctx: click.Context, /, **options: Any) -> int | None:
     """Start a scheduler that sends periodic tasks when they are due.

@@ -15,6 +15,7 @@ from celeriac.cli.letters import visible
 
 if TYPE_CHECKING:
     from celeriac.beat.desk import Shown
+    from celeriac.beat.seen import Seen
 
 __all__ = ["COMMANDS"]
 
@@ -150,6 +151,8 @@ def status(context: Context, /, as_json: bool) -> int:
                 json.dumps(
                     {
                         "name": name,
+                        "host": seen.host,
+                        "pid": seen.pid,
                         "embedded": seen.embedded,
                         "version": seen.version,
                         "entries": seen.entries,
@@ -161,9 +164,8 @@ def status(context: Context, /, as_json: bool) -> int:
                 )
             )
             continue
-        late = "" if seen.late is None else f", late p50 {seen.late[0]:.3f} s, p99 {seen.late[1]:.3f} s"
-        who = f"{visible(name)} (worker -B)" if seen.embedded else visible(name)
-        context.echo(f"{who}: {seen.entries} entries, {seen.sent} sent{late}, clock {seen.skew:+.2f} s")
+        for line in _scheduler(name, seen):
+            context.echo(line)
     if not found and not as_json:
         context.echo("No scheduler was heard of in the last half minute.", err=True)
     return 0 if found else 69
@@ -213,6 +215,17 @@ def _lines(each: Shown) -> tuple[str, str]:
     notes = [text for text, on in (("overdue", each.overdue), ("stored", entry.stored)) if on]
     second = f"    {visible(entry.task)} {visible(repr(entry.schedule))}" + (f" ({', '.join(notes)})" if notes else "")
     return first, second if len(second) <= _WIDTH else second[: _WIDTH - 1] + "…"
+
+
+def _scheduler(name: str, seen: Seen) -> tuple[str, str]:
+    """Who, and how it does."""
+    kind = "worker -B" if seen.embedded else "beat"
+    ticked = _time(datetime.fromtimestamp(seen.tick, UTC)) if seen.tick else "-"
+    first = f"{visible(name)}  {kind}, celeriac {visible(seen.version)}, last look {ticked} UTC"
+    second = f"    {seen.entries} entries, {seen.sent} sent, clock {seen.skew:+.2f} s"
+    if seen.late is not None:
+        second += ", late p50 {:.3f}, p99 {:.3f}, most {:.3f} s".format(*seen.late)
+    return first, second
 
 
 def _plain(each: Shown) -> dict[str, Any]:

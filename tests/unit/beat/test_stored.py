@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from celeriac.beat import EntryNotFound, EntryRefused, Periodic
+from celeriac.beat import Entry, EntryNotFound, EntryRefused, Periodic
 from celeriac.beat.pages import Pages, Record
 from celeriac.beat.seen import Seen, read_seen, write_seen
 from celeriac.beat.stored import LOOK, Stored
 from celeriac.beat.unknown import Unknown
 from celeriac.exceptions import OperationalError
 from celeriac.model.ledger import Change
-from celeriac.schedules import BaseSchedule
+from celeriac.schedules import BaseSchedule, schedule
 from tests.unit.beat.conftest import START, Fleet
 
 REPORT = "tasks.report"
@@ -304,12 +304,32 @@ class TestSeen:
 
 
 def test_tasks_that_no_worker_knows(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
-    unknown = Unknown(fleet.app)
+    unknown = Unknown(fleet.app, ledger_of(fleet))
+    unknown.begin({"y": Entry(name="y", task="tasks.typo", schedule=schedule(1))})
+    assert "The task tasks.typo of entry 'y' is not registered in this app" in caplog.text
+    caplog.clear()
     with caplog.at_level(logging.INFO, "celery.beat"):
         for known in (set(), set(), {"tasks.other"}, {REPORT}, {REPORT}):
             unknown.judge({"x": REPORT}, known)
     told = [record.message for record in caplog.records]
     assert [text.partition(":")[2].strip()[:16] for text in told] == ["No worker that a", "The task of entr"]
+
+
+def test_one_of_all_schedulers_asks(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Control:
+        def inspect(self, timeout: float) -> Any:
+            asked.append("inspect")
+            return self
+
+        def registered(self) -> dict[str, list[str]]:
+            return {"w1@h": [f"{REPORT} [rate_limit=1/s]"]}
+
+    monkeypatch.setattr(fleet.app, "_control", Control())
+    for _ in range(3):
+        Unknown(fleet.app, ledger_of(fleet))._ask({"x": REPORT})
+    assert asked == ["inspect"]
 
 
 def test_what_is_sent_late_is_told(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:

@@ -52,6 +52,8 @@ def test_another_scheduler_with_its_file(app: Celery, served: list[Any]) -> None
     [
         (["--detach"], "--detach is not available: start beat from systemd"),
         (["--executable", "x"], "--executable goes with --detach"),
+        (["-n", "x"], "-n/--hostname is not available"),
+        (["--enable-remote-control"], "use `celeriac beat status`"),
         (["--max-interval", "0"], "--max-interval must be more than 0 seconds"),
         (["-l", "loud"], "-l: "),
         (["-S", "nowhere:Scheduler"], "beat_scheduler 'nowhere:Scheduler' cannot be imported"),
