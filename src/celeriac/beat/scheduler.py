@@ -106,13 +106,6 @@ class SharedScheduler:
         """The entries that it knows, by name."""
         return {name: track.entry for name, track in self._tracks.items()}
 
-    @property
-    def info(self) -> str:
-        """For the banner: where its state is."""
-        return f". db -> {self._place}" if self._place else ""
-
-    _place = ""
-
     def next_of(self, name: str) -> datetime | None:
         """When it will look at an entry next; None: never, as far as it knows."""
         track = self._tracks.get(name)

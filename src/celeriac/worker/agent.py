@@ -121,16 +121,7 @@ class Agent:
         self.buried = 0
         self.limits = Limits(broker, runner, aside)
         self._payloads = PayloadDropper(runner.payloads, aside) if runner.payloads is not None else None
-        self.completer = Completer(
-            broker,
-            store,
-            self.limits.buried,
-            rand=rand,
-            join=runner.joiner.conclude,
-            ended=self._payloads,
-            aside=aside,
-            clock=clock,
-        )
+        self.completer = self._completing(aside)
         self.enforcer = self._enforcing(aside, kill)
         self._concluder = Concluder(runner, self.completer.put, aside)
         self._verdicts = Verdicts(broker, self.enforcer.book.signer, clock)
@@ -143,6 +134,18 @@ class Agent:
         self._sending: set[asyncio.Task[None]] = set()
         if runner.report.emit is None:  # the runner is the agent's own: nobody else tells what it concludes
             runner.report.events, runner.report.emit = options.events, self._emit
+
+    def _completing(self, aside: Aside) -> Completer:
+        return Completer(
+            self.broker,
+            self.store,
+            self.limits.buried,
+            rand=self._rand,
+            join=self.runner.joiner.conclude,
+            ended=self._payloads,
+            aside=aside,
+            clock=self.clock,
+        )
 
     def _enforcing(self, aside: Aside, kill: Callable[[int, int], None] | None) -> Enforcer:
         return Enforcer(

@@ -86,8 +86,7 @@ class Fetcher:
         #: The last claim brought as much as was asked for: there is more.
         self.backlog = False
         self._broker = broker
-        apart = unified(broker, store) is None
-        self._refusals = Refusals(store, runner.signer, rules, clock, apart=apart)
+        self._refusals = Refusals(store, runner.signer, rules, clock, apart=unified(broker, store) is None)
         self._runner = runner
         self._options = options
         self._sync = sync
@@ -102,10 +101,7 @@ class Fetcher:
         self._stale = False
         self._backoff = Backoff(rand=rand)
         self._reader = RuleReader(broker, rules, runner, self._backoff, clock)
-        stopping = self._is_stopping
-        self._acks = EarlyAcks(
-            broker, runner, self._backoff, clock, held=self.held, early=early, conclude=conclude, stopping=stopping
-        )
+        self._acks = self._acknowledging(clock)
         self._verdicts = Verdicts(broker, rules.signer, clock)
         #: What went wrong beside the loop.
         self._broken: BaseException | None = None
@@ -118,6 +114,18 @@ class Fetcher:
         self._fruitless = Fruitless()
         self._claiming: asyncio.Task[Sequence[Delivery]] | None = None
         self._interrupted = False
+
+    def _acknowledging(self, clock: Clock) -> EarlyAcks:
+        return EarlyAcks(
+            self._broker,
+            self._runner,
+            self._backoff,
+            clock,
+            held=self.held,
+            early=self._early,
+            conclude=self._conclude,
+            stopping=self._is_stopping,
+        )
 
     # -- the loop ----------------------------------------------------------------------------------------------
 

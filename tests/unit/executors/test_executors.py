@@ -19,7 +19,7 @@ from celeriac.executors.limits import SoftLimit
 from celeriac.executors.threads import ThreadsExecutor
 from celeriac.model.message import Delivery, Message
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 
 
 def delivery(number: int) -> Delivery:
