@@ -20,31 +20,7 @@ from celeriac.app.lines import LineFormatter, LineHandler, Printed, name_process
 from celeriac.app.log import Logging, get_task_logger, level_of
 from celeriac.exceptions import ImproperlyConfigured
 
-_LOGGERS = (None, "celery", "celeriac", "celery.task", "celery.redirected")
-
-
-@pytest.fixture(autouse=True)
-def pristine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No handlers at the start, and everything as it was at the end."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    kept = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.handlers[:] = []
-        logger.setLevel(logging.NOTSET)
-    loggers[0].setLevel(logging.WARNING)
-    monkeypatch.setattr(Logging, "_setup", False)
-    for name in ("CELERY_LOG_LEVEL", "CELERY_LOG_FILE"):
-        monkeypatch.setenv(name, "")
-    yield
-    logging.captureWarnings(False)
-    log._Redirect.level = 0
-    name_process("MainProcess")
-    for logger, handlers, level, propagate in kept:
-        for handler in set(logger.handlers) - set(handlers):
-            handler.close()
-        logger.handlers[:] = handlers
-        logger.setLevel(level)
-        logger.propagate = propagate
+pytestmark = pytest.mark.usefixtures("pristine_logging")
 
 
 def bare() -> logging.Logger:

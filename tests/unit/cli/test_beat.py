@@ -12,7 +12,7 @@ from celeriac.cli.root import run
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def served(monkeypatch: pytest.MonkeyPatch, pristine_logging: None) -> list[Any]:
     """The services that were started, none of which runs."""
     found: list[Any] = []
 
