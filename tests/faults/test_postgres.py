@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 
 from celeriac.exceptions import OperationalError
-from tests.faults.fleet import Fleet
+from tests.faults.fleet import Fleet, send_signal
 from tests.faults.place import Place
 from tests.faults.scenario import scenario
 from tests.servers import PostgresServer, wait_until
@@ -141,4 +142,33 @@ def test_other_transactions_get_in_the_way(postgres_place: Place, rng: random.Ra
             disturber.join()
         place.judge(fleet, numbers, allowed=0, blocked=blocked)
         assert blocked, "the disturbing transactions met some leases"
+        assert node.stop() == 0
+
+
+@scenario(
+    "processes",
+    fault="a child is killed while the server still works on its claim",
+    promise="what is granted to the dead starts elsewhere at once, not when its lease of 30 s is over",
+)
+def test_a_claim_that_is_granted_to_the_dead(postgres_place: Place) -> None:
+    place, server = postgres_place, postgres_place.database
+    assert server is not None
+    claiming = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%claim%'"
+    with place.fleet(worker_lease=30) as fleet:
+        node = fleet.start("-c", "1")
+        wait_until(lambda: "ready" in node.text() and len(node.below()) == 2, 10.0, fleet.logs)
+        victim = node.below()[-1]
+        with server.connect("postgres") as other:
+            other.autocommit = False
+            other.execute(f"LOCK TABLE {place.schema}.lease IN EXCLUSIVE MODE".encode())
+            task_id = place.send("work", 1, 1)
+            wait_until(lambda: server.execute(claiming)[0][0] > 0, 10.0, fleet.logs)
+            send_signal([victim], signal.SIGKILL)
+            began = time.monotonic()
+            wait_until(lambda: victim not in node.below(), 10.0, fleet.logs)
+            other.rollback()
+        place.wait_all(fleet, [task_id], 60.0)
+        recovery = fleet.journal.started(task_id)[0].at - time.time() + time.monotonic() - began
+        place.judge(fleet, {task_id: 1}, allowed=0, recovery=recovery)
+        assert recovery < 10.0
         assert node.stop() == 0

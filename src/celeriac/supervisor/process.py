@@ -206,7 +206,7 @@ async def _agent(app: Celery, options: NodeOptions, place: Place, link: str, not
                 stand_in = StandIn(broker, node.slots.taken, SystemClock(), lease=options.lease)
                 services = (*agent.services(), *remote_services(agent), stand_in.run)
                 tasks += [group.create_task(service()) for service in services]
-                burials = group.create_task(agent.notices(reader))
+                burials = group.create_task(agent.burial.notices(reader))
                 tasks.append(burials)
                 signals.worker_ready.send(sender=agent)
                 await stop.wait()

@@ -27,7 +27,7 @@ from celeriac.supervisor.place import Place
 from celeriac.supervisor.process import END_OF_AGENT, fork, kick, run_agent, run_child
 from celeriac.supervisor.starts import Starts
 from celeriac.supervisor.stop import means_cold, say
-from celeriac.worker.agent import NO_MORE, Died, notice
+from celeriac.worker.burial import NO_MORE, Died, notice
 from celeriac.worker.kept import KeptOrders
 from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions

@@ -8,26 +8,22 @@ children through a ``Link`` and the supervisor through nothing but signals.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from celeriac import __version__
 from celeriac.clock import SYSTEM
 from celeriac.codec.envelope import new_id
 from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
-from celeriac.model import outcome as o
 from celeriac.model.autoscale import Bounds
-from celeriac.model.message import Delivery, Malformed
 from celeriac.ports import Broker, Bus, Clock, ResultStore, Timekeeper
 from celeriac.worker.autoscale import Autoscale
 from celeriac.worker.backoff import Backoff
+from celeriac.worker.burial import Burial
 from celeriac.worker.closer import Aside
 from celeriac.worker.completer import Completer
 from celeriac.worker.concluding import Concluder
@@ -47,7 +43,7 @@ from celeriac.worker.watchdog import Watchdog, patience
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
 
-__all__ = ["NO_MORE", "Agent", "Died", "notice"]
+__all__ = ["Agent"]
 
 logger = logging.getLogger("celery.worker")
 
@@ -59,24 +55,6 @@ CHORDS = 5.0
 SEATS = 1.0
 #: Seconds that the broker's answer to the maintenance may well take.
 ANSWER = 10.0
-#: The supervisor's last line: every child that died has been told.
-NO_MORE = b"\n"
-
-
-class Died(msgspec.Struct, frozen=True, kw_only=True):
-    """What the supervisor tells about a child that is gone: who, how, and what its slot named."""
-
-    owner: str
-    how: str
-    #: Token and id of the task that ran, or empty.
-    token: str = ""
-    id: str = ""
-    #: The hard limit in seconds that ended it, or 0.
-    limit: float = 0.0
-    #: It ran several tasks at once, so none of them is the culprit.
-    many: bool = False
-    #: Tasks that the child had run.
-    tasks: int = 0
 
 
 class Agent:
@@ -117,14 +95,18 @@ class Agent:
         self.started = clock.now()
         self.queues = list(options.queues)
         self.events = options.events
-        #: Tasks run by children that are gone.
-        self.buried = 0
         self.limits = Limits(broker, runner, aside)
         self._payloads = PayloadDropper(runner.payloads, aside) if runner.payloads is not None else None
         self.completer = self._completing(aside)
         self.enforcer = self._enforcing(aside, kill)
-        self._concluder = Concluder(runner, self.completer.put, aside)
-        self._verdicts = Verdicts(broker, self.enforcer.book.signer, clock)
+        self.burial = Burial(
+            broker,
+            self.enforcer,
+            Verdicts(broker, self.enforcer.book.signer, clock),
+            Concluder(runner, self.completer.put, aside),
+            clock=clock,
+            backoff=Backoff(rand=rand),
+        )
         self.relays = Relays.of(app)
         self._backoff = Backoff(rand=rand)
         #: Since when the maintenance waits for an answer; 0: it does not.
@@ -189,7 +171,7 @@ class Agent:
             most, fewest = options.autoscale
             bounds = Bounds(most=most, fewest=fewest, keepalive=options.autoscale_keepalive)
         return Autoscale(
-            self.broker, memory, self.clock, bounds=bounds, queues=self._open_queues, buried=lambda: self.buried
+            self.broker, memory, self.clock, bounds=bounds, queues=self._open_queues, buried=lambda: self.burial.tasks
         )
 
     def _open_queues(self) -> Sequence[str]:
@@ -255,58 +237,6 @@ class Agent:
             except OperationalError as error:
                 logger.debug("Cannot look after chords: %s", error)
 
-    # -- children that died ------------------------------------------------------------------------------------
-
-    async def notices(self, reader: asyncio.StreamReader) -> None:
-        """Read the supervisor's notices, one JSON line each, until it says that there are no more."""
-        while (line := await reader.readline()) and line != NO_MORE:
-            died = msgspec.json.decode(line, type=Died)
-            self.buried += died.tasks
-            await self.bury(died)
-
-    async def bury(self, died: Died) -> None:
-        """Settle what a dead child held: the culprit by what ended it, the others as they were. Tries until it
-        worked."""
-        verdict: o.Outcome | None = None
-        if self._verdicts.active and died.id:
-            # What it ran is on its way to somebody else, who is told by its id.
-            culprit = Delivery(message=Malformed(reason="", raw=b"", id=died.id), token=died.token, queue="")
-            verdict = self._verdict(culprit, died, False)
-        while True:
-            try:
-                if verdict is not None:
-                    await self._verdicts.leave(died.id, verdict)
-                    verdict = None
-                orphans = await self.broker.orphans(died.owner)
-            except OperationalError as error:
-                pause = self._backoff.next()
-                if self._backoff.loud:
-                    logger.error("Cannot give back the tasks of a dead child, next try in %.1f s: %s", pause, error)
-                await self.clock.sleep(pause)
-            else:
-                self._backoff.reset()
-                # Of many, none is named; but a suspect that was alone is taken for the cause (``model/leases.py``).
-                alone = died.many and len(orphans) == 1 and orphans[0].marks.suspect
-                self._concluder([(delivery, self._verdict(delivery, died, alone)) for delivery in orphans])
-                return
-
-    def _verdict(self, delivery: Delivery, died: Died, alone: bool) -> o.Outcome:
-        outcome: o.Outcome
-        terminating = self.enforcer.terminating
-        if delivery.token != died.token and not alone:
-            outcome = o.Unstarted(suspect=died.many, orphaned=True)
-        elif delivery.token in terminating:
-            outcome = terminating.pop(delivery.token)
-        elif died.limit:
-            outcome = o.TimedOut(died.limit)
-        elif (refusal := self.enforcer.book.refusal(delivery.message, self.runner.now())) is not None:
-            outcome = refusal  # it would be refused when it is claimed again
-        elif self.enforcer.killed(died.owner):
-            outcome = o.Unstarted(orphaned=True)
-        else:
-            outcome = o.Crashed(died.how)
-        return outcome
-
     def _emit(self, kind: str, fields: dict[str, Any]) -> None:
         event = {**fields, "type": kind, "timestamp": self.clock.now()}
         sending = asyncio.create_task(send(self.broker, self.options.hostname, "task.multi", [event]))
@@ -331,7 +261,7 @@ class Agent:
             "type": f"worker-{kind}",
             "freq": HEARTBEAT,
             "active": sum(answer["held"] for answer in answers),
-            "processed": self.buried + sum(answer["count"] for answer in answers),
+            "processed": self.burial.tasks + sum(answer["count"] for answer in answers),
             "loadavg": list(os.getloadavg()),
             "sw_ident": "celeriac",
             "sw_ver": __version__,
@@ -344,8 +274,3 @@ class Agent:
         keep = getattr(self.link, "keep", None)
         if keep is not None:
             keep(method, arguments)
-
-
-def notice(died: Died) -> bytes:
-    """A notice as the supervisor writes it."""
-    return json.dumps(msgspec.to_builtins(died)).encode() + b"\n"

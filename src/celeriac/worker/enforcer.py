@@ -20,7 +20,7 @@ from celeriac.codec.rules import RULE
 from celeriac.codec.signing import control_signer_of, seal
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
-from celeriac.model.message import Malformed
+from celeriac.model.message import Malformed, Message
 from celeriac.model.rules import SEARCHED, Order, Rule, RuleChange, decode_order, encode_order
 from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, Rules
@@ -165,6 +165,10 @@ class Enforcer:
             (self._kill or os.kill)(pid, signal.SIGKILL if number == signal.SIGTERM else number)
         except ProcessLookupError:
             pass  # it has just died, and its notice says of what
+
+    def refusal(self, message: Message | Malformed) -> o.Outcome | None:
+        """What a rule says of it now; None: it may run."""
+        return self.book.refusal(message, self._runner.now())
 
     def killed(self, owner: str) -> bool:
         """Whether a child was killed for a task that had ended by then: what it ran is not the cause."""

@@ -14,7 +14,7 @@ import pytest
 from celeriac.supervisor import place as place_module
 from celeriac.supervisor import supervisor as module
 from celeriac.supervisor.supervisor import Supervisor
-from celeriac.worker.agent import Died
+from celeriac.worker.burial import Died
 from celeriac.worker.options import NodeOptions
 
 __all__ = ["EXIT_1", "KILLED", "Bench"]

@@ -12,7 +12,7 @@ import pytest
 
 from celeriac.supervisor import supervisor as module
 from celeriac.supervisor.process import END_OF_AGENT
-from celeriac.worker.agent import NO_MORE, Died
+from celeriac.worker.burial import NO_MORE, Died
 from celeriac.worker.slot import (
     CONNECTING,
     LEFT,

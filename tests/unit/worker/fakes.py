@@ -213,3 +213,20 @@ class FakeExecutor:
     def finish(self) -> list[Delivery]:
         over, self.running = [each for each, _ in self.running], []
         return over
+
+
+class Steady:
+    """A clock whose sleeps let others run."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def now(self) -> float:
+        return 1000.0
+
+    def monotonic(self) -> float:
+        return 1000.0
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)

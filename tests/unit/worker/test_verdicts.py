@@ -23,8 +23,8 @@ from celeriac.worker.verdicts import Verdicts
 from tests.servers import eventually
 from tests.unit.beside.fakes import FakeLedger
 from tests.unit.worker.bench import FetcherBench
-from tests.unit.worker.fakes import FakeBroker, delivery
-from tests.unit.worker.test_agent import died
+from tests.unit.worker.fakes import FakeBroker, Steady, delivery
+from tests.unit.worker.test_burial import died
 from tests.unit.worker.test_remote import Bench
 
 
@@ -42,23 +42,6 @@ class Requeueing(FakeBroker):
 
     async def change_ledger(self, changes: Sequence[Change]) -> Sequence[bool]:
         return await self.ledger.change_ledger(changes)
-
-
-class Steady:
-    """A clock whose sleeps let others run."""
-
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-
-    def now(self) -> float:
-        return 1000.0
-
-    def monotonic(self) -> float:
-        return 1000.0
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -192,7 +175,8 @@ def test_what_goes_wrong_meanwhile_ends_the_fetcher(ledger: FakeLedger, monkeypa
 def agent(app: Celery, runner: Runner, ledger: FakeLedger) -> Bench:
     app.task(name="t")(lambda: None)
     bench = Bench(app, runner)
-    bench.agent._verdicts = verdicts(ledger)
+    bench.agent.burial._verdicts = verdicts(ledger)
+    bench.agent.burial._clock = Steady()
     return bench
 
 
@@ -205,21 +189,21 @@ def found(ledger: FakeLedger, task_id: str = "id-x") -> o.Outcome | None:
 
 def test_the_agent_leaves_a_verdict(agent: Bench, ledger: FakeLedger) -> None:
     culprit = delivery(id="id-x")
-    asyncio.run(agent.agent.bury(died(culprit)))
+    asyncio.run(agent.agent.burial.bury(died(culprit)))
     assert found(ledger) == o.Crashed("signal 9 (SIGKILL)")
-    asyncio.run(agent.agent.bury(died(culprit, limit=5.0)))
+    asyncio.run(agent.agent.burial.bury(died(culprit, limit=5.0)))
     assert found(ledger) == o.TimedOut(5.0)
     agent.agent.enforcer.terminating[culprit.token] = o.Revoked("terminated", 15, "carol")
-    asyncio.run(agent.agent.bury(died(culprit)))
+    asyncio.run(agent.agent.burial.bury(died(culprit)))
     assert found(ledger) == o.Revoked("terminated", 15, "carol")
     agent.agent.enforcer.book.hear([Rule("revoke:id-x", b"{}")])
-    asyncio.run(agent.agent.bury(died(culprit)))
+    asyncio.run(agent.agent.burial.bury(died(culprit)))
     assert found(ledger) == o.Revoked("revoked")
 
 
 def test_between_tasks_and_of_many_there_is_none(agent: Bench, ledger: FakeLedger) -> None:
-    asyncio.run(agent.agent.bury(died()))
-    asyncio.run(agent.agent.bury(died(many=True)))
+    asyncio.run(agent.agent.burial.bury(died()))
+    asyncio.run(agent.agent.burial.bury(died(many=True)))
     assert ledger.values == {}
 
 
@@ -229,8 +213,7 @@ def test_the_agent_tries_until_the_verdict_is_written(
     culprit = delivery(id="id-x")
     agent.agent.enforcer.terminating[culprit.token] = o.Revoked("terminated", 15)
     ledger.failing = ["change"]
-    monkeypatch.setattr(agent.agent, "clock", Steady())
-    asyncio.run(agent.agent.bury(died(culprit)))
+    asyncio.run(agent.agent.burial.bury(died(culprit)))
     assert found(ledger) == o.Revoked("terminated", 15), "the same one"
 
 

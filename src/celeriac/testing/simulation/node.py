@@ -19,7 +19,8 @@ from celeriac.executors import Executor
 from celeriac.testing.simulation.executor import CoroutineExecutor, StepExecutor
 from celeriac.testing.simulation.process import Process, ProcessClock, spawn
 from celeriac.testing.simulation.weather import Line
-from celeriac.worker.agent import Agent, Died
+from celeriac.worker.agent import Agent
+from celeriac.worker.burial import Died
 from celeriac.worker.connect import connected
 from celeriac.worker.inside import answer
 from celeriac.worker.options import NodeOptions
@@ -233,7 +234,7 @@ class Node:
                     process.start(service())
                 untold, self._untold = self._untold, []
                 for died in untold:
-                    process.start(agent.bury(died))
+                    process.start(agent.burial.bury(died))
 
         process.start(main())
 
@@ -268,7 +269,7 @@ class Node:
         if not self.is_alive:
             return
         if self.agent is not None and self.agent_process.is_alive:
-            self.agent_process.start(self.agent.bury(died))
+            self.agent_process.start(self.agent.burial.bury(died))
         else:
             self._untold.append(died)
 
