@@ -6,8 +6,6 @@ go with their connection. What is sent is not confirmed: lossy by contract, and 
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator, Generator, Mapping
 from typing import Any
 
@@ -18,19 +16,13 @@ from celeriac.brokers.rabbitmq.frames import Event, publish
 from celeriac.brokers.rabbitmq.layout import bind, declare_exchange, declare_queue
 from celeriac.brokers.rabbitmq.outbox import Outbox, run
 from celeriac.brokers.rabbitmq.wire import Channel, Wire, connect
+from celeriac.brokers.subscription import Subscription
 from celeriac.codec import json
 from celeriac.codec.envelope import new_id
-from celeriac.exceptions import CeleryError, OperationalError
+from celeriac.exceptions import CeleryError
 
 __all__ = ["RabbitBus", "exchange_of", "opened", "written"]
 
-logger = logging.getLogger("celeriac.brokers.rabbitmq")
-
-_RECONNECT_FIRST, _RECONNECT_LAST = 0.1, 5.0
-#: Longest time that an event waits for a subscription of this very process, in seconds.
-_SUBSCRIBING = 2.0
-#: Most messages that wait for a slow listener; the oldest go first.
-_BACKLOG = 10_000
 _EVENTS = "celeryev"
 #: Milliseconds: life of an unused queue and of a message, of events and of the rest.
 _EVENT_LIFE, _CONTROL_LIFE = (60_000, 5_000), (10_000, 300_000)
@@ -121,24 +113,26 @@ class RabbitBus:
             await listener.closed()
 
 
-class _Listener:
-    """One subscription to an exchange, with all its routing keys, that outlives connections."""
+class _Listener(Subscription[Event]):
+    """To an exchange with all its routing keys."""
 
     def __init__(self, addresses: tuple[Address, ...], exchange: str) -> None:
         self._addresses = addresses
-        self._exchange = exchange
-        self._messages: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._lost = asyncio.Event()
-        self._confirmed = asyncio.Event()
         self._wire: Wire | None = None
-        self._closed = False
-        self._keeper = asyncio.create_task(self._keep_subscribed())
+        super().__init__(exchange)
+
+    async def _subscribe(self) -> None:
+        if self._wire is not None:
+            self._wire.abort("a new one is made")
+        wire = self._wire = await connect(self._addresses)
+        queue = f"{_EVENTS}.{new_id()}" if self._topic == _EVENTS else f"celeriac.{new_id()}.{self._topic}"
+        await run(wire, self._declaring(queue))
+        channel = await wire.channel(self._told, lambda error: self._lost.set())
+        await channel.ask(m.BASIC_CONSUME, 0, queue, "", False, True, False, False, {})
+        self._stands.set()
 
     def close(self) -> None:
-        self._closed = True
-        self._keeper.cancel()
-        self._messages.put_nowait(None)
-        self._confirmed.set()
+        super().close()
         if self._wire is not None:
             self._wire.abort("the listener is closed")
 
@@ -147,52 +141,14 @@ class _Listener:
         if self._wire is not None:
             await self._wire.close()
 
-    async def subscribed(self) -> None:
-        """Wait a moment for a subscription that is under way."""
-        if not self._confirmed.is_set():
-            try:
-                await asyncio.wait_for(self._confirmed.wait(), _SUBSCRIBING)
-            except TimeoutError:
-                pass
-
-    async def messages(self) -> AsyncIterator[Event]:
-        while (event := await self._messages.get()) is not None:
-            yield event
-
-    async def _keep_subscribed(self) -> None:
-        pause = _RECONNECT_FIRST
-        while not self._closed:
-            self._lost.clear()
-            try:
-                await self._subscribe()
-            except OperationalError as error:
-                logger.debug("listening to %s: %s", self._exchange, error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _RECONNECT_LAST)
-            else:
-                pause = _RECONNECT_FIRST
-                self._confirmed.set()
-                await self._lost.wait()
-            if self._wire is not None:
-                self._wire.abort("a new one is made")
-
-    async def _subscribe(self) -> None:
-        wire = self._wire = await connect(self._addresses)
-        queue = f"{_EVENTS}.{new_id()}" if self._exchange == _EVENTS else f"celeriac.{new_id()}.{self._exchange}"
-        await run(wire, self._declaring(queue))
-        channel = await wire.channel(self._hear, lambda error: self._lost.set())
-        await channel.ask(m.BASIC_CONSUME, 0, queue, "", False, True, False, False, {})
-
     def _declaring(self, queue: str) -> Generator[tuple[Any, ...], Any, None]:
-        unused, life = _EVENT_LIFE if self._exchange == _EVENTS else _CONTROL_LIFE
-        yield from exchange_of(self._exchange)
+        unused, life = _EVENT_LIFE if self._topic == _EVENTS else _CONTROL_LIFE
+        yield from exchange_of(self._topic)
         yield from declare_queue(queue, False, True, True, {"x-expires": unused, "x-message-ttl": life})
-        yield bind(queue, self._exchange, "#" if self._exchange == _EVENTS else "")
+        yield bind(queue, self._topic, "#" if self._topic == _EVENTS else "")
 
-    def _hear(self, event: Event) -> None:
+    def _told(self, event: Event) -> None:
         if event.number == m.BASIC_DELIVER:
-            if self._messages.qsize() >= _BACKLOG:
-                self._messages.get_nowait()
-            self._messages.put_nowait(event)
+            self._hear(event)
         elif event.number == m.BASIC_CANCEL:
             self._lost.set()

@@ -5,8 +5,6 @@ Used by the agent of a worker through ``RedisBroker``. The messages are the enve
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -14,17 +12,9 @@ from celeriac.brokers.redis.address import Address
 from celeriac.brokers.redis.broadcasts import REPLY_LIFE, broadcast_text, opened, reply_queues
 from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.link import Link
-from celeriac.exceptions import OperationalError
+from celeriac.brokers.subscription import Subscription
 
 __all__ = ["RedisBus"]
-
-logger = logging.getLogger("celeriac.brokers.redis")
-
-_RECONNECT_FIRST, _RECONNECT_LAST = 0.1, 5.0
-#: Longest time that an event waits for a subscription of this very process, in seconds.
-_SUBSCRIBING = 1.0
-#: Most messages that wait for a slow listener; the oldest go first. Lossy by contract.
-_BACKLOG = 10_000
 
 
 class RedisBus:
@@ -77,59 +67,26 @@ class RedisBus:
             listener.close()
 
 
-class _Listener:
-    """One subscription, to a fan-out exchange with all its routing keys, that outlives connections."""
+class _Listener(Subscription[bytes]):
+    """To a fan-out exchange with all its routing keys."""
 
     def __init__(self, address: Address, topic: str) -> None:
-        self._topic = topic
-        self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._lost = asyncio.Event()
-        self._confirmed = asyncio.Event()
-        self._closed = False
+        super().__init__(topic)
         self._link = Link(address, on_push=self._push, on_lost=self._lost.set)
-        self._keeper = asyncio.create_task(self._keep_subscribed())
+
+    async def _subscribe(self) -> None:
+        wire = await self._link.wire()
+        wire.subscribe((self._topic,), (_literal(self._topic) + "/*",))
 
     def close(self) -> None:
-        self._closed = True
-        self._keeper.cancel()
-        self._messages.put_nowait(None)
-        self._confirmed.set()
+        super().close()
         self._link.close()
-
-    async def subscribed(self) -> None:
-        """Wait a moment for a subscription that is under way."""
-        if not self._confirmed.is_set():
-            try:
-                await asyncio.wait_for(self._confirmed.wait(), _SUBSCRIBING)
-            except TimeoutError:
-                pass
-
-    async def messages(self) -> AsyncIterator[bytes]:
-        while (text := await self._messages.get()) is not None:
-            yield text
-
-    async def _keep_subscribed(self) -> None:
-        pause = _RECONNECT_FIRST
-        while not self._closed:
-            self._lost.clear()
-            try:
-                wire = await self._link.wire()
-                wire.subscribe((self._topic,), (_literal(self._topic) + "/*",))
-            except OperationalError as error:
-                logger.debug("listening on %s: %s", self._topic, error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _RECONNECT_LAST)
-            else:
-                pause = _RECONNECT_FIRST
-                await self._lost.wait()
 
     def _push(self, push: list[Any]) -> None:
         if push[0] in (b"message", b"pmessage"):
-            if self._messages.qsize() >= _BACKLOG:
-                self._messages.get_nowait()
-            self._messages.put_nowait(push[-1])
+            self._hear(push[-1])
         elif push[0] == b"psubscribe":
-            self._confirmed.set()
+            self._stands.set()
 
 
 def _literal(pattern: str) -> str:
