@@ -13,6 +13,7 @@ from typing import Any
 
 from celeriac import signals
 from celeriac.beat.choose import scheduler_class
+from celeriac.exceptions import ImproperlyConfigured
 
 __all__ = ["Service"]
 
@@ -53,7 +54,12 @@ class Service:
         return self.get_scheduler()
 
     def start(self, embedded_process: bool = False) -> None:
-        """Send what is due until ``stop`` is called; then close the scheduler."""
+        """Send what is due until ``stop`` is called; then close the scheduler. Raises ``ImproperlyConfigured`` with
+        ``beat_enable_remote_control``."""
+        if self.app.conf.beat_enable_remote_control:
+            raise ImproperlyConfigured(
+                "beat_enable_remote_control: `celeriac beat` answers, a Service does not; or ask `celeriac beat status`"
+            )
         _log.info("beat: Starting...")
         scheduler = self.scheduler
         signals.beat_init.send(sender=self)

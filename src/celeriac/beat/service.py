@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from celeriac import signals
+from celeriac.beat.answering import Answering
 from celeriac.beat.choose import scheduler_class
 from celeriac.beat.making import check
 from celeriac.beat.places import ledger_of, publisher_of
@@ -23,6 +24,7 @@ from celeriac.beat.thread import OwnThread
 from celeriac.beat.written import Written
 from celeriac.clock import SYSTEM
 from celeriac.exceptions import ImproperlyConfigured
+from celeriac.model.backoff import Backoff
 from celeriac.ports import Clock
 
 __all__ = ["BeatService", "verify"]
@@ -39,6 +41,8 @@ _FIRST: Final = 1.0
 _MOST: Final = 30.0
 #: Seconds until the next look of a scheduler that says nothing.
 _DEFAULT: Final = 300.0
+#: Seconds without a look that are no reason for a scheduler not to answer, where nobody said how many.
+_IDLE: Final = 60.0
 
 
 def verify(app: Any, scheduler: Any = None, schedule_filename: str | None = None) -> Any:
@@ -59,8 +63,9 @@ def verify(app: Any, scheduler: Any = None, schedule_filename: str | None = None
 class BeatService:
     """One scheduler of an app; what ``beat_init`` is sent by, as in Celery: it has ``app`` and ``scheduler``.
 
-    ``scheduler``: a class or its name, None: the setting's. ``embedded``: it runs inside a worker. Raises
-    ``ImproperlyConfigured``, as does ``run`` before its first look is over.
+    ``scheduler``: a class or its name, None: the setting's. ``embedded``: it runs inside a worker. ``hostname``: the
+    node as which it answers ``ping``; None: it does not. Raises ``ImproperlyConfigured``, as does ``run`` before its
+    first look is over.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class BeatService:
         max_interval: float | None = None,
         schedule_filename: str | None = None,
         embedded: bool = False,
+        hostname: str | None = None,
         clock: Clock = SYSTEM,
         aside: Aside | None = None,
         make: Callable[[], Any] | None = None,
@@ -79,6 +85,7 @@ class BeatService:
         self.max_interval = max_interval
         self.schedule_filename = schedule_filename
         self.embedded = embedded
+        self.hostname = hostname
         #: Made in ``run``, on the thread of the looks.
         self.scheduler: Any = None
         self._kind = scheduler
@@ -86,9 +93,14 @@ class BeatService:
         self._clock = clock
         self._thread = OwnThread("beat") if aside is None else None
         self._aside: Aside = aside if self._thread is None else self._thread  # type: ignore[assignment]
-        self._failures = 0
+        self._backoff = Backoff(rand=random.random, first=_FIRST, maximum=_MOST)
+        self._answering = None if hostname is None else Answering(app, hostname, self.stalled, clock=clock)
         #: Since when a look goes on, by the monotonic clock; 0: none does.
         self._since = 0.0
+        #: When the last look that did not fail was over, by the same clock (None: none was), and in how many seconds
+        #: the scheduler wanted the next.
+        self._looked: float | None = None
+        self._delay = 0.0
 
     def _made(self) -> Any:
         kind = scheduler_class(self._kind or self.app.conf.beat_scheduler)
@@ -105,25 +117,41 @@ class BeatService:
         self.scheduler = await self._aside(self._make)
         if isinstance(self.scheduler, SharedScheduler):
             self.scheduler.embedded = self.embedded
-        watching = None
+        beside: list[asyncio.Future[None]] = []
         try:
             # On the thread too: receivers may wait there for hours, such as redbeat's, for the lock of another beat.
             await self._aside(partial(signals.beat_init.send, sender=self))
             if self.embedded:
                 await self._aside(partial(signals.beat_embedded_init.send, sender=self))
+            if self._answering is not None:
+                beside.append(asyncio.ensure_future(self._answering.run()))
             delay = await self._look(first=True)
             if not self.embedded:
                 notify("READY=1")
-                watching = asyncio.ensure_future(self._watch())
+                beside.append(asyncio.ensure_future(self._watch()))
             while True:
                 await self._clock.sleep(delay)
                 await self._sync()
                 delay = await self._look()
         except (asyncio.CancelledError, Exception):
-            if watching is not None:
-                watching.cancel()
+            for each in beside:
+                each.cancel()
             await self._close()
+            await asyncio.gather(*beside, return_exceptions=True)
             raise
+
+    def stalled(self) -> str:
+        """Why it does not count as alive, or nothing: its last look is older than ``beat_remote_control_max_tick_age``
+        (0: any age will do; None: than twice what the scheduler wanted to sleep, and than a minute)."""
+        limit = self.app.conf.seconds("beat_remote_control_max_tick_age")
+        if limit is None:
+            limit = max(2 * self._delay, _IDLE)
+        if limit and self._looked is None:
+            return "the scheduler has not looked at its entries yet"
+        age = self._clock.monotonic() - (self._looked or 0.0)
+        if limit and age > limit:
+            return f"the scheduler has not looked at its entries for {age:.0f} s, more than {limit:g} s"
+        return ""
 
     async def _look(self, *, first: bool = False) -> float:
         """One look; the seconds until the next. What a scheduler raises is logged, and it is asked again."""
@@ -138,15 +166,16 @@ class BeatService:
             return self._failed(error)
         finally:
             self._since = 0.0
-        self._failures = 0
-        return max(0.0, float(seconds)) if seconds is not None else _DEFAULT
+        self._backoff.reset()
+        self._looked = self._clock.monotonic()
+        self._delay = max(0.0, float(seconds)) if seconds is not None else _DEFAULT
+        return self._delay
 
     def _failed(self, error: Exception) -> float:
-        self._failures += 1
-        pause = min(_MOST, _FIRST * 2 ** min(self._failures - 1, 10)) * (0.5 + 0.5 * random.random())
-        if self._failures & (self._failures - 1) == 0 or self._failures % 64 == 0:
+        pause = self._backoff.next()
+        if self._backoff.loud:
             logger.error("beat: The scheduler has failed, next try in %.1f s", pause, exc_info=error)
-        return float(pause)
+        return pause
 
     async def _sync(self) -> None:
         """Write its file, where it has one and it is time."""

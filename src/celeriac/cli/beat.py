@@ -20,10 +20,6 @@ __all__ = ["beat"]
 _NOT_YET = {
     "--detach": "--detach is not available: start beat from systemd, a container or nohup",
     "--executable": "--executable goes with --detach, which is not available",
-    "-n": "-n/--hostname is not available: `celeriac beat status` shows each scheduler by host and process id",
-    "--enable-remote-control": (
-        "--enable-remote-control is not available: use `celeriac beat status`, which ends with 69 when none runs"
-    ),
 }
 
 
@@ -38,15 +34,19 @@ def _refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 @click.option("-S", "--scheduler", metavar="CLASS", help="module:Class, or the name of an entry point.")
 @click.option("-s", "--schedule", metavar="FILE", help="File of a scheduler that keeps one (PersistentScheduler).")
 @click.option("--max-interval", type=float, metavar="SECONDS", help="Longest sleep between two looks at the schedule.")
+@click.option(
+    "--enable-remote-control/--no-enable-remote-control",
+    "remote_control",
+    default=None,
+    help="Answer `celeriac inspect ping`; default: beat_enable_remote_control.",
+)
+@click.option("-n", "--hostname", metavar="NAME", help="Name of the node that answers (default: celerybeat@%h).")
 @click.option("--pidfile", metavar="FILE", help="Write the process id there; refuse to start while it lives.")
 @click.option("--uid", metavar="USER", help="Become this user.")
 @click.option("--gid", metavar="GROUP", help="Become this group.")
 @click.option("--umask", metavar="OCTAL", help="Mask of new files' modes.")
 @click.option("--detach", is_flag=True, hidden=True, expose_value=False, callback=_refuse)
 @click.option("--executable", hidden=True, expose_value=False, callback=_refuse)
-@click.option("-n", "--hostname", hidden=True, expose_value=False, callback=_refuse)
-@click.option("--enable-remote-control", is_flag=True, hidden=True, expose_value=False, callback=_refuse)
-@click.option("--no-enable-remote-control", is_flag=True, hidden=True, expose_value=False, help="As it is.")
 @click.pass_context
 def beat(ctx: click.Context, /, **options: Any) -> int | None:
     """Start a scheduler that sends periodic tasks when they are due.
@@ -72,7 +72,7 @@ def _start(context: Context, options: dict[str, Any]) -> int:
 
     if options["max_interval"] is not None and options["max_interval"] <= 0:
         raise click.UsageError("--max-interval must be more than 0 seconds")
-    hostname = node_name("beat@%h", _host())
+    hostname = node_name(options["hostname"], _host(), default="celerybeat")
     drop_privileges(options["uid"], options["gid"], options["umask"])
     with importing("cannot import the modules with tasks"):
         load_modules(app)
@@ -90,9 +90,16 @@ def _start(context: Context, options: dict[str, Any]) -> int:
         )
         _refuse_memory(app)
         kind = verify(app, options["scheduler"], options["schedule"])
+        answers = options["remote_control"]
+        service = BeatService(
+            app,
+            kind,
+            max_interval=options["max_interval"],
+            schedule_filename=options["schedule"],
+            hostname=hostname if (conf.beat_enable_remote_control if answers is None else answers) else None,
+        )
         if not context.quiet:
-            click.echo(_banner(context, kind), color=False)
-        service = BeatService(app, kind, max_interval=options["max_interval"], schedule_filename=options["schedule"])
+            click.echo(_banner(context, kind, service.hostname), color=False)
         asyncio.run(_serve(service))
     return 0
 
@@ -120,7 +127,7 @@ def _refuse_memory(app: Any) -> None:
         )
 
 
-def _banner(context: Context, kind: Any) -> str:
+def _banner(context: Context, kind: Any, hostname: str | None) -> str:
     import platform
 
     from celeriac import __version__
@@ -133,6 +140,8 @@ def _banner(context: Context, kind: Any) -> str:
         ("scheduler", f"{kind.__module__}:{kind.__qualname__}" if isinstance(kind, type) else repr(kind)),
         ("entries", f"{len(app.conf.beat_schedule or {})} in the settings"),
     ]
+    if hostname is not None:
+        rows.append(("answers as", hostname))
     lines = [f"beat  celeriac {__version__}, Python {platform.python_version()}", ""]
     return "\n".join([*lines, *(f"  {name:<10} {text}" for name, text in rows)]) + "\n"
 

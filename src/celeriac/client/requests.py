@@ -1,7 +1,7 @@
 """Remote commands as they go out: who asks, and the signature where there is a key. Made for ``client/control.py``.
 
 A signed command says when it was issued and until when it counts, whom it is for and where its answers go; its ticket
-is its nonce. ``worker/admission.py`` is the other side.
+is its nonce. ``admission.py`` is the other side.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ from celeriac.codec.envelope import new_id
 from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
 from celeriac.model.autoscale import Bounds
+from celeriac.model.backoff import Backoff
 from celeriac.ports import Broker, Bus, Clock, ResultStore, Timekeeper
 from celeriac.worker.autoscale import Autoscale
-from celeriac.worker.backoff import Backoff
 from celeriac.worker.burial import Burial
 from celeriac.worker.closer import Aside
 from celeriac.worker.completer import Completer

@@ -11,9 +11,9 @@ import msgspec
 
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
+from celeriac.model.backoff import Backoff
 from celeriac.model.message import Delivery, Malformed
 from celeriac.ports import Broker, Clock
-from celeriac.worker.backoff import Backoff
 from celeriac.worker.concluding import Concluder
 from celeriac.worker.enforcer import Enforcer
 from celeriac.worker.verdicts import Verdicts

@@ -21,12 +21,12 @@ from celeriac.clock import SYSTEM
 from celeriac.codec.envelope import new_id
 from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
+from celeriac.model.backoff import Backoff
 from celeriac.model.chord import Gathered
 from celeriac.model.ledger import Lock
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept, Completion, Hold, Settlement, StoredResult, Verdict
 from celeriac.ports import Broker, Clock, Ledger, ResultStore, Unified
-from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside, Closer
 from celeriac.worker.locks import renewals
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from celeriac.clock import SYSTEM
 from celeriac.exceptions import OperationalError
+from celeriac.model.backoff import Backoff
 from celeriac.ports import Broker, Clock, ResultStore
-from celeriac.worker.backoff import Backoff
 
 __all__ = ["connect", "connected"]
 

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 
 from celeriac.exceptions import OperationalError
+from celeriac.model.backoff import Backoff
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept, Completion, Release, Settlement
 from celeriac.ports import Broker, Clock
-from celeriac.worker.backoff import Backoff
 from celeriac.worker.runner import Runner
 
 __all__ = ["EarlyAcks"]

@@ -20,11 +20,11 @@ from celeriac.codec.rules import RULE
 from celeriac.codec.signing import control_signer_of, seal
 from celeriac.exceptions import OperationalError
 from celeriac.model import outcome as o
+from celeriac.model.backoff import Backoff
 from celeriac.model.message import Malformed, Message
 from celeriac.model.rules import SEARCHED, Order, Rule, RuleChange, decode_order, encode_order
 from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, Rules
-from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside
 from celeriac.worker.concluding import Concluder
 from celeriac.worker.link import Link

@@ -15,12 +15,12 @@ from celeriac.clock import SYSTEM
 from celeriac.exceptions import OperationalError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
+from celeriac.model.backoff import Backoff, Fruitless
 from celeriac.model.ledger import LOCK
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, ResultStore
 from celeriac.worker.appetite import Appetite
-from celeriac.worker.backoff import Backoff, Fruitless
 from celeriac.worker.closer import Aside
 from celeriac.worker.completer import unified
 from celeriac.worker.concluding import Concluder, sent_again

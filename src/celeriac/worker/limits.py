@@ -27,12 +27,12 @@ from celeriac.exceptions import (
     PayloadLost,
 )
 from celeriac.model import outcome as o
+from celeriac.model.backoff import Backoff
 from celeriac.model.limits import Ask, Permission, Permit, Rate, Seats, seat_of
 from celeriac.model.message import Delivery, Malformed, Message
 from celeriac.model.options import TaskOptions
 from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, Limiter
-from celeriac.worker.backoff import Backoff
 from celeriac.worker.closer import Aside
 from celeriac.worker.concluding import is_far
 from celeriac.worker.runner import STORE_AWAY, Runner

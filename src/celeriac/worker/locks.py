@@ -12,12 +12,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from celeriac.exceptions import OperationalError
+from celeriac.model.backoff import Backoff
 from celeriac.model.ledger import LOCK, Change, Lock, lock_of, replaced_key, sending_key, waiting_id
 from celeriac.model.message import Delivery
 from celeriac.model.outcome import Outcome, Postponed, Revoked, Unstarted
 from celeriac.model.settle import Completion
 from celeriac.ports import Broker, Clock, Ledger
-from celeriac.worker.backoff import Backoff
 
 __all__ = ["begin_locked", "renewals"]
 

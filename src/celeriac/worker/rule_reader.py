@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 
 from celeriac.exceptions import OperationalError
+from celeriac.model.backoff import Backoff
 from celeriac.ports import Broker, Clock, Rules
-from celeriac.worker.backoff import Backoff
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 

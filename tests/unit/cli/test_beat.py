@@ -48,12 +48,28 @@ def test_another_scheduler_with_its_file(app: Celery, served: list[Any]) -> None
 
 
 @pytest.mark.parametrize(
+    ("setting", "arguments", "node"),
+    [
+        (False, [], None),
+        (True, ["-n", "a@b"], "a@b"),
+        (True, ["--no-enable-remote-control"], None),
+        (False, ["--enable-remote-control", "-n", "box"], "celerybeat@box"),
+    ],
+)
+def test_as_which_node_it_answers(
+    setting: bool, arguments: list[str], node: str | None, app: Celery, served: list[Any], capsys: Any
+) -> None:
+    app.conf.beat_enable_remote_control = setting
+    assert run(["beat", *arguments], app) == 0
+    assert served[0].hostname == node
+    assert ("answers as" in capsys.readouterr().out) is (node is not None)
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--detach"], "--detach is not available: start beat from systemd"),
         (["--executable", "x"], "--executable goes with --detach"),
-        (["-n", "x"], "-n/--hostname is not available"),
-        (["--enable-remote-control"], "use `celeriac beat status`"),
         (["--max-interval", "0"], "--max-interval must be more than 0 seconds"),
         (["-l", "loud"], "-l: "),
         (["-S", "nowhere:Scheduler"], "beat_scheduler 'nowhere:Scheduler' cannot be imported"),

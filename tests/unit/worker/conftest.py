@@ -10,7 +10,7 @@ import pytest
 
 from celeriac import Celery
 from celeriac.contrib.testing.app import TestApp, setup_default_app
-from celeriac.worker.backoff import Backoff
+from celeriac.model.backoff import Backoff
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.report import Report
 from celeriac.worker.runner import Runner

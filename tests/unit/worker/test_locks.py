@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from celeriac.clock import SYSTEM
 from celeriac.model import outcome as o
+from celeriac.model.backoff import Backoff
 from celeriac.model.ledger import LOCK, Change, Lock, replaced_key, sending_key
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept
-from celeriac.worker.backoff import Backoff
 from celeriac.worker.locks import begin_locked
 from tests.unit.worker.bench import FetcherBench
 from tests.unit.worker.completing import Bench, on_bench

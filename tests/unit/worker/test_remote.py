@@ -21,7 +21,7 @@ from celeriac.worker import enforcer
 from celeriac.worker.agent import Agent
 from celeriac.worker.commands import Panel, control_command, inspect_command
 from celeriac.worker.options import NodeOptions
-from celeriac.worker.remote import Remote, remote_services
+from celeriac.worker.remote import listener_of, remote_services
 from celeriac.worker.rules import from_wire
 from celeriac.worker.runner import Runner
 from tests.unit.worker.fakes import FakeBroker, until
@@ -79,7 +79,7 @@ class Bench:
             link=self.link,
             stop_node=lambda: self.stopped.append(True),
         )
-        self.remote = Remote(self.agent)
+        self.remote = listener_of(self.agent)
 
     def ask(self, method: Any, arguments: Any = None, *, headers: Mapping[str, Any] | None = None, **more: Any) -> Any:
         """What the node answers; None for no answer."""

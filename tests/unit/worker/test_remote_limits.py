@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from celeriac import Celery
 from celeriac.client.requests import signed
 from celeriac.codec.signing import control_signer_of
-from celeriac.worker.remote import Remote
+from celeriac.worker.remote import listener_of
 from tests.unit.worker.test_remote import PONG, Bench, bench
 
 __all__ = ["bench"]
@@ -25,7 +25,7 @@ def test_with_a_key_only_signed_commands_are_obeyed(bench: Bench, caplog: pytest
     bench.agent.app.conf.control_key = KEY
     signer = control_signer_of(bench.agent.app.conf)
     assert signer is not None
-    bench.remote = Remote(bench.agent)
+    bench.remote = listener_of(bench.agent)
     origin = {"user": "eve\n[CRITICAL]", "host": "h", "pid": {"x": 1}}
     assert bench.ask("ping") is None
     assert bench.ask("shutdown", {}, origin=origin) is None
@@ -42,7 +42,7 @@ def test_with_a_key_only_signed_commands_are_obeyed(bench: Bench, caplog: pytest
 
 def test_a_flood_of_unsigned_ones_writes_few_lines(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.agent.app.conf.control_key = KEY
-    bench.remote = Remote(bench.agent)
+    bench.remote = listener_of(bench.agent)
     for _ in range(500):
         bench.ask("x" * 10_000)
     lines = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
@@ -59,6 +59,7 @@ def test_what_is_logged_of_a_command(bench: Bench, caplog: pytest.LogCaptureFixt
 
 def test_inspection_only(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.agent.options = replace(bench.agent.options, remote_control="inspect")
+    bench.remote = listener_of(bench.agent)
     assert bench.ask("ping") == PONG
     for method in ("shutdown", "revoke", "terminate", "add_consumer", "enable_events", "heartbeat"):
         answer = bench.ask(method, {"task_id": "i", "queue": "q"})

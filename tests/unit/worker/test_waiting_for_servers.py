@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from celeriac.exceptions import ImproperlyConfigured
-from celeriac.worker.backoff import Backoff
+from celeriac.model.backoff import Backoff
 from celeriac.worker.connect import connect, connected
 from tests.unit.worker.fakes import FakeBroker, FakeStore
 

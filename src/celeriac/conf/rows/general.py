@@ -9,7 +9,6 @@ from celeriac.conf.setting import ANY, BOOL, DICT, INT, LIST, SECONDS, STR, Sett
 
 __all__ = ["ROWS"]
 
-BEAT = no_effect("`celeriac beat status` shows every scheduler by what it writes beside the broker")
 EVENTS = no_effect("events are not sent yet")
 CONTROL_QUEUES = no_effect("queues of control and events are exclusive, with Celery's default times")
 CERTIFICATES = refused("there is no auth serializer; messages and results are signed with signing_key")
@@ -50,17 +49,15 @@ ROWS: tuple[Setting, ...] = (
         "beat_enable_remote_control",
         BOOL,
         False,
-        "The scheduler answers remote control.",
+        "`celeriac beat` answers `celeriac inspect ping`, as celerybeat@host; workers with -B answer anyway.",
         old="CELERYBEAT_ENABLE_REMOTE_CONTROL",
-        status=BEAT,
     ),
     Setting(
         "beat_remote_control_max_tick_age",
         SECONDS,
         None,
-        "Age of its last tick beyond which the scheduler counts as hung.",
+        "A beat whose last look is older answers no more; 0: it always does; None: twice its sleep, at least 60 s.",
         old="CELERYBEAT_REMOTE_CONTROL_MAX_TICK_AGE",
-        status=BEAT,
     ),
     Setting(
         "beat_max_loop_interval",

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from celeriac.client import requests
+from celeriac.client import admission, requests
+from celeriac.client.admission import Admission
 from celeriac.client.requests import LIFE, signed
 from celeriac.codec.signing import SIGNATURE, Signer
-from celeriac.worker import admission
-from celeriac.worker.admission import Admission
 
 SIGNER = Signer(b"a key of sixteen bytes")
 
