@@ -9,9 +9,9 @@ from __future__ import annotations
 import builtins
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ from celeriac.beat.entry import Entry
 from celeriac.beat.hours import Hours
 from celeriac.beat.lazy import evaluated
 from celeriac.beat.making import NAME_HEADER, check
-from celeriac.beat.pages import Pages, Record
+from celeriac.beat.pages import Judge, Pages, Record, Unreadable
 from celeriac.beat.places import ledger_of
 from celeriac.beat.seen import Seen, read_seen
 from celeriac.beat.state import State, state_key
@@ -66,6 +66,13 @@ class Shown(Struct, frozen=True, kw_only=True):
     overdue: bool = False
 
 
+class Survey(NamedTuple):
+    """All entries by name; and what is stored and passed over: why, and what to do, by name."""
+
+    entries: Sequence[Shown]
+    passed_over: Mapping[str, str]
+
+
 class Periodic:
     """The periodic tasks of an app: those of its settings, and those that are stored beside its broker.
 
@@ -79,12 +86,18 @@ class Periodic:
 
     def list(self) -> builtins.list[Shown]:
         """All entries, by name."""
+        return [*self.survey().entries]
+
+    def survey(self) -> Survey:
+        """All entries, and what is stored that cannot be one: written by hand, by a newer version, or for another app;
+        or with a name that the settings have, too."""
         self._app.loader.import_default_modules()
         ledger = self._ledger.get()
         now = datetime.fromtimestamp(self._now(), UTC)
-        _, entries = Stored(self._app, ledger).entries()
+        stored = Stored(self._app, ledger)
+        _, entries = stored.entries()
         names = sorted(entries)
-        shown = []
+        shown: list[Shown] = []
         for first in range(0, len(names), _PAGE):
             page = names[first : first + _PAGE]
             raws = ledger.read([state_key(name) for name in page], timeout=_TIMEOUT)
@@ -92,13 +105,16 @@ class Periodic:
             shown += [
                 _shown(entries[name], state, now, self._deadline) for name, state in zip(page, states, strict=True)
             ]
-        return shown
+        return Survey(shown, stored.passed_over)
 
     def show(self, name: str) -> Shown:
-        """One entry. Raises ``EntryNotFound``."""
+        """One entry. Raises ``EntryNotFound``; ``EntryRefused`` for what is stored and cannot be one."""
         self._app.loader.import_default_modules()
         ledger = self._ledger.get()
-        entry = Stored(self._app, ledger).entry(name)
+        try:
+            entry = Stored(self._app, ledger).entry(name)
+        except Unreadable as error:
+            raise EntryRefused(str(error)) from error
         if entry is None:
             raise _not_found(name)
         (raw,) = ledger.read([state_key(name)], timeout=_TIMEOUT)
@@ -155,11 +171,11 @@ class Periodic:
                 raise EntryRefused(f"entry {name!r} is in beat_schedule: take it out there, or pause it")
             raise _not_found(name)
 
-        self._edit(name, judge)
+        self._edit(name, judge, unreadable=Record(entry={}))
 
     def run(self, name: str) -> AsyncResult[Any]:
         """Send the task of an entry now, whatever its schedule and whether it is paused; its slots stay as they are.
-        Raises ``EntryNotFound``, and what sending raises."""
+        Raises as ``show``, and what sending raises."""
         entry = self.show(name).entry
         args, kwargs = evaluated(entry.args, entry.kwargs)
         headers = {NAME_HEADER: entry.name, **(entry.options.get("headers") or {})}
@@ -225,8 +241,11 @@ class Periodic:
         self._edit(name, judge)
         return self.show(name)
 
-    def _edit(self, name: str, judge: Any) -> None:
-        self._pages.edit(name, judge, by=f"{socket.gethostname()}:{os.getpid()}")
+    def _edit(self, name: str, judge: Judge, unreadable: Record | None = None) -> None:
+        try:
+            self._pages.edit(name, judge, by=f"{socket.gethostname()}:{os.getpid()}", unreadable=unreadable)
+        except Unreadable as error:
+            raise EntryRefused(str(error)) from error
 
 
 def _shown(entry: Entry, state: State | None, now: datetime, deadline: float | None) -> Shown:

@@ -9,10 +9,11 @@ for the sake of an editor that was killed between. Knows no settings and no sche
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from random import random
-from typing import Any, Final
+from typing import Any, Final, Self
 from zlib import crc32
 
 import msgspec
@@ -24,7 +25,7 @@ from celeriac.exceptions import CeleryError, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.ports import BlockingLedger
 
-__all__ = ["Pages", "Record", "Unreadable", "record_of", "records_of"]
+__all__ = ["KEYS", "Pages", "Record", "Unreadable", "record_of", "records_of"]
 
 logger = logging.getLogger("celery.beat")
 
@@ -34,7 +35,7 @@ EPOCH: Final = "beat:epoch"
 PAGES: Final = 64
 #: Edits of one page that may come before this one while it tries.
 _TRIES: Final = 100
-_KEYS: Final = tuple(f"beat:page:{number}" for number in range(PAGES))
+KEYS: Final = tuple(f"beat:page:{number}" for number in range(PAGES))
 
 
 class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -54,7 +55,17 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Unreadable(CeleryError):
-    """What stands in the store was not written by this program."""
+    """What is stored under a name cannot be an entry here: ``why``, and what to do."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"Stored entry {one_line(name)!r} is passed over: {why}")
+        self.name = name
+        self.why = why
+
+    @classmethod
+    def entry(cls, name: str, why: str) -> Self:
+        """Of one entry, which can be deleted."""
+        return cls(name, f"{why}; `celeriac beat delete {shlex.quote(one_line(name))}` forgets it")
 
 
 Page = dict[str, Raw]
@@ -69,22 +80,24 @@ def page_of(name: str) -> int:
     return crc32(name.encode("utf-8", "surrogatepass")) % PAGES
 
 
-def records_of(body: bytes | None) -> Page:
-    """The records of a page, undecoded. Raises ``Unreadable``."""
+def records_of(body: bytes | None, key: str) -> Page:
+    """The records of the page ``key``, undecoded. Raises ``Unreadable``."""
     if body is None:
         return {}
     try:
         return _page_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Unreadable(f"a page of the stored schedule cannot be read: {error}") from error
+        raise Unreadable(
+            key, f"the whole page cannot be read ({error}): remove this key of the ledger, to go on without its entries"
+        ) from error
 
 
-def record_of(raw: Raw | bytes) -> Record:
+def record_of(name: str, raw: Raw | bytes) -> Record:
     """A record. Raises ``Unreadable``."""
     try:
         return _record_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Unreadable(f"cannot be read: {error}") from error
+        raise Unreadable.entry(name, f"it cannot be read ({error})") from error
 
 
 class Pages:
@@ -101,22 +114,30 @@ class Pages:
     def read(self) -> tuple[str, Sequence[bytes | None]]:
         """The epoch and all pages. The epoch is the older of both: what changes meanwhile is seen by the next look."""
         epoch = self.epoch()
-        return epoch, self._ledger().read(_KEYS, timeout=self._timeout)
+        return epoch, self._ledger().read(KEYS, timeout=self._timeout)
 
     def get(self, name: str) -> Record | None:
         """The record of a name. Raises ``Unreadable``."""
-        raw = records_of(self._ledger().read([_KEYS[page_of(name)]], timeout=self._timeout)[0]).get(name)
-        return None if raw is None else record_of(raw)
+        key = KEYS[page_of(name)]
+        raw = records_of(self._ledger().read([key], timeout=self._timeout)[0], key).get(name)
+        return None if raw is None else record_of(name, raw)
 
-    def edit(self, name: str, judge: Judge, by: str = "") -> Record | None:
+    def edit(self, name: str, judge: Judge, by: str = "", *, unreadable: Record | None = None) -> Record | None:
         """Put what ``judge`` makes of a name's record in its place (None: nothing), and return it. ``judge`` is asked
-        again when somebody else was faster, and may raise. Raises ``Unreadable``."""
-        key = _KEYS[page_of(name)]
+        again when somebody else was faster, and may raise. Raises ``Unreadable``, unless there is something that a
+        record counts as that is ``unreadable``."""
+        key = KEYS[page_of(name)]
         for attempt in range(_TRIES):
             there = self._ledger().read([key], timeout=self._timeout)[0]
-            page = records_of(there)
+            page = records_of(there, key)
             raw = page.get(name)
-            record = judge(None if raw is None else record_of(raw))
+            try:
+                before = None if raw is None else record_of(name, raw)
+            except Unreadable:
+                if unreadable is None:
+                    raise
+                before = unreadable
+            record = judge(before)
             if record is None and raw is None:
                 return None
             if record is None:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from celeriac.beat.entry import Entry
 from celeriac.beat.making import check
-from celeriac.beat.pages import Pages, Record, Unreadable, record_of, records_of
+from celeriac.beat.pages import KEYS, Pages, Record, Unreadable, record_of, records_of
 from celeriac.beat.written import Written
 from celeriac.codec.escape import one_line
 from celeriac.exceptions import CeleryError
@@ -34,11 +34,13 @@ _TIMEOUT: Final = 5.0
 
 
 class _Made(NamedTuple):
-    """The entry that came of a record, as it stands there, and of the settings' entry of that name."""
+    """The entry that came of a record, as it stands there, and of the settings' entry of that name; and why nothing
+    came of the record, or nothing."""
 
     raw: bytes
     written: Entry | None
     entry: Entry | None
+    why: str
 
 
 class Stored:
@@ -56,7 +58,8 @@ class Stored:
         self._raws: dict[int, Mapping[str, bytes]] = {}
         self._made: dict[str, _Made] = {}
         self._looked = self._read_at = monotonic()
-        self._told: set[str] = set()
+        #: What is stored and passed over: why, and what to do, by name (by key for a page that cannot be read).
+        self.passed_over: Mapping[str, str] = {}
 
     def entries(self) -> tuple[Any, Mapping[str, Entry]]:
         """See ``Book``. What cannot be read in the store is told and passed over."""
@@ -65,21 +68,29 @@ class Stored:
         self._looked = self._read_at = self._monotonic()
         entries = dict(known)
         made: dict[str, _Made] = {}
+        passed_over: dict[str, str] = {}
         for number, body in enumerate(bodies):
-            if number not in self._raws or body != self._bodies[number]:
-                self._raws[number] = self._parts(body)
+            if not self._raws.get(number) or body != self._bodies[number]:
+                try:
+                    records = records_of(body, KEYS[number])
+                except Unreadable as error:
+                    records, passed_over[error.name] = {}, error.why
+                self._raws[number] = {name: bytes(raw) for name, raw in records.items()}
             for name, raw in self._raws[number].items():
                 each, own = self._made.get(name), known.get(name)
                 if each is None or each.raw != raw or each.written is not own:
-                    each = _Made(raw, own, self._read(name, raw, own))
+                    each = self._read(name, raw, own)
                 made[name] = each
                 if each.entry is not None:
                     entries[name] = each.entry
+                if each.why:
+                    passed_over[name] = each.why
         self._bodies, self._made = bodies, made
+        self._tell(passed_over)
         return (written, token), entries
 
     def entry(self, name: str) -> Entry | None:
-        """One entry; None: there is none, or it cannot be read. Raises ``Unreadable``."""
+        """One entry; None: there is none. Raises ``Unreadable`` for what cannot be one."""
         own = self._written.entries()[1].get(name)
         record = self._pages.get(name)
         return own if record is None else self._of(name, record, own)
@@ -100,43 +111,33 @@ class Stored:
         self._read_at = now
         return list(self._pages.read()[1]) != list(self._bodies)
 
-    def _parts(self, body: bytes | None) -> Mapping[str, bytes]:
+    def _read(self, name: str, raw: bytes, written: Entry | None) -> _Made:
         try:
-            return {name: bytes(raw) for name, raw in records_of(body).items()}
+            record = record_of(name, raw)
+            twice = record.entry is not None and written is not None
+            why = Unreadable.entry(name, "beat_schedule has one of that name").why if twice else ""
+            return _Made(raw, written, self._of(name, record, written), why)
         except Unreadable as error:
-            self._tell("", f"Stored entries are passed over: {error}")
-            return {}
-
-    def _read(self, name: str, raw: bytes, written: Entry | None) -> Entry | None:
-        try:
-            return self._of(name, record_of(raw), written)
-        except Unreadable as error:
-            self._tell(name, f"Stored entry {one_line(name)!r} is passed over: {error}")
-            return written
+            return _Made(raw, written, written, error.why)
 
     def _of(self, name: str, record: Record, written: Entry | None) -> Entry | None:
-        """What a record makes of an entry; None: nothing."""
+        """What a record makes of an entry, that of the settings where there is one; None: nothing. Raises
+        ``Unreadable``."""
         entry = written
-        if record.entry is not None:
-            if written is not None:
-                self._tell(
-                    name,
-                    f"Stored entry {one_line(name)!r} is passed over: beat_schedule has one of that name; "
-                    "`celeriac beat delete` forgets the stored one",
-                )
-            else:
-                try:
-                    entry = Entry.from_json(name, record.entry, self._app)
-                    check(self._app, entry)
-                except (TypeError, ValueError, OverflowError, CeleryError) as error:
-                    self._tell(name, f"Stored entry {one_line(name)!r} is passed over: {one_line(str(error))}")
-                    return None
+        if record.entry is not None and written is None:
+            try:
+                entry = Entry.from_json(name, record.entry, self._app)
+                check(self._app, entry)
+            except (TypeError, ValueError, OverflowError, CeleryError) as error:
+                raise Unreadable.entry(name, one_line(str(error))) from error
         if entry is None:
             return None
         since = None if record.since is None else datetime.fromtimestamp(record.since, UTC)
         return replace(entry, enabled=entry.enabled if record.enabled is None else record.enabled, since=since)
 
-    def _tell(self, name: str, text: str) -> None:
-        if f"{name}: {text}" not in self._told:
-            self._told.add(f"{name}: {text}")
-            logger.error("beat: %s", text)
+    def _tell(self, passed_over: Mapping[str, str]) -> None:
+        """Once of each, and again when it is another reason, or was mended meanwhile."""
+        for name, why in passed_over.items():
+            if self.passed_over.get(name) != why:
+                logger.error("beat: %s", Unreadable(name, why))
+        self.passed_over = passed_over

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -54,17 +54,21 @@ def list_(context: Context, /, as_json: bool) -> None:
     """List periodic tasks: those of the settings, and stored ones."""
     with importing("cannot import the modules with tasks"):
         context.app.loader.import_default_modules()
-    found = context.app.periodic.list()
-    for number, each in enumerate(found):
-        if as_json:
+    found, passed_over = context.app.periodic.survey()
+    if as_json:
+        for each in found:
             context.echo(json.dumps(_plain(each)))
-            continue
-        if not number and not context.quiet:
-            context.secho(f"{'NEXT (UTC)':19}  {'LAST (UTC)':19}  NAME", bold=True)
+        for name, why in passed_over.items():
+            context.echo(json.dumps({"name": name, "stored": True, "passed_over": why}))
+        return
+    if found and not context.quiet:
+        context.secho(f"{'NEXT (UTC)':19}  {'LAST (UTC)':19}  NAME", bold=True)
+    for each in found:
         for line in _lines(each):
             context.echo(line)
-    if not found and not context.quiet and not as_json:
+    if not found and not context.quiet:
         context.echo("There are no periodic tasks: see beat_schedule, or `celeriac beat add`.")
+    _print_passed_over(context, passed_over)
 
 
 @click.command()
@@ -143,7 +147,10 @@ def delete(context: Context, /, name: str) -> None:
 @pass_context
 def status(context: Context, /, as_json: bool) -> int:
     """Show the schedulers that run. Ends with 69 when there is none."""
+    with importing("cannot import the modules with tasks"):
+        context.app.loader.import_default_modules()
     found = context.app.periodic.schedulers()
+    passed_over = context.app.periodic.survey().passed_over
     for name, seen in sorted(found.items()):
         if as_json:
             late = seen.late or (None, None, None)
@@ -160,12 +167,15 @@ def status(context: Context, /, as_json: bool) -> int:
                         "last_tick": _iso(datetime.fromtimestamp(seen.tick, UTC)),
                         "late": dict(zip(("p50", "p99", "max"), late, strict=True)),
                         "skew": seen.skew,
+                        "passed_over": passed_over,
                     }
                 )
             )
             continue
         for line in _scheduler(name, seen):
             context.echo(line)
+    if not as_json:
+        _print_passed_over(context, passed_over)
     if not found and not as_json:
         context.echo("No scheduler was heard of in the last half minute.", err=True)
     return 0 if found else 69
@@ -217,12 +227,18 @@ def _lines(each: Shown) -> tuple[str, str]:
     return first, second if len(second) <= _WIDTH else second[: _WIDTH - 1] + "…"
 
 
+def _print_passed_over(context: Context, passed_over: Mapping[str, str]) -> None:
+    for name, why in sorted(passed_over.items()):
+        context.echo(f"Stored, but passed over: {visible(name)}\n    {visible(why)}")
+
+
 def _scheduler(name: str, seen: Seen) -> tuple[str, str]:
     """Who, and how it does."""
     kind = "worker -B" if seen.embedded else "beat"
     ticked = _time(datetime.fromtimestamp(seen.tick, UTC)) if seen.tick else "-"
     first = f"{visible(name)}  {kind}, celeriac {visible(seen.version)}, last look {ticked} UTC"
-    second = f"    {seen.entries} entries, {seen.sent} sent, clock {seen.skew:+.2f} s"
+    entries = "1 entry" if seen.entries == 1 else f"{seen.entries} entries"
+    second = f"    {entries}, {seen.sent} sent, clock {seen.skew:+.2f} s"
     if seen.late is not None:
         second += ", late p50 {:.3f}, p99 {:.3f}, most {:.3f} s".format(*seen.late)
     return first, second
