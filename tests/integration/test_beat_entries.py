@@ -20,6 +20,7 @@ import os
 from celeriac import Celery
 
 app = Celery("edited", broker=os.environ["BROKER"], result_backend=os.environ.get("RESULTS") or None)
+app.conf.beat_enable_remote_control = True
 app.conf.beat_schedule = {"written": {"task": "edited.note", "schedule": 0.5, "args": ["written"]}}
 
 @app.task(name="edited.note")
@@ -44,7 +45,10 @@ class Project:
         return subprocess.Popen(command, cwd=self.folder, env=self.environment)
 
     def call(self, *words: str, code: int = 0) -> str:
-        command = [sys.executable, "-m", "celeriac", "-A", "edited", "beat", *words]
+        return self.ask("beat", *words, code=code)
+
+    def ask(self, *words: str, code: int = 0) -> str:
+        command = [sys.executable, "-m", "celeriac", "-A", "edited", *words]
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=60
         )
@@ -64,7 +68,10 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
     url = request.getfixturevalue(f"{request.param}_url")
     results = request.getfixturevalue("redis_url") if request.param == "rabbitmq" else ""
     made = Project(tmp_path, url, results)
-    nodes = [made.start("worker", "-B", "-c", "1", "-l", "warning"), made.start("beat", "-l", "warning")]
+    nodes = [
+        made.start("worker", "-B", "-c", "1", "-l", "warning"),
+        made.start("beat", "-l", "warning", "-n", "sched@host"),
+    ]
     try:
         yield made
     finally:
@@ -104,6 +111,8 @@ def test_entries_are_edited_at_run_time(project: Project) -> None:
         return sorted(each["embedded"] for each in seen) == [False, True]
 
     wait_until(both, 30.0, "both schedulers are shown")
+    pong = json.loads(project.ask("inspect", "ping", "-d", "sched@host", "-t", "10", "--json"))
+    assert pong == {"sched@host": {"ok": "pong"}}
 
 
 def test_no_scheduler_runs(tmp_path: Path, sqlite_url: str) -> None:

@@ -25,7 +25,7 @@ from celeriac.exceptions import CeleryError, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.ports import BlockingLedger
 
-__all__ = ["KEYS", "Pages", "Record", "Unreadable", "record_of", "records_of"]
+__all__ = ["KEYS", "Pages", "Record", "Unreadable", "page_of", "record_of", "records_of"]
 
 logger = logging.getLogger("celery.beat")
 

@@ -99,6 +99,8 @@ class SharedScheduler:
         self.embedded = False
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._seen_at = -inf
+        #: What it said of itself last.
+        self.seen: Seen | None = None
         self._unknown = Unknown(app, self._ledger)
 
     @property
@@ -143,7 +145,7 @@ class SharedScheduler:
             return
         self._seen_at = now
         late = sorted(self.lateness)
-        seen = Seen(
+        self.seen = Seen(
             at=now,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -151,12 +153,13 @@ class SharedScheduler:
             entries=len(self._tracks),
             sent=self.sent,
             tick=self.last_tick,
+            next=self._heap[0][0] if self._heap else None,
             late=(late[len(late) // 2], late[len(late) * 99 // 100], late[-1]) if late else None,
             skew=self.hours.skew,
             embedded=self.embedded,
         )
         with suppress(OperationalError):
-            write_seen(self._ledger, self._name, seen, now, timeout=_TIMEOUT)
+            write_seen(self._ledger, self._name, self.seen, now, timeout=_TIMEOUT)
 
     def close(self) -> None:
         """Give the connection of the ledger back."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -31,14 +32,35 @@ class Seen(Struct, frozen=True, kw_only=True, omit_defaults=True):
     entries: int = 0
     #: Tasks sent since it started.
     sent: int = 0
-    #: When it last looked at what is due.
+    #: When it last looked at what is due, and when it expected the next slot; None: it knows of none.
     tick: float = 0.0
+    next: float | None = None
     #: Median, 99th percentile and most of how late the last 1,000 tasks were sent; None: it has sent none.
     late: tuple[float, float, float] | None = None
     #: Seconds by which its machine's clock is ahead of the server's.
     skew: float = 0.0
     #: It is part of a worker (``-B``).
     embedded: bool = False
+
+    def plain(self) -> dict[str, Any]:
+        """In JSON's types, moments in ISO 8601, as people are shown it."""
+        late = self.late or (None, None, None)
+        return {
+            "host": self.host,
+            "pid": self.pid,
+            "embedded": self.embedded,
+            "version": self.version,
+            "entries": self.entries,
+            "sent": self.sent,
+            "last_tick": _iso(self.tick),
+            "next": None if self.next is None else _iso(self.next),
+            "late": dict(zip(("p50", "p99", "max"), late, strict=True)),
+            "skew": self.skew,
+        }
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat()
 
 
 _decode = msgspec.json.Decoder(dict[str, Seen]).decode

@@ -19,6 +19,7 @@ from celeriac.beat.choose import scheduler_class
 from celeriac.beat.making import check
 from celeriac.beat.places import ledger_of, publisher_of
 from celeriac.beat.scheduler import SharedScheduler
+from celeriac.beat.seen import Seen
 from celeriac.beat.systemd import notify, watchdog_interval
 from celeriac.beat.thread import OwnThread
 from celeriac.beat.written import Written
@@ -139,6 +140,12 @@ class BeatService:
             await self._close()
             await asyncio.gather(*beside, return_exceptions=True)
             raise
+
+    def stats(self) -> dict[str, Any]:
+        """See ``Guest``: the scheduler, and what it said of itself in the last ten seconds, where it says something."""
+        kind, seen = type(self.scheduler), getattr(self.scheduler, "seen", None)
+        told = seen.plain() if isinstance(seen, Seen) else {}
+        return {"beat": {"scheduler": f"{kind.__module__}:{kind.__qualname__}", **told}}
 
     def stalled(self) -> str:
         """Why it does not count as alive, or nothing: its last look is older than ``beat_remote_control_max_tick_age``

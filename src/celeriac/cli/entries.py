@@ -153,31 +153,16 @@ def status(context: Context, /, as_json: bool) -> int:
     passed_over = context.app.periodic.survey().passed_over
     for name, seen in sorted(found.items()):
         if as_json:
-            late = seen.late or (None, None, None)
-            context.echo(
-                json.dumps(
-                    {
-                        "name": name,
-                        "host": seen.host,
-                        "pid": seen.pid,
-                        "embedded": seen.embedded,
-                        "version": seen.version,
-                        "entries": seen.entries,
-                        "sent": seen.sent,
-                        "last_tick": _iso(datetime.fromtimestamp(seen.tick, UTC)),
-                        "late": dict(zip(("p50", "p99", "max"), late, strict=True)),
-                        "skew": seen.skew,
-                        "passed_over": passed_over,
-                    }
-                )
-            )
+            context.echo(json.dumps({"name": name, **seen.plain(), "passed_over": passed_over}))
             continue
         for line in _scheduler(name, seen):
             context.echo(line)
     if not as_json:
         _print_passed_over(context, passed_over)
     if not found and not as_json:
-        context.echo("No scheduler was heard of in the last half minute.", err=True)
+        context.echo(
+            "No scheduler was heard of in the last half minute: start `celeriac beat`, or a worker with -B.", err=True
+        )
     return 0 if found else 69
 
 
@@ -238,7 +223,7 @@ def _scheduler(name: str, seen: Seen) -> tuple[str, str]:
     ticked = _time(datetime.fromtimestamp(seen.tick, UTC)) if seen.tick else "-"
     first = f"{visible(name)}  {kind}, celeriac {visible(seen.version)}, last look {ticked} UTC"
     entries = "1 entry" if seen.entries == 1 else f"{seen.entries} entries"
-    second = f"    {entries}, {seen.sent} sent, clock {seen.skew:+.2f} s"
+    second = f"    {entries}, {seen.sent} sent, clock {round(seen.skew, 2) + 0.0:+.2f} s"
     if seen.late is not None:
         second += ", late p50 {:.3f}, p99 {:.3f}, most {:.3f} s".format(*seen.late)
     return first, second

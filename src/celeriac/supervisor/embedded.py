@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from celeriac.worker.guest import Guest
 from celeriac.worker.options import NodeOptions
 
 if TYPE_CHECKING:
@@ -21,11 +22,10 @@ def verify_beat(app: Celery, options: NodeOptions) -> None:
         verify(app, options.scheduler, options.schedule_filename)
 
 
-def embedded(app: Celery, options: NodeOptions) -> Sequence[Callable[[], Any]]:
-    """The services that send periodic tasks: one or none."""
+def embedded(app: Celery, options: NodeOptions) -> Sequence[Guest]:
+    """What sends periodic tasks: one service or none."""
     if not options.beat:
         return ()
     from celeriac.beat.service import BeatService
 
-    service = BeatService(app, options.scheduler, schedule_filename=options.schedule_filename, embedded=True)
-    return (service.run,)
+    return (BeatService(app, options.scheduler, schedule_filename=options.schedule_filename, embedded=True),)

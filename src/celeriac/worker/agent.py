@@ -29,6 +29,7 @@ from celeriac.worker.completer import Completer
 from celeriac.worker.concluding import Concluder
 from celeriac.worker.enforcer import Enforcer
 from celeriac.worker.events import send
+from celeriac.worker.guest import Guest
 from celeriac.worker.limits import Limits
 from celeriac.worker.link import Link
 from celeriac.worker.memory import NodeMemory
@@ -75,10 +76,10 @@ class Agent:
         rand: Callable[[], float] = random.random,
         aside: Aside = asyncio.to_thread,
         kill: Callable[[int, int], None] | None = None,
-        more: Sequence[Callable[[], Any]] = (),
+        more: Sequence[Guest] = (),
     ) -> None:
         """``memory`` is what it shares with a supervisor; None in a node of one process. ``kill(pid, signal number)``
-        ends a child whose task is to be terminated (default: ``os.kill``). ``more`` are services of others."""
+        ends a child whose task is to be terminated (default: ``os.kill``)."""
         if isinstance(broker, Timekeeper):
             runner.now = broker.now
         self.app = app
@@ -88,7 +89,7 @@ class Agent:
         self.store = store
         self.link = link
         self.stop_node = stop_node
-        self._more = more
+        self.guests = more
         self.memory = memory
         self.clock = clock
         self._rand = rand
@@ -163,7 +164,7 @@ class Agent:
             wanted.append(self.pool.run)
         if isinstance(self.broker, Bus) and self.options.heartbeats:
             wanted.append(self.heartbeat)
-        return [*wanted, *self._more]
+        return [*wanted, *(guest.run for guest in self.guests)]
 
     def _scaling(self, memory: NodeMemory) -> Autoscale:
         options, bounds = self.options, None

@@ -177,6 +177,7 @@ async def stats(state: Agent, **kwargs: Any) -> dict[str, Any]:
         },
         **({"autoscaler": _autoscaler(state.pool)} if state.pool is not None and state.pool.bounds else {}),
         **({"outboxes": state.relays.stats()} if state.relays is not None else {}),
+        **{name: value for guest in state.guests for name, value in guest.stats().items()},
         "broker": state.app.broker_info(),
         "prefetch_count": options.prefetch_limit or 0,
         "rusage": {name[3:]: getattr(usage, name) for name in dir(usage) if name.startswith("ru_")},

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from celeriac.worker.adapters import broker_of, check_needs, store_of
 from celeriac.worker.agent import Agent
 from celeriac.worker.child import Child
+from celeriac.worker.guest import Guest
 from celeriac.worker.link import LocalLink
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.remote import remote_services
@@ -30,12 +31,11 @@ def in_process(
     stop_node: Callable[[], None] | None = None,
     ready: Callable[[], None] | None = None,
     abandon: Callable[[], None] | None = None,
-    more: Sequence[Callable[[], Any]] = (),
+    more: Sequence[Guest] = (),
 ) -> Child:
     """A child that is its own agent; ``child.serve()`` runs it on the calling thread, ``child.stop()`` ends it.
 
-    ``abandon`` is called when everything is given back and tasks still run: see ``Child``. ``more`` are services that
-    run beside those of the agent. Raises
+    ``abandon`` is called when everything is given back and tasks still run: see ``Child``. Raises
     ``ImproperlyConfigured`` where a task's limits make no sense or the broker cannot keep them.
     """
     check_needs(app)

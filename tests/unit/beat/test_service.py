@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 
 from celeriac import Celery, signals
 from celeriac.beat import systemd
+from celeriac.beat.seen import Seen
 from celeriac.beat.service import BeatService, verify
 from celeriac.beat.thread import OwnThread
 from celeriac.exceptions import ImproperlyConfigured
@@ -109,6 +111,16 @@ def test_it_looks_sleeps_and_writes_the_file() -> None:
     assert service.scheduler is scheduler
     assert len(scheduler.threads) == 1
     assert threading.get_ident() not in scheduler.threads
+
+
+def test_it_tells_of_its_scheduler() -> None:
+    scheduler: Any = Scheduler(0.5)
+    service, _ = drive(scheduler, until=lambda: scheduler.calls == ["tick"])
+    assert service.stats() == {"beat": {"scheduler": f"{__name__}:Scheduler"}}
+    scheduler.seen = Seen(at=1.0, host="h", pid=2, tick=3.0, next=4.0)
+    shown = service.stats()["beat"]
+    assert (shown["host"], shown["next"]) == ("h", "1970-01-01T00:00:04+00:00")
+    json.dumps(shown)
 
 
 def clock_of(scheduler: Scheduler) -> list[str]:

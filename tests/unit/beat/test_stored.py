@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec import Raw
 
 from celeriac.beat import Entry, EntryNotFound, EntryRefused, Periodic
-from celeriac.beat.pages import Pages, Record
+from celeriac.beat.pages import KEYS, Pages, Record, page_of, records_of
 from celeriac.beat.seen import Seen, read_seen, write_seen
 from celeriac.beat.stored import LOOK, Stored
 from celeriac.beat.unknown import Unknown
@@ -281,6 +283,61 @@ class TestStored:
         lossy: Any = Lossy()
         record = Pages(lambda: lossy, 1.0).edit("x", lambda record: Record(enabled=False))
         assert record == Pages(lambda: ledger, 1.0).get("x")
+
+
+class TestPassedOver:
+    """What is stored and cannot be an entry."""
+
+    def store(self, fleet: Fleet, name: str, raw: bytes) -> None:
+        key = KEYS[page_of(name)]
+        ledger = ledger_of(fleet)
+        (there,) = ledger.read([key], timeout=1.0)
+        page = {**records_of(there, key), name: Raw(raw)}
+        assert ledger.change([Change(key, msgspec.json.encode(page), there)], timeout=1.0) == [True]
+
+    @pytest.mark.parametrize(
+        ("raw", "why"),
+        [
+            (b'{"entry": {"task": "t", "schedule": {"every": 1}, "color": "red"}}', "key 'color' is not known"),
+            (b'{"entry": 5}', "it cannot be read (Expected `object | null`, got `int` - at `$.entry`)"),
+            (b'"newer"', "it cannot be read"),
+        ],
+    )
+    def test_it_is_shown_with_its_reason_and_can_be_deleted(
+        self, fleet: Fleet, desk: Periodic, raw: bytes, why: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        desk.add("good", task=REPORT, schedule=5)
+        self.store(fleet, "not good", raw)
+        entries, passed_over = desk.survey()
+        assert [each.entry.name for each in entries] == ["good"]
+        assert why in passed_over["not good"]
+        assert passed_over["not good"].endswith("; `celeriac beat delete 'not good'` forgets it")
+        for call in (desk.show, desk.run):
+            with pytest.raises(EntryRefused, match="Stored entry 'not good' is passed over: "):
+                call("not good")
+        with pytest.raises(EntryRefused):
+            desk.change("not good", color=1)
+        book = Stored(fleet.app, ledger_of(fleet))
+        caplog.clear()
+        for _ in range(2):
+            book.entries()
+            assert list(book.passed_over) == ["not good"]
+        (told,) = [record.message for record in caplog.records]
+        assert told == f"beat: Stored entry 'not good' is passed over: {passed_over['not good']}"
+        desk.delete("not good")
+        assert desk.survey().passed_over == {}
+        assert names(desk) == ["good"]
+
+    def test_a_page_that_cannot_be_read(self, fleet: Fleet, desk: Periodic) -> None:
+        key = KEYS[page_of("lost")]
+        ledger_of(fleet).change([Change(key, b"[", None)], timeout=1.0)
+        book = Stored(fleet.app, ledger_of(fleet))
+        for _ in range(2):
+            book.entries()
+            assert "remove this key of the ledger" in book.passed_over[key]
+        for call in (desk.show, desk.delete, desk.pause):
+            with pytest.raises(EntryRefused, match="the whole page cannot be read"):
+                call("lost")  # type: ignore[operator]
 
 
 class TestSeen:

@@ -271,6 +271,15 @@ def test_commands_that_fail(bench: Bench, panel: None, how: str) -> None:
         assert list(answer) == ["error"]
 
 
+def test_guests_tell_of_themselves_in_the_stats(bench: Bench) -> None:
+    async def run() -> None:
+        pass
+
+    bench.agent.guests = (SimpleNamespace(run=run, stats=lambda: {"beat": {"entries": 3}}),)
+    assert bench.ask("stats")["beat"] == {"entries": 3}
+    assert run in bench.agent.services()
+
+
 # -- the listener --------------------------------------------------------------------------------------------------
 
 
