@@ -71,7 +71,7 @@ def _options(command: click.Command) -> str:
         return ""
     rows = ["| option | meaning |", "|---|---|"]
     for option in shown:
-        names = ", ".join(f"`{name}`" for name in option.opts)
+        names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
         value = "" if option.is_flag else f" {option.metavar or option.type.name.upper()}"
         default = f" (default: {option.default})" if option.show_default else ""
         rows.append(f"| {names}{value} | {option.help or ''}{default} |")
