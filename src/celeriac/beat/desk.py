@@ -122,8 +122,9 @@ class Periodic:
 
     def add(self, name: str, **keys: Any) -> Shown:
         """Store an entry; ``keys`` are those of ``beat_schedule``. It counts from now. Raises ``EntryRefused`` for one
-        that cannot be, cannot be stored, or whose name is taken."""
-        plain, now = self._plain(name, keys), self._now()
+        that cannot be, cannot be stored, is never due, or whose name is taken."""
+        now = self._now()
+        plain = self._plain(name, keys, now)
 
         def judge(record: Record | None) -> Record:
             if record is not None and record.entry is not None:
@@ -144,7 +145,8 @@ class Periodic:
             if record is None or record.entry is None:
                 raise EntryNotFound(f"there is no stored entry {name!r}: see `celeriac beat list`")
             wanted = {key: value for key, value in {**record.entry, **keys}.items() if value is not None}
-            made = Record(entry=self._plain(name, wanted), enabled=record.enabled if "enabled" not in keys else None)
+            plain = self._plain(name, wanted, now if "schedule" in keys else None)
+            made = Record(entry=plain, enabled=record.enabled if "enabled" not in keys else None)
             begins = _times(made) != _times(record) or (_is_on(made, None) and not _is_on(record, None))
             return replace(made, since=now if begins else record.since)
 
@@ -218,14 +220,16 @@ class Periodic:
                 f"cannot {what} entry {name!r}: beat_schedule has it, and only a deploy changes that; it can be paused"
             )
 
-    def _plain(self, name: str, keys: Mapping[str, Any]) -> dict[str, Any]:
-        """An entry as it is stored. Raises ``EntryRefused``."""
+    def _plain(self, name: str, keys: Mapping[str, Any], begin: float | None) -> dict[str, Any]:
+        """An entry as it is stored; it has to be due some time after ``begin``. Raises ``EntryRefused``."""
         try:
             entry = Entry.of(name, keys, self._app, stored=True)
             plain = entry.to_json()
             check(self._app, entry)
         except (TypeError, ValueError, OverflowError, CeleryError) as error:
             raise EntryRefused(str(error)) from error
+        if begin is not None and next_slot(entry, datetime.fromtimestamp(begin, UTC)) is None:
+            raise EntryRefused(f"entry {name!r}: schedule: {entry.schedule!r} is never due: its time is over")
         return plain
 
     def _switch(self, name: str, on: bool) -> Shown:

@@ -58,7 +58,7 @@ def from_plain(plain: Mapping[str, Any], app: Any = None) -> BaseSchedule:
     the key and what is allowed."""
     kinds = _KINDS.keys() & plain.keys()
     if len(kinds) != 1:
-        raise ValueError(f"schedule: {dict(plain)!r} must have one of the keys {', '.join(_KINDS)}")
+        raise ValueError(f"schedule: {dict(plain)!r} must have exactly one of the keys {', '.join(_KINDS)}")
     (kind,) = kinds
     for key in plain.keys() - {kind} - _KINDS[kind]:
         raise ValueError(f"schedule: {key!r} means nothing beside {kind!r}")
@@ -78,9 +78,11 @@ def from_plain(plain: Mapping[str, Any], app: Any = None) -> BaseSchedule:
             raise TypeError(f"schedule: solar: {value!r} is not [event, latitude, longitude]")
         event, lat, lon = value
         return solar(event, lat, lon, app=app, tz=zone)
-    if not isinstance(value, str):
-        raise TypeError(f"schedule: at: {value!r} is not a time in ISO 8601")
-    return clocked(datetime.fromisoformat(value), app=app, tz=zone)
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"schedule: at: {value!r} is not a time such as '2030-01-31T09:00:00+01:00'") from None
+    return clocked(moment, app=app, tz=zone)
 
 
 def fingerprint(timetable: Any) -> str:

@@ -14,7 +14,7 @@ from celeriac.cli.context import Context, importing, pass_context
 from celeriac.cli.letters import visible
 
 if TYPE_CHECKING:
-    from celeriac.beat.desk import Shown
+    from celeriac.beat.desk import Periodic, Shown
     from celeriac.beat.seen import Seen
 
 __all__ = ["COMMANDS"]
@@ -52,9 +52,7 @@ def _keys(command: Callable[..., Any]) -> Callable[..., Any]:
 @pass_context
 def list_(context: Context, /, as_json: bool) -> None:
     """List periodic tasks: those of the settings, and stored ones."""
-    with importing("cannot import the modules with tasks"):
-        context.app.loader.import_default_modules()
-    found, passed_over = context.app.periodic.survey()
+    found, passed_over = _desk(context).survey()
     if as_json:
         for each in found:
             context.echo(json.dumps(_plain(each)))
@@ -77,7 +75,7 @@ def list_(context: Context, /, as_json: bool) -> None:
 @pass_context
 def show(context: Context, /, name: str, as_json: bool) -> None:
     """Show all there is about an entry."""
-    _print(context, context.app.periodic.show(name), as_json)
+    _print(context, _desk(context).show(name), as_json)
 
 
 @click.command()
@@ -86,12 +84,12 @@ def show(context: Context, /, name: str, as_json: bool) -> None:
 @_name
 @pass_context
 def add(context: Context, /, name: str, as_json: bool, **given: Any) -> None:
-    """Store an entry beside the broker; schedulers that run find it within a second."""
+    """Store an entry; schedulers find it within a second."""
     keys = _given(given)
     for key, option in (("task", "--task"), ("schedule", "--every, --crontab, --solar or --at")):
         if key not in keys:
             raise click.UsageError(f"{key} is missing: give {option}")
-    _print(context, context.app.periodic.add(name, **keys), as_json)
+    _print_edited(context, _desk(context).add(name, **keys), as_json)
 
 
 @click.command()
@@ -104,7 +102,7 @@ def change(context: Context, /, name: str, as_json: bool, **given: Any) -> None:
     keys = _given(given)
     if not keys:
         raise click.UsageError("nothing to change: give at least one option")
-    _print(context, context.app.periodic.change(name, **keys), as_json)
+    _print_edited(context, _desk(context).change(name, **keys), as_json)
 
 
 @click.command()
@@ -112,7 +110,7 @@ def change(context: Context, /, name: str, as_json: bool, **given: Any) -> None:
 @pass_context
 def pause(context: Context, /, name: str) -> None:
     """Send an entry no more until it is resumed."""
-    context.app.periodic.pause(name)
+    _desk(context).pause(name)
     context.echo(f"Entry {visible(name)} is paused.")
 
 
@@ -121,7 +119,7 @@ def pause(context: Context, /, name: str) -> None:
 @pass_context
 def resume(context: Context, /, name: str) -> None:
     """Send a paused entry again, counting from now."""
-    each = context.app.periodic.resume(name)
+    each = _desk(context).resume(name)
     context.echo(f"Entry {visible(name)} goes on; next at {_time(each.next_run)} UTC.")
 
 
@@ -129,8 +127,8 @@ def resume(context: Context, /, name: str) -> None:
 @_name
 @pass_context
 def run(context: Context, /, name: str) -> None:
-    """Send the task of an entry now, besides its schedule; prints the task's id."""
-    context.echo(context.app.periodic.run(name).id)
+    """Send the task of an entry now; prints its id."""
+    context.echo(_desk(context).run(name).id)
 
 
 @click.command()
@@ -138,7 +136,7 @@ def run(context: Context, /, name: str) -> None:
 @pass_context
 def delete(context: Context, /, name: str) -> None:
     """Forget a stored entry."""
-    context.app.periodic.delete(name)
+    _desk(context).delete(name)
     context.echo(f"Entry {visible(name)} is deleted.")
 
 
@@ -147,10 +145,8 @@ def delete(context: Context, /, name: str) -> None:
 @pass_context
 def status(context: Context, /, as_json: bool) -> int:
     """Show the schedulers that run. Ends with 69 when there is none."""
-    with importing("cannot import the modules with tasks"):
-        context.app.loader.import_default_modules()
-    found = context.app.periodic.schedulers()
-    passed_over = context.app.periodic.survey().passed_over
+    desk = _desk(context)
+    found, passed_over = desk.schedulers(), desk.survey().passed_over
     for name, seen in sorted(found.items()):
         if as_json:
             context.echo(json.dumps({"name": name, **seen.plain(), "passed_over": passed_over}))
@@ -167,6 +163,14 @@ def status(context: Context, /, as_json: bool) -> int:
 
 
 COMMANDS: tuple[click.Command, ...] = (list_, show, add, change, pause, resume, run, delete, status)
+
+
+def _desk(context: Context) -> Periodic:
+    """``app.periodic``, with all that the app's modules say."""
+    with importing("cannot import the modules with tasks"):
+        context.app.loader.import_default_modules()
+    desk: Periodic = context.app.periodic
+    return desk
 
 
 def _given(given: dict[str, Any]) -> dict[str, Any]:
@@ -193,6 +197,14 @@ def _given(given: dict[str, Any]) -> dict[str, Any]:
     return keys
 
 
+def _print_edited(context: Context, each: Shown, as_json: bool) -> None:
+    _print(context, each, as_json)
+    if each.entry.task not in context.app.tasks:
+        context.echo(
+            f"The task {visible(each.entry.task)} is not registered in this app; it is sent by its name.", err=True
+        )
+
+
 def _print(context: Context, each: Shown, as_json: bool) -> None:
     if as_json:
         context.echo(json.dumps(_plain(each)))
@@ -207,9 +219,10 @@ def _lines(each: Shown) -> tuple[str, str]:
     entry = each.entry
     following = "paused" if not entry.enabled else _time(each.next_run)
     first = f"{following:19}  {_time(each.last_run):19}  {visible(entry.name)}"
-    notes = [text for text, on in (("overdue", each.overdue), ("stored", entry.stored)) if on]
-    second = f"    {visible(entry.task)} {visible(repr(entry.schedule))}" + (f" ({', '.join(notes)})" if notes else "")
-    return first, second if len(second) <= _WIDTH else second[: _WIDTH - 1] + "…"
+    notes = ", ".join(text for text, on in (("overdue", each.overdue), ("stored", entry.stored)) if on)
+    notes = f" ({notes})" if notes else ""
+    what, room = f"    {visible(entry.task)} {visible(repr(entry.schedule))}", _WIDTH - len(notes)
+    return first, (what if len(what) <= room else what[: room - 1] + "…") + notes
 
 
 def _print_passed_over(context: Context, passed_over: Mapping[str, str]) -> None:

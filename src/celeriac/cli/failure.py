@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 
@@ -23,6 +24,8 @@ from celeriac.exceptions import CeleryCommandException, ImproperlyConfigured, Qu
 __all__ = ["BadImport", "Refused", "explain", "report"]
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+#: The directory of this package's files.
+_PACKAGE = __file__.removesuffix(f"cli{os.sep}failure.py")
 
 
 class Refused(click.UsageError):
@@ -83,9 +86,9 @@ def _bad_import(error: BadImport) -> str:
         text = cause.msg
     else:
         text = str(cause)
-        # importlib's own frames end here: the last one is where it happened.
+        # The last frame that is neither importlib's nor ours is where it happened.
         frames = traceback.extract_tb(cause.__traceback__ if cause is not None else None)
-        outside = [frame for frame in frames if not frame.filename.startswith("<frozen")]
+        outside = [frame for frame in frames if not frame.filename.startswith(("<frozen", _PACKAGE))]
         if outside:
             where = f" ({outside[-1].filename}, line {outside[-1].lineno})"
     return f"{error}: {type(cause).__name__}: {text}{where}; --debug shows the traceback"

@@ -163,8 +163,8 @@ def test_a_schedule_in_settings_may_be_plain_too(app: Celery) -> None:
 @pytest.mark.parametrize(
     ("plain", "says"),
     [
-        ({}, "must have one of the keys every, crontab, solar, at"),
-        ({"every": 1, "at": "2030-01-01"}, "must have one of the keys"),
+        ({}, "must have exactly one of the keys every, crontab, solar, at"),
+        ({"every": 1, "at": "2030-01-01"}, "must have exactly one of the keys"),
         ({"every": "1"}, "every: '1' is not a number"),
         ({"every": True}, "every: True is not a number"),
         ({"crontab": 5}, "crontab: 5 is not text"),

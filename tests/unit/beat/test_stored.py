@@ -78,6 +78,8 @@ class TestDesk:
         [
             ({"task": REPORT, "schedule": {"crontab": "99 * * * *"}}, "minute: 99"),
             ({"task": REPORT, "schedule": 1, "overlaps": "skip"}, "'overlaps' is not known"),
+            ({"task": REPORT, "schedule": {"at": "tomorrow"}}, "'tomorrow' is not a time such as '2030-"),
+            ({"task": REPORT, "schedule": {"at": "2020-01-01"}}, "is never due"),
             ({"task": REPORT, "schedule": Own()}, "cannot be stored"),
             ({"task": REPORT, "schedule": 1, "options": {"task_id": "x"}}, "'task_id' cannot be given"),
             ({"schedule": 1}, "task is missing"),

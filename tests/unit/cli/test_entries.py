@@ -66,3 +66,17 @@ def test_what_cannot_be_an_entry_is_deleted(app: Celery, passed_over: None, caps
     assert capsys.readouterr().out == "Entry old one is deleted.\n"
     assert run(["beat", "list"], app) == 0
     assert "old one" not in capsys.readouterr().out
+
+
+def test_added_with_a_task_that_nobody_here_knows(app: Celery, capsys: Any) -> None:
+    app.task(lambda: None, name="known")
+    crontab = ["--crontab", "*/10 8-17 * * mon-fri", "--tz", "Europe/Oslo"]
+    assert run(["beat", "add", "one", "--task", "known", *crontab], app) == 0
+    assert capsys.readouterr().err == ""
+    assert run(["beat", "add", "two", "--task", "a.task.with.a.long.name", *crontab], app) == 0
+    assert "The task a.task.with.a.long.name is not registered in this app" in capsys.readouterr().err
+    assert run(["beat", "list"], app) == 0
+    line = capsys.readouterr().out.splitlines()[4]
+    assert line.startswith("    a.task.with.a.long.name <crontab: */10 8-17")
+    assert line.endswith("… (stored)")
+    assert len(line) == 80

@@ -55,6 +55,14 @@ def test_an_error_in_the_users_module_is_shown_with_its_place(tmp_path: Path) ->
     assert line.startswith(f"cannot import 'broken': ZeroDivisionError: division by zero ({module}, line 2)")
 
 
+def test_the_place_is_the_users_where_ours_has_raised(tmp_path: Path) -> None:
+    module = tmp_path / "wrong.py"
+    module.write_text("from celeriac.schedules import crontab\ncrontab(minute=61)\n")
+    with pytest.raises(BadImport) as caught, importing("cannot import 'wrong'"):
+        exec(compile(module.read_text(), str(module), "exec"), {})
+    assert f"minute: 61 is out of range; allowed is 0 to 59 ({module}, line 2)" in explain(caught.value)[0]
+
+
 def test_a_syntax_error_is_shown_with_its_place() -> None:
     with pytest.raises(BadImport) as caught, importing("cannot import 'broken'"):
         compile("def x(:\n", "broken.py", "exec")
