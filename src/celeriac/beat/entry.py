@@ -71,7 +71,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     #: What becomes of a slot while the run of an earlier one has not ended: sent, left out, or sent to start after it.
     overlap: Overlap = "allow"
     #: Seconds after it was sent within which a run may start; 0: any time; None: until the next slot, and a minute at
-    #: least (``firing.py``). ``expires`` in ``options`` comes before it.
+    #: least (``making.py``), unless the task has ``expires``. That of ``options`` comes before it.
     expires: float | None = None
     #: It comes from the store, not from the settings.
     stored: bool = False

@@ -57,7 +57,7 @@ def messages_of(
     options = {**entry.options, "headers": own}
     if task_id is not None:
         options["task_id"] = task_id
-    if "expires" not in options and getattr(task, "expires", None) is None:
+    if not _expires_anyway(entry, task):
         expires = _expires(entry, slot, now)
         if expires is not None:
             options["expires"] = expires
@@ -67,6 +67,11 @@ def messages_of(
     else:
         task.apply_async(args, kwargs, producer=producer, **options)
     return producer.messages
+
+
+def _expires_anyway(entry: Entry, task: Any) -> bool:
+    """The options say until when a run may start, or the task does where the entry says nothing."""
+    return "expires" in entry.options or (entry.expires is None and getattr(task, "expires", None) is not None)
 
 
 def _expires(entry: Entry, slot: datetime, now: datetime) -> datetime | None:
@@ -86,7 +91,7 @@ def lasts(app: Any, entry: Entry, slot: datetime, now: float) -> float | None:
     given = entry.options.get("expires")
     if isinstance(given, timedelta):
         return given.total_seconds()
-    if "expires" in entry.options or getattr(app.tasks.get(entry.task), "expires", None) is not None:
+    if _expires_anyway(entry, app.tasks.get(entry.task)):
         return float(given) if isinstance(given, int | float) else None
     moment = datetime.fromtimestamp(now, UTC)
     until = _expires(entry, slot, moment)

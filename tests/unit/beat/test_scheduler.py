@@ -93,14 +93,25 @@ def test_what_a_message_carries(fleet: Fleet) -> None:
     ],
 )
 def test_when_a_run_expires(fleet: Fleet, every: float, more: dict[str, Any], seconds: float | None) -> None:
-    import time
-
     fleet.add("x", every, **more)
     fleet.app.sender.now = lambda: fleet.clock.time
     fleet.run(every, fleet.scheduler())
     (message,) = fleet.sent()
     assert message.expires == (None if seconds is None else pytest.approx(fleet.clock.time + seconds))
-    assert time.time() > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "seconds"), [({}, 90), ({"expires": 5}, 5), ({"expires": 5, "options": {"expires": 7}}, 7)]
+)
+def test_what_the_task_says_counts_behind_the_entry(fleet: Fleet, more: dict[str, Any], seconds: float) -> None:
+    @fleet.app.task(name="short", expires=90)
+    def short() -> None: ...
+
+    fleet.add("x", 600, task="short", **more)
+    fleet.app.sender.now = lambda: fleet.clock.time
+    fleet.run(600, fleet.scheduler())
+    (message,) = fleet.sent()
+    assert message.expires == pytest.approx(fleet.clock.time + seconds)
 
 
 def test_what_is_caught_up_has_time_to_run(fleet: Fleet) -> None:
