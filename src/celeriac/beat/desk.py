@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
+from celeriac.beat.choose import scheduler_class
 from celeriac.beat.due import due, next_slot
 from celeriac.beat.entry import Entry
 from celeriac.beat.hours import Hours
@@ -23,13 +24,14 @@ from celeriac.beat.lazy import evaluated
 from celeriac.beat.making import NAME_HEADER, check
 from celeriac.beat.pages import Judge, Pages, Record, Unreadable
 from celeriac.beat.places import ledger_of
+from celeriac.beat.scheduler import SharedScheduler
 from celeriac.beat.seen import Seen, read_seen
 from celeriac.beat.state import State, state_key
 from celeriac.beat.stored import Stored
 from celeriac.beat.track import counted_from
 from celeriac.beat.written import Written
 from celeriac.client.connections import PerProcess
-from celeriac.exceptions import CeleryError
+from celeriac.exceptions import CeleryError, ImproperlyConfigured
 from celeriac.ports import BlockingLedger
 from celeriac.result import AsyncResult
 
@@ -76,12 +78,13 @@ class Survey(NamedTuple):
 class Periodic:
     """The periodic tasks of an app: those of its settings, and those that are stored beside its broker.
 
-    Raises ``ImproperlyConfigured`` where there is no ledger, ``OperationalError`` while it cannot be reached.
+    Raises ``ImproperlyConfigured`` where there is no ledger or ``beat_scheduler`` is another one than ours,
+    ``OperationalError`` while the ledger cannot be reached.
     """
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._ledger: PerProcess[BlockingLedger] = PerProcess(lambda: ledger_of(app))
+        self._ledger: PerProcess[BlockingLedger] = PerProcess(self._opened)
         self._pages = Pages(self._ledger.get, _TIMEOUT)
 
     def list(self) -> builtins.list[Shown]:
@@ -198,6 +201,15 @@ class Periodic:
         self._ledger.close()
 
     # ------------------------------------------------------------ how
+
+    def _opened(self) -> BlockingLedger:
+        kind = scheduler_class(self._app.conf.beat_scheduler)
+        if not (isinstance(kind, type) and issubclass(kind, SharedScheduler)):
+            raise ImproperlyConfigured(
+                f"beat_scheduler is {kind.__module__}:{kind.__qualname__}, which keeps its entries elsewhere: what is "
+                "seen and edited here is celeriac.beat:SharedScheduler's"
+            )
+        return ledger_of(self._app)
 
     def _now(self) -> float:
         """The time by which schedulers count."""

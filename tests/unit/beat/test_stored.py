@@ -16,7 +16,7 @@ from celeriac.beat.pages import KEYS, Pages, Record, page_of, records_of
 from celeriac.beat.seen import Seen, read_seen, write_seen
 from celeriac.beat.stored import LOOK, Stored
 from celeriac.beat.unknown import Unknown
-from celeriac.exceptions import OperationalError
+from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.schedules import BaseSchedule, schedule
 from tests.unit.beat.conftest import START, Fleet
@@ -285,6 +285,14 @@ class TestStored:
         lossy: Any = Lossy()
         record = Pages(lambda: lossy, 1.0).edit("x", lambda record: Record(enabled=False))
         assert record == Pages(lambda: ledger, 1.0).get("x")
+
+
+@pytest.mark.parametrize("other", ["celeriac.beat:PersistentScheduler", "celery.beat.Scheduler"])
+def test_entries_of_another_scheduler_are_not_here(fleet: Fleet, desk: Periodic, other: str) -> None:
+    fleet.app.conf.beat_scheduler = other
+    for call in (desk.list, desk.schedulers, lambda: desk.pause("x")):
+        with pytest.raises(ImproperlyConfigured, match="keeps its entries elsewhere"):
+            call()
 
 
 class TestPassedOver:
