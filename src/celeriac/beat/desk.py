@@ -97,7 +97,7 @@ class Periodic:
         self._app.loader.import_default_modules()
         ledger = self._ledger.get()
         now = datetime.fromtimestamp(self._now(), UTC)
-        stored = Stored(self._app, ledger)
+        stored = Stored(self._app, ledger, log=False)
         _, entries = stored.entries()
         names = sorted(entries)
         shown: list[Shown] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from msgspec import Struct
 
@@ -22,8 +22,8 @@ __all__ = ["CATCH_UP", "OVERLAP", "CatchUp", "Entry", "Overlap"]
 CatchUp = Literal["none", "once", "all"]
 Overlap = Literal["allow", "skip", "queue"]
 #: What an entry may say of slots that nobody saw, and of a run that has not ended when the next is due.
-CATCH_UP: Final = ("none", "once", "all")
-OVERLAP: Final = ("allow", "skip", "queue")
+CATCH_UP: Final = get_args(CatchUp)
+OVERLAP: Final = get_args(Overlap)
 
 #: Keys of an entry: Celery's, then ours.
 _KEYS: Final = (

@@ -14,7 +14,7 @@ from copy import copy
 from datetime import UTC, datetime
 from functools import cached_property, total_ordering
 from heapq import heapify, heappop, heappush
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from celeriac.beat.lazy import evaluated
 from celeriac.codec.envelope import new_id
@@ -22,7 +22,7 @@ from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
 from celeriac.schedules import humanize_seconds, maybe_schedule
 
-__all__ = ["DEFAULT_MAX_INTERVAL", "ScheduleEntry", "Scheduler", "SchedulingError", "Ticking", "event_t"]
+__all__ = ["DEFAULT_MAX_INTERVAL", "ScheduleEntry", "Scheduler", "SchedulingError", "event_t"]
 
 _log = logging.getLogger("celery.beat")
 
@@ -42,18 +42,6 @@ class SchedulingError(Exception):
 
 class _Interrupted(SchedulingError):
     """The scheduler is to be closed, and the broker is still away."""
-
-
-class Ticking(Protocol):
-    """What ``celeriac beat`` needs of a scheduler; the rest it asks for where it is there (``should_sync`` …)."""
-
-    def tick(self) -> float | None:
-        """Send what is due; returns the seconds until the next call at the latest."""
-        ...
-
-    def close(self) -> None:
-        """The last call."""
-        ...
 
 
 class event_t(NamedTuple):  # noqa: N801 - Celery's name

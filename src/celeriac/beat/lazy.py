@@ -1,4 +1,4 @@
-"""Arguments of periodic tasks that are computed when the task is sent, under Celery's name. Known to ``firing.py``."""
+"""Arguments of periodic tasks that are computed when the task is sent, under Celery's name. Used by whatever sends."""
 
 from __future__ import annotations
 

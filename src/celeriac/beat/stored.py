@@ -44,15 +44,18 @@ class _Made(NamedTuple):
 
 
 class Stored:
-    """See ``Book``. ``ledger`` is asked; ``monotonic`` says when."""
+    """See ``Book``. ``ledger`` is asked; ``monotonic`` says when; ``log``: what is passed over is logged."""
 
     every = LOOK
 
-    def __init__(self, app: Any, ledger: BlockingLedger, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, app: Any, ledger: BlockingLedger, monotonic: Callable[[], float] = time.monotonic, *, log: bool = True
+    ) -> None:
         self._app = app
         self._written = Written(app)
         self._pages = Pages(lambda: ledger, _TIMEOUT)
         self._monotonic = monotonic
+        self._log = log
         self._bodies: Sequence[bytes | None] = ()
         # An edit costs what its page holds, not all there is.
         self._raws: dict[int, Mapping[str, bytes]] = {}
@@ -138,6 +141,6 @@ class Stored:
     def _tell(self, passed_over: Mapping[str, str]) -> None:
         """Once of each, and again when it is another reason, or was mended meanwhile."""
         for name, why in passed_over.items():
-            if self.passed_over.get(name) != why:
+            if self._log and self.passed_over.get(name) != why:
                 logger.error("beat: %s", Unreadable(name, why))
         self.passed_over = passed_over
