@@ -59,7 +59,7 @@ async def connect(
             except OperationalError as error:
                 delay = backoff.next()
                 if backoff.loud:
-                    logger.error("Cannot connect, next try in %.1f s: %s", delay, error)
+                    logger.error("Cannot connect, next try in %.2f s: %s", delay, error)
                 await clock.sleep(delay)
     if backoff.failures:
         logger.warning("Connected after %d failed tries", backoff.failures)

@@ -149,7 +149,7 @@ class Fetcher:
                 self._away()
                 delay = backoff.next()
                 if backoff.loud:
-                    logger.error("Cannot reach the broker, next try in %.1f s: %s", delay, error)
+                    logger.error("Cannot reach the broker, next try in %.2f s: %s", delay, error)
                 await self._clock.sleep(delay)
                 continue
             if deliveries is None:
