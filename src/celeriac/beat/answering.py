@@ -41,6 +41,7 @@ class Answering:
             )
         self._stalled = stalled
         self._clock = clock
+        self._silent = False
         signer = control_signer_of(app.conf)
         self._listener = Listener(self._broker, hostname, self._execute, signer=signer, clock=clock)
 
@@ -64,7 +65,8 @@ class Answering:
     async def _execute(self, method: str, arguments: Mapping[str, Any], origin: str) -> Any:
         if method != "ping":
             return None
-        if why := self._stalled():
+        why = self._stalled()
+        if why and not self._silent:  # once: whoever asks may ask often
             logger.warning("beat: Not answering ping: %s", why)
-            return None
-        return {"ok": "pong"}
+        self._silent = bool(why)
+        return None if why else {"ok": "pong"}

@@ -50,8 +50,11 @@ def test_ping_alone_is_answered(app: Celery) -> None:
 
 
 def test_who_is_stalled_is_silent(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
-    assert ask(app, lambda: app.control.ping(timeout=0.05), why="it hangs") == [[]]
-    assert "Not answering ping: it hangs" in caplog.text
+    def ping() -> list[Any]:
+        return list(app.control.ping(timeout=0.05))
+
+    assert ask(app, ping, ping, why="it hangs") == [[], []]
+    assert caplog.text.count("Not answering ping: it hangs") == 1
 
 
 def test_with_a_key_only_signed_ones_count(app: Celery) -> None:
