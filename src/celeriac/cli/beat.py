@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from contextlib import ExitStack
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from celeriac.cli.context import Context, importing
 from celeriac.cli.entries import COMMANDS
-from celeriac.cli.failure import Refused
-from celeriac.cli.levels import loglevel
+from celeriac.cli.options import loglevel, unavailable
 
 __all__ = ["beat"]
-
-#: Options of Celery that do nothing here -> what to do instead. They fail: ignoring one would hide it.
-_NOT_YET = {
-    "--detach": "--detach is not available: start beat from systemd, a container or nohup",
-    "--executable": "--executable goes with --detach, which is not available",
-}
-
-
-def _refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    if value not in (None, False):
-        raise Refused(_NOT_YET[param.opts[0]])
 
 
 @click.group(invoke_without_command=True)
@@ -45,8 +35,8 @@ def _refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 @click.option("--uid", metavar="USER", help="Become this user.")
 @click.option("--gid", metavar="GROUP", help="Become this group.")
 @click.option("--umask", metavar="OCTAL", help="Mask of new files' modes.")
-@click.option("--detach", is_flag=True, hidden=True, expose_value=False, callback=_refuse)
-@click.option("--executable", hidden=True, expose_value=False, callback=_refuse)
+@unavailable("--detach", flag=True, why="is not available: start beat from systemd, a container or nohup")
+@unavailable("--executable", why="goes with --detach, which is not available")
 @click.pass_context
 def beat(ctx: click.Context, /, **options: Any) -> int | None:
     """Start a scheduler that sends periodic tasks when they are due.
@@ -54,6 +44,9 @@ def beat(ctx: click.Context, /, **options: Any) -> int | None:
     Any number of them may run, and workers with -B: each slot is sent once. SIGTERM or SIGINT stops it.
     """
     if ctx.invoked_subcommand is not None:
+        for param in ctx.command.params:
+            if param.name in options and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"{param.opts[-1]} is for the scheduler, not for {ctx.invoked_subcommand}", ctx)
         return None
     return _start(ctx.ensure_object(Context), options)
 
@@ -72,7 +65,7 @@ def _start(context: Context, options: dict[str, Any]) -> int:
 
     if options["max_interval"] is not None and options["max_interval"] <= 0:
         raise click.UsageError("--max-interval must be more than 0 seconds")
-    hostname = node_name(options["hostname"], _host(), default="celerybeat")
+    hostname = node_name(options["hostname"], os.uname().nodename, default="celerybeat")
     drop_privileges(options["uid"], options["gid"], options["umask"])
     with importing("cannot import the modules with tasks"):
         load_modules(app)
@@ -144,9 +137,3 @@ def _banner(context: Context, kind: Any, hostname: str | None) -> str:
         rows.append(("answers as", hostname))
     lines = [f"beat  celeriac {__version__}, Python {platform.python_version()}", ""]
     return "\n".join([*lines, *(f"  {name:<10} {text}" for name, text in rows)]) + "\n"
-
-
-def _host() -> str:
-    import socket
-
-    return socket.gethostname()

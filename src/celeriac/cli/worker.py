@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from celeriac.cli.context import CommaList, Context, importing, pass_context
-from celeriac.cli.failure import Refused
-from celeriac.cli.levels import loglevel
+from celeriac.cli.options import loglevel, unavailable
 
 if TYPE_CHECKING:
     from celeriac.supervisor.start import Node
 
 __all__ = ["worker"]
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-#: Options of Celery that do nothing here yet -> what to do instead. They fail: ignoring one would hide it.
-_NOT_YET = {
-    "-D": "-D/--detach is not available yet: start the worker from systemd, a container or nohup",
-    "--pool-start-method": "--pool-start-method is not available yet: children are forked",
-    "--heartbeat-interval": "--heartbeat-interval is not available: heartbeats come every 2 seconds",
-    "-S": "-S/--statedb is not available, nor needed: revoked ids are kept on the broker",
-    "--executable": "--executable goes with -D/--detach, which is not available yet",
-}
-
-
-def _refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    if value not in (None, False):
-        raise Refused(_NOT_YET[param.opts[0]])
-
-
-def _unavailable(*names: str, flag: bool = False) -> Callable[[_F], _F]:
-    return click.option(*names, is_flag=flag, default=None, hidden=True, expose_value=False, callback=_refuse)
 
 
 def _bounds(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -85,11 +64,13 @@ def _bounds(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 @click.option(
     "-s", "--schedule-filename", "--schedule", metavar="FILE", help="With -B: file of a scheduler that keeps one."
 )
-@_unavailable("-D", "--detach", flag=True)
-@_unavailable("--pool-start-method")
-@_unavailable("--heartbeat-interval")
-@_unavailable("--executable")
-@_unavailable("-S", "--statedb")
+@unavailable(
+    "-D", "--detach", flag=True, why="is not available yet: start the worker from systemd, a container or nohup"
+)
+@unavailable("--pool-start-method", why="is not available yet: children are forked")
+@unavailable("--heartbeat-interval", why="is not available: heartbeats come every 2 seconds")
+@unavailable("--executable", why="goes with -D/--detach, which is not available yet")
+@unavailable("-S", "--statedb", why="is not available, nor needed: revoked ids are kept on the broker")
 @pass_context
 def worker(context: Context, /, **options: Any) -> int:
     """Start a worker node: a supervisor, an agent and children that run tasks.
@@ -105,7 +86,7 @@ def worker(context: Context, /, **options: Any) -> int:
     from celeriac.supervisor.privileges import drop_privileges
     from celeriac.supervisor.start import launch, load_modules
 
-    hostname = node_name(options["hostname"], _host())
+    hostname = node_name(options["hostname"], os.uname().nodename)
     drop_privileges(options["uid"], options["gid"], options["umask"])
     if options["log_format"]:
         app.conf.worker_log_format = app.conf.worker_task_log_format = options["log_format"]
@@ -171,9 +152,3 @@ def _ready(node: Node) -> None:
     import logging
 
     logging.getLogger("celery.apps.worker").info("%s ready.", node.hostname)
-
-
-def _host() -> str:
-    import socket
-
-    return socket.gethostname()

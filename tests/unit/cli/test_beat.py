@@ -70,6 +70,7 @@ def test_as_which_node_it_answers(
     [
         (["--detach"], "--detach is not available: start beat from systemd"),
         (["--executable", "x"], "--executable goes with --detach"),
+        (["-S", "x", "list"], "--scheduler is for the scheduler, not for list"),
         (["--max-interval", "0"], "--max-interval must be more than 0 seconds"),
         (["-l", "loud"], "-l: "),
         (["-S", "nowhere:Scheduler"], "beat_scheduler 'nowhere:Scheduler' cannot be imported"),

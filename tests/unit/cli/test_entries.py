@@ -36,7 +36,7 @@ def test_the_list_shows_what_is_passed_over(app: Celery, passed_over: None, caps
     assert lines[-2] == "Stored, but passed over: old one"
     assert WHY in lines[-1]
     assert lines[-1].endswith(NEXT)
-    assert run(["beat", "list", "--json"], app) == 0
+    assert run(["beat", "-q", "list", "--json"], app) == 0
     x, old = map(json.loads, capsys.readouterr().out.splitlines())
     assert (x["name"], x["stored"], old["name"], old["stored"]) == ("x", False, "old one", True)
     assert WHY in old["passed_over"]
