@@ -13,11 +13,13 @@ import hiredis
 import pytest
 
 from celeriac import Celery, chord, group
+from celeriac.beat import SharedScheduler
+from celeriac.beat.answering import Answering
 from celeriac.contrib.testing.worker import start_worker
 from celeriac.exceptions import OperationalError, TaskRevokedError
 from celeriac.result import GroupResult
 from celeriac.worker.adapters import broker_of
-from tests.servers import HOST, RedisServer
+from tests.servers import HOST, RedisServer, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "security.md"
 LINES = [line.split()[2:] for line in PAGE.read_text("utf-8").splitlines() if line.startswith("ACL SETUSER ")]
@@ -66,7 +68,48 @@ def denied(server: RedisServer) -> list[tuple[str, str]]:
 
 
 def test_the_page_names_all_roles() -> None:
-    assert [words[0] for words in LINES] == ["worker", "producer", "producer", "producer", *3 * ["operator"]]
+    assert [words[0] for words in LINES] == [
+        "worker",
+        "producer",
+        "producer",
+        "producer",
+        "beat",
+        "beat",
+        *3 * ["operator"],
+    ]
+
+
+def test_a_beat_does_its_work(server: RedisServer) -> None:
+    allow(server, "operator", 1), allow(server, "beat", 1)
+    app = app_of(server, "beat")
+    app.conf.result_backend = None
+    entry = {"task": "proj.add", "schedule": 0.1, "args": [1, 2]}
+    app.conf.beat_schedule = {how: {**entry, "overlap": how} for how in ("allow", "skip", "queue")}
+    app.periodic.add("stored", **entry, options={"countdown": 60, "priority": 6})
+    app.periodic.pause("stored")
+    app.periodic.resume("stored")
+    scheduler = SharedScheduler(app)
+    wait_until(lambda: scheduler.tick() >= 0 and scheduler.sent >= 10, 10.0, "tasks are sent")
+    assert len(app.periodic.schedulers()) == 1
+    app.periodic.run("stored")
+    app.periodic.delete("stored")
+    scheduler.close()
+    assert denied(server) == []
+    allow(server, "beat", 2)
+
+    async def answer() -> list[Any]:
+        running = asyncio.create_task(Answering(app, "b@h", lambda: "").run())
+        while not (pong := await asyncio.to_thread(app_of(server, "operator").control.ping, timeout=0.2)):
+            pass
+        await asyncio.to_thread(app.control.inspect(timeout=0.1).registered)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return list(pong)
+
+    assert asyncio.run(answer()) == [{"b@h": {"ok": "pong"}}]
+    assert denied(server) == []
+    app.periodic.close()
+    server.command("FLUSHALL")
 
 
 def test_everybody_does_their_work(server: RedisServer) -> None:
