@@ -148,7 +148,7 @@ def test_an_outage_is_told_and_its_end(caplog: pytest.LogCaptureFixture) -> None
     with caplog.at_level(logging.WARNING):
         loop(nothing, bench)
     messages = [record.getMessage() for record in caplog.records]
-    assert messages.count("Cannot reach the broker, next try in 0.0 s: away") == 2  # the 1st, the 2nd, not the 3rd
+    assert messages.count("Cannot reach the broker, next try in 0.00 s: away") == 2  # the 1st, the 2nd, not the 3rd
     assert messages[-1] == "The broker is back after 3 failed tries"
     assert bench.fetcher._backoff.failures == 0
 
