@@ -29,7 +29,7 @@ PLACES = {
 }
 
 #: Tests of ``place`` that are run on every server each time: who dies when, and what becomes of messages. The others
-#: ask more of the worker than of its server: on further servers they are run by ``--extended``.
+#: ask more of the worker than of its server: they are run on Redis, and on further servers by ``--extended``.
 ON_ALL = frozenset(
     {
         "test_kills_every_second_lose_nothing",
@@ -41,6 +41,9 @@ ON_ALL = frozenset(
     }
 )
 
+#: Those that ask whether one step of the server is one.
+ON_SQLITE = frozenset({"test_a_producer_killed_in_the_middle_sends_all_or_nothing"})
+
 #: Those that are run on RabbitMQ by ``--extended``.
 ON_RABBITMQ = frozenset(
     {
@@ -48,13 +51,13 @@ ON_RABBITMQ = frozenset(
         "test_early_acknowledged_tasks_never_start_twice",
         "test_sent_before_any_worker",
         "test_sigterm_under_load",
+        "test_no_process_outlives_its_supervisor",
     }
 )
 
-#: Those of what needs the ledger, which RabbitMQ finds in Redis.
+#: Those of what needs the ledger, which RabbitMQ finds in Redis: run there each time.
 ON_RABBITMQ_BESIDE = frozenset(
     {
-        "test_no_process_outlives_its_supervisor",
         "test_a_killed_holder_keeps_its_lock_until_it_ends",
         "test_a_task_that_kills_its_worker_frees_its_lock_in_the_end",
         "test_a_producer_killed_while_it_sends_keys",
@@ -112,7 +115,7 @@ def sqlite_place(sqlite_url: str, tmp_path: Path) -> Place:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """On each broker; in a module with ``BESIDE`` also where the ledger is beside the queues, and in one with
-    ``CLUSTER`` on a Redis Cluster. One with ``ONE_IS_ENOUGH`` asks of the worker alone."""
+    ``CLUSTER`` on a Redis Cluster."""
     if "place" in metafunc.fixturenames:
         name = metafunc.function.__name__
         further: list[str] = ["sqlite", "postgres"]
@@ -120,7 +123,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         further += ["cluster"] if getattr(metafunc.module, "CLUSTER", False) else []
         further += ["rabbitmq"] if name in ON_ALL | ON_RABBITMQ | ON_RABBITMQ_BESIDE else []
         always = set(further) - {"queues+redis", "cluster"} if name in ON_ALL else set()
-        always |= set() if getattr(metafunc.module, "ONE_IS_ENOUGH", False) else {"sqlite"}
+        always |= {"sqlite"} if name in ON_SQLITE else set()
         always |= {"rabbitmq"} if name in ON_RABBITMQ_BESIDE else set()
         places = [pytest.param(each, marks=() if each in always else pytest.mark.extended) for each in further]
         metafunc.parametrize("place", ["redis", *places], indirect=True)

@@ -163,15 +163,18 @@ class Place:
             self.server.command("LPUSH", queue, data)
             return
         if self.database is not None:
-            one = "ARRAY[%s], ARRAY[0::smallint], ARRAY[NULL::float8], ARRAY[%s::bytea]"
-            self.database.execute(
-                f"SELECT {self.schema}.add({one}), {self.schema}.announce(ARRAY[%s])", queue, data, queue
-            )
+            self.database.execute(self.adding, queue, data, queue)
             return
         with contextlib.closing(sqlite3.connect(self.path, timeout=10)) as file, file:
             number = file.execute("SELECT coalesce(max(id), 0) + 1 FROM message").fetchone()[0]
             file.execute("INSERT INTO message VALUES (?, ?, 0, ?, ?)", (number, queue, time.time(), data))
             file.execute("INSERT INTO ready VALUES (?, 0, ?, ?, 0)", (queue, number, number))
+
+    @property
+    def adding(self) -> str:
+        """What puts bytes into a queue of PostgreSQL; takes queue, bytes, queue."""
+        one = "ARRAY[%s], ARRAY[0::smallint], ARRAY[NULL::float8], ARRAY[%s::bytea]"
+        return f"SELECT {self.schema}.add({one}), {self.schema}.announce(ARRAY[%s])"
 
     @property
     def schema(self) -> str:

@@ -17,7 +17,7 @@ from tests.faults.scenario import scenario
 
 CLUSTER = True
 
-CHORDS, MEMBERS = 30, 20
+CHORDS, MEMBERS = 24, 20
 
 
 def send_chord(place: Place, number: int, rng: random.Random) -> tuple[list[int], Any]:

@@ -42,8 +42,8 @@ def test_a_clock_jumps(redis_place: Place, hours: int) -> None:
         gap = second[1].at - second[0].at
         place.judge(fleet, numbers, allowed=0, early=sum(each < 0 for each in late), late_max=late[-1], retry=gap)
         assert late[0] >= 0
-        assert late[-1] < 1.0
-        assert 1.0 <= gap < 2.5
+        assert late[-1] < 10.0  # of an hour
+        assert 1.0 <= gap < 10.0
         assert len(fleet.journal.started(held)) == 1, "its lease must outlive the jump"
         assert not node.lines("lease of task"), node.log()
         assert node.stop() == 0

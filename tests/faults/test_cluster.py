@@ -14,7 +14,7 @@ from tests.faults.recovery import first_end_after
 from tests.faults.scenario import scenario
 from tests.servers import RedisCluster, wait_until
 
-BACKLOG = 600
+BACKLOG = 250
 
 
 def _backlog(place: Place) -> dict[str, int]:
@@ -49,8 +49,8 @@ def test_a_node_of_a_cluster_dies(
             numbers |= load.numbers
             place.wait_all(fleet, list(numbers), 40.0)
             place.judge(fleet, numbers, allowed=8, refused=load.refused, slowest=load.slowest, recovery=recovery)
-            assert recovery < 3.0
-            assert load.slowest < 10.0
+            assert recovery < 10.0
+            assert load.slowest < 15.0
             assert sorted(node.below()) == below, node.log()
             assert node.stop() == 0
 
@@ -80,7 +80,7 @@ def test_a_replica_of_a_cluster_takes_over(
             numbers |= load.numbers
             place.wait_all(fleet, list(numbers), 40.0)
             place.judge(fleet, numbers, allowed=20, refused=load.refused, slowest=load.slowest, recovery=recovery)
-            assert recovery < 3.0
+            assert recovery < 10.0
             assert sorted(node.below()) == below, node.log()
             assert node.stop() == 0
 

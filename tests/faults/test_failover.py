@@ -55,7 +55,7 @@ def test_a_failover(make_redis: Callable[..., RedisServer], tmp_path: Path, rng:
                 load.until(50)
             place.wait_all(fleet, list(load.numbers), 15.0)
             place.judge(fleet, load.numbers, allowed=8, refused=load.refused, recovery=recovery)
-            assert recovery < 3.0
+            assert recovery < 10.0
             assert sorted(node.below()) == below, node.log()
             assert node.stop() == 0
 
@@ -90,7 +90,7 @@ def test_loading(make_redis: Callable[..., RedisServer], tmp_path: Path) -> None
             recovery = min(run.at for run in fleet.journal.runs if run.at > ready) - ready
             place.judge(fleet, {each: number for number, each in enumerate(ids)}, allowed=4, recovery=recovery)
             assert refused
-            assert recovery < 2.0
+            assert recovery < 10.0
             assert sorted(node.below()) == below, node.log()
             assert node.stop() == 0
 
@@ -130,8 +130,8 @@ def test_a_stalled_server(make_redis: Callable[..., RedisServer], tmp_path: Path
                 load.until(50)
             place.wait_all(fleet, list(load.numbers), 15.0)
             place.judge(fleet, load.numbers, allowed=0, refused=load.refused, slowest=load.slowest, recovery=recovery)
-            assert load.slowest < 6.0
-            assert recovery < 2.0
+            assert load.slowest < 12.0
+            assert recovery < 10.0
             assert node.stop() == 0
 
 
@@ -166,7 +166,7 @@ def test_full_under_load(make_redis: Callable[..., RedisServer], tmp_path: Path,
             place.judge(fleet, numbers, allowed=0, refused=refused, full=full, slowest=slowest)
             assert full, "it was never full"
             assert not wrong, "it was refused for want of memory, and surely not sent"
-            assert slowest < 6.0
+            assert slowest < 12.0
             assert sorted(node.below()) == below, node.log()
             assert node.stop() == 0
 

@@ -19,7 +19,7 @@ from tests.servers import wait_until
 
 RATE = 30
 
-BESIDE = ONE_IS_ENOUGH = True
+BESIDE = True
 
 
 def at_once(fleet: Fleet, ids: Iterable[str], deaths: Mapping[int, float] | None = None) -> int:
@@ -42,25 +42,29 @@ def in_a_second(starts: Sequence[float]) -> int:
     return max(sum(first <= each < first + 1 for each in starts) for first in starts)
 
 
-@pytest.mark.parametrize("node", [("-c", "4"), ("-c", "4", "-P", "threads")], ids=["prefork", "threads"])
+@pytest.mark.parametrize(
+    "node",
+    [("-c", "4"), pytest.param(("-c", "4", "-P", "threads"), marks=pytest.mark.extended)],
+    ids=["prefork", "threads"],
+)
 def test_a_rate_holds_in_the_whole_fleet(place: Place, node: tuple[str, ...]) -> None:
     with place.fleet() as fleet:
         for _ in range(2):
             fleet.start(*node)
-        began = time.monotonic()
-        numbers = dict(zip(place.send_many("paced", [(n, 0) for n in range(120)]), range(120), strict=True))
+        began, sent = time.monotonic(), time.time()
+        numbers = dict(zip(place.send_many("paced", [(n, 0) for n in range(90)]), range(90), strict=True))
         others = dict(zip(place.send_many("work", [(n, 0) for n in range(200)]), range(200), strict=True))
-        wait_until(lambda: fleet.journal.ended(others) == len(others), 10.0, lambda: f"the others\n{fleet.logs()}")
+        wait_until(lambda: fleet.journal.ended(others) == len(others), 20.0, lambda: f"the others\n{fleet.logs()}")
         others_took = time.monotonic() - began
         place.wait_all(fleet, list(numbers), 20.0)
         place.judge(fleet, {**numbers, **others})
         starts = [run.at for run in fleet.journal.runs if run.id in numbers and run.kind == "start"]
         most, took = in_a_second(starts), max(starts) - min(starts)
         report(place=place.kind, most=most, took=took, others_took=others_took)
-        # The journal is written some milliseconds after the permit.
-        assert most <= RATE * (1 + SLACK) + 2
-        least = (len(starts) - 1) / RATE - 2 * SLACK
-        assert least <= took <= least + 1.5
+        # Counted from before the first permit: a machine that is late bunches starts, but has never more of them.
+        for number, start in enumerate(sorted(starts), 1):
+            assert number <= RATE * (start - sent + SLACK) + 2, f"the {number}th after {start - sent:.2f} s"
+        assert took < 2 * len(starts) / RATE
         assert others_took < took / 2, "what is not limited does not wait"
         assert fleet.journal.again(numbers) == 0
 
@@ -91,7 +95,7 @@ def test_seats_hold_in_the_whole_fleet(place: Place, task: str) -> None:
         numbers = dict(zip(place.send_many(task, [(n, 40) for n in range(60)]), range(60), strict=True))
         others = dict(zip(place.send_many("work", [(n, 0) for n in range(100)]), range(100), strict=True))
         began = time.monotonic()
-        wait_until(lambda: fleet.journal.ended(others) == len(others), 10.0, lambda: f"the others\n{fleet.logs()}")
+        wait_until(lambda: fleet.journal.ended(others) == len(others), 20.0, lambda: f"the others\n{fleet.logs()}")
         others_took = time.monotonic() - began
         place.wait_all(fleet, list(numbers), 20.0)
         took = time.monotonic() - began
@@ -108,11 +112,11 @@ def test_what_is_not_limited_passes_thousands_that_wait(place: Place) -> None:
         place.send_many("seated", [(n, 60) for n in range(2000)])
         ids = place.send_many("work", [(n, 0) for n in range(10)])
         began = time.monotonic()
-        wait_until(lambda: fleet.journal.ended(ids) == len(ids), 15.0, lambda: f"the others\n{fleet.logs()}")
+        wait_until(lambda: fleet.journal.ended(ids) == len(ids), 30.0, lambda: f"the others\n{fleet.logs()}")
         took = time.monotonic() - began
         waiting = place.depth().scheduled
         report(place=place.kind, took=took, waiting=waiting)
-        assert took < 6.0  # one after the other the seated ones take a minute
+        assert took < 20.0  # one after the other the seated ones take a minute
         assert place.ask(lambda broker: broker.purge("celery")) >= waiting - 200
 
 
@@ -127,7 +131,7 @@ def test_each_key_has_seats_of_its_own(place: Place) -> None:
 
 
 def test_the_seat_of_a_killed_child_is_free_at_once(place: Place, tmp_path: Path) -> None:
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         fleet.start("-c", "3")
         ids = place.send_many("seated_gate", [(str(tmp_path),)] * 3)
         wait_until(lambda: len(started(fleet, ids)) == 2, 10.0, lambda: fleet.logs())
@@ -139,10 +143,10 @@ def test_the_seat_of_a_killed_child_is_free_at_once(place: Place, tmp_path: Path
         # The victim comes back too: there is one seat for the two.
         wait_until(
             lambda: third in started(fleet, ids) or len(fleet.journal.started(victim)) == 2,
-            5.0,
+            20.0,
             lambda: f"the seat is free\n{fleet.logs()}",
         )
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 10.0, "it waited for the lease"
         (tmp_path / "all").touch()
         place.wait_all(fleet, ids, 15.0)
 
@@ -157,21 +161,21 @@ def test_the_seats_of_a_killed_node_are_free_after_its_lease(place: Place, tmp_p
         doomed.signal_tree(signal.SIGKILL)
         began = time.monotonic()
         (tmp_path / "all").touch()
-        wait_until(lambda: fleet.journal.ended(ids) >= 1, LEASE + 3, lambda: f"a seat is free\n{fleet.logs()}")
-        assert time.monotonic() - began < LEASE + 1.5
+        wait_until(lambda: fleet.journal.ended(ids) >= 1, LEASE + 10, lambda: f"a seat is free\n{fleet.logs()}")
+        assert time.monotonic() - began < LEASE + 8
         place.wait_all(fleet, ids, 15.0)
 
 
 @pytest.mark.slow
 def test_kills_under_limits_lose_nothing(place: Place, rng: random.Random, fault_scale: float) -> None:
-    count = round(200 * fault_scale)
+    count = round(120 * fault_scale)
     with place.fleet() as fleet:
         nodes = [fleet.start("-c", "4"), fleet.start("-c", "4")]
         seated = place.send_many("seated", [(n, 20) for n in range(count)])
         numbers = dict(zip(seated, range(count), strict=True))
         numbers |= zip(place.send_many("paced", [(n, 20) for n in range(count)]), range(count), strict=True)
         deaths: dict[int, float] = {}
-        until = time.monotonic() + 6
+        until = time.monotonic() + 4 * fault_scale
         while time.monotonic() < until and fleet.journal.ended(numbers) < len(numbers):
             rng.choice(nodes).kill_one(rng, deaths)
             time.sleep(rng.uniform(0.2, 0.6))

@@ -19,7 +19,7 @@ from tests.faults.project import CONF
 from tests.faults.scenario import scenario
 from tests.servers import wait_until
 
-TASKS = 1200
+TASKS = 960
 
 
 def _held(kills: dict[str, int]) -> int:
@@ -41,7 +41,7 @@ def test_kills_every_second_lose_nothing(place: Place, rng: random.Random, fault
     with place.fleet() as fleet:
         for _ in range(2):
             fleet.start("-c", "4", wait=False)
-        for part in in_steps(arguments, round(5 * fault_scale)):
+        for part in in_steps(arguments, round(4 * fault_scale)):
             sent = place.send_many("work", part)
             numbers.update(zip(sent, (number for number, _ in part), strict=True))
             pace(fleet, list(numbers), rng.uniform(0.7, 1.0))
@@ -66,7 +66,7 @@ def test_retries_chains_and_coroutines_under_kills(place: Place, rng: random.Ran
     with place.fleet() as fleet:
         for _ in range(2):
             fleet.start("-c", "2")
-        for number in range(round(60 * fault_scale)):
+        for number in range(round(45 * fault_scale)):
             numbers[place.send("again", number)] = number
             numbers[place.send("waits", number, rng.uniform(5, 300))] = number
             first = place.app.tasks["faults.step"]
@@ -148,7 +148,7 @@ def test_scheduled_tasks_survive_kills_and_are_never_early(
         for _ in range(2):
             fleet.start("-c", "2")
         for number in range(round(200 * fault_scale)):
-            countdown = rng.uniform(0.2, 3.0 * fault_scale)
+            countdown = rng.uniform(0.2, 2.0 * fault_scale)
             sent = time.time()
             dues[place.send("work", number, 1, countdown=countdown)] = sent + countdown
         kills = {"child": 0, "node": 0}
@@ -186,7 +186,7 @@ def test_a_producer_killed_in_the_middle_of_a_large_group_sends_all_or_nothing(
     )
     environment = {CONF: json.dumps(place.conf), "PYTHONPATH": str(ROOT / "src")}
     sent = []
-    for _ in range(round(6 * fault_scale)):
+    for _ in range(round(3 * fault_scale)):
         before = place.depth().ready
         producer = subprocess.Popen(
             [sys.executable, "-c", script, str(size), kind],

@@ -28,7 +28,7 @@ def test_the_ledger_goes_away(
     rng: random.Random,
     fault_scale: float,
 ) -> None:
-    away = 10.0 if fault_scale > 1 else 3.0
+    away = 10.0 if fault_scale > 1 else 1.5
     with make_redis(appendonly=True) as ledger:
         results = redis_server.url(db=1)
         place = Place(

@@ -17,9 +17,9 @@ from tests.servers import HOST, RedisServer, wait_until
 
 SOFT, HARD = 0.3, 0.6
 #: A task's soft limit is looked at every 50 ms, its hard limit five times a second; the rest is for a busy machine.
-SLACK = 3.0
-
-ONE_IS_ENOUGH = True
+SLACK = 8.0
+#: Where threads differ from processes in nothing that is asked.
+EXTENDED_THREADS = pytest.param("threads", marks=pytest.mark.extended)
 
 
 def send(place: Place, name: str, *args: Any, **options: Any) -> str:
@@ -32,25 +32,25 @@ def fleet(place: Place) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("pool", "name"),
+    ("pool", "names"),
     [
-        *[("prefork", name) for name in ("sleeping", "receiving", "waiting", "spinning", "asleeping")],
-        *[("solo", name) for name in ("sleeping", "receiving", "asleeping")],
-        ("threads", "spinning"),
-        ("threads", "asleeping"),
+        ("prefork", ("sleeping", "receiving", "waiting", "spinning", "asleeping")),
+        ("solo", ("sleeping", "receiving", "asleeping")),
+        ("threads", ("spinning", "asleeping")),
     ],
 )
-def test_a_soft_limit_raises_inside_the_task(redis_place: Place, pool: str, name: str) -> None:
+def test_a_soft_limit_raises_inside_the_task(redis_place: Place, pool: str, names: tuple[str, ...]) -> None:
     with fleet(redis_place) as workers:
         node = workers.start("-c", "1", "-P", pool)
         before = redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")["result"]
-        began = time.monotonic()
-        record = redis_place.wait_state(send(redis_place, name, soft_time_limit=SOFT), "SUCCESS")
-        took = time.monotonic() - began
-        assert record["result"].startswith("caught")
-        assert SOFT <= took < SOFT + SLACK
-        after = redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")["result"]
-        assert after == before, "its process goes on"
+        for name in names:
+            began = time.monotonic()
+            record = redis_place.wait_state(send(redis_place, name, soft_time_limit=SOFT), "SUCCESS")
+            took = time.monotonic() - began
+            assert record["result"].startswith("caught"), name
+            assert SOFT <= took < SOFT + SLACK, name
+            after = redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")["result"]
+            assert after == before, f"its process goes on after {name}"
         assert node.stop() == 0
 
 
@@ -62,7 +62,7 @@ def test_a_coroutine_ends_what_it_has_started(redis_place: Place) -> None:
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
-@pytest.mark.parametrize("by", ["message", "node"])
+@pytest.mark.parametrize("by", ["message", pytest.param("node", marks=pytest.mark.extended)])
 def test_a_hard_limit_is_stored_and_dead_lettered(place: Place, pool: str, by: str) -> None:
     with fleet(place) as workers:
         given = ["--time-limit", str(HARD)] if by == "node" else []
@@ -82,7 +82,7 @@ def test_a_hard_limit_is_stored_and_dead_lettered(place: Place, pool: str, by: s
         assert node.stop() == 0
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("pool", ["prefork", EXTENDED_THREADS, "solo"])
 def test_a_coroutines_hard_limit_spares_its_process(redis_place: Place, pool: str) -> None:
     with fleet(redis_place) as workers:
         workers.start("-c", "1", "-P", pool)
@@ -93,7 +93,7 @@ def test_a_coroutines_hard_limit_spares_its_process(redis_place: Place, pool: st
         assert after == before
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", EXTENDED_THREADS])
 @pytest.mark.parametrize("name", ["adeaf", "ablocking"])
 def test_a_coroutine_that_does_not_end_costs_its_process(place: Place, pool: str, name: str) -> None:
     """It has failed in time; the others of the process run to their end, here or elsewhere, uncounted."""
@@ -137,7 +137,7 @@ def test_a_coroutine_that_does_not_end_has_failed_all_the_same(redis_place: Plac
 def test_what_ran_beside_an_overdue_thread_goes_back_uncounted(place: Place) -> None:
     with fleet(place) as workers:
         node = workers.start("-c", "4", "-P", "threads")
-        others = [place.send("work", number, 2000) for number in range(3)]
+        others = [place.send("work", number, 1500) for number in range(3)]
         wait_until(lambda: workers.journal.read().starts.total() == 3, 5.0)
         task = send(place, "deaf", time_limit=HARD)
         place.wait_state(task, "FAILURE")
@@ -150,7 +150,7 @@ def test_what_ran_beside_an_overdue_thread_goes_back_uncounted(place: Place) -> 
 
 def _linked(place: Place) -> list[int]:
     """The children that the agent has heard of."""
-    stats = place.app.control.inspect(timeout=0.5).stats() or {}
+    stats = place.app.control.inspect(timeout=0.5, limit=1).stats() or {}
     return [pid for answer in stats.values() for pid in answer["pool"]["processes"]]
 
 
@@ -159,13 +159,13 @@ def test_limits_by_remote_control(redis_place: Place) -> None:
     control = redis_place.app.control
     with fleet(redis_place) as workers:
         workers.start("-c", "1", name="w1@faults")
-        wait_until(lambda: control.ping(timeout=0.5), 10.0)
-        (answer,) = control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True)
+        wait_until(lambda: control.ping(timeout=0.5, limit=1), 10.0)
+        (answer,) = control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True, timeout=5.0, limit=1)
         assert answer == {"w1@faults": {"ok": "time limits set successfully"}}
-        for _ in range(4):  # the child is killed each time, and the next one has its orders before its first claim
+        for _ in range(2):  # the child is killed each time, and the next one has its orders before its first claim
             record = redis_place.wait_state(send(redis_place, "deaf"), "FAILURE")
             assert record["result"]["exc_type"] == "TimeLimitExceeded"
-        (answer,) = control.time_limit("limited.none", hard=1, reply=True)
+        (answer,) = control.time_limit("limited.none", hard=1, reply=True, timeout=5.0, limit=1)
         assert answer == {"w1@faults": {"error": "unknown task"}}
 
 
@@ -173,10 +173,10 @@ def test_remote_control_outlives_the_agent(redis_place: Place) -> None:
     control = redis_place.app.control
     with fleet(redis_place) as workers:
         node = workers.start("-c", "1", name="w1@faults")
-        wait_until(lambda: control.ping(timeout=0.5), 10.0)
-        control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True)
-        control.rate_limit("limited.deaf", "100/s", reply=True)
-        control.add_consumer("more", reply=True)
+        wait_until(lambda: control.ping(timeout=0.5, limit=1), 10.0)
+        control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True, timeout=5.0, limit=1)
+        control.rate_limit("limited.deaf", "100/s", reply=True, timeout=5.0, limit=1)
+        control.add_consumer("more", reply=True, timeout=5.0, limit=1)
         children = set(_linked(redis_place))
         (agent,) = set(node.below()) - children
         send_signal([agent], signal.SIGKILL)
@@ -184,7 +184,7 @@ def test_remote_control_outlives_the_agent(redis_place: Place) -> None:
         for queue in ("celery", "more"):
             record = redis_place.wait_state(send(redis_place, "deaf", queue=queue), "FAILURE")
             assert record["result"]["exc_type"] == "TimeLimitExceeded"
-        (queues,) = control.inspect(timeout=2.0).active_queues().values()
+        (queues,) = control.inspect(timeout=5.0, limit=1).active_queues().values()
         assert [queue["name"] for queue in queues] == ["celery", "more"]
         assert node.stop() == 0
 
@@ -193,12 +193,18 @@ def test_remote_control_outlives_the_agent(redis_place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pool", "task"), [("prefork", "work"), ("threads", "work"), ("prefork", "waits"), ("threads", "waits")]
+    ("pool", "task"),
+    [
+        ("prefork", "work"),
+        ("threads", "waits"),
+        pytest.param("threads", "work", marks=pytest.mark.extended),
+        pytest.param("prefork", "waits", marks=pytest.mark.extended),
+    ],
 )
 def test_children_are_replaced_after_so_many_tasks(place: Place, pool: str, task: str) -> None:
     with fleet(place) as workers:
         node = workers.start("-c", "2", "-P", pool, "--max-tasks-per-child", "10")
-        ids = place.send_many(task, [(number, 5) for number in range(200)])
+        ids = place.send_many(task, [(number, 5) for number in range(100)])
         place.wait_all(workers, ids, 40.0)
         place.judge(workers, {each: number for number, each in enumerate(ids)})
         assert workers.journal.again(ids) == 0
@@ -207,7 +213,7 @@ def test_children_are_replaced_after_so_many_tasks(place: Place, pool: str, task
             if run.kind == "start":
                 per_child[run.pid] = per_child.get(run.pid, 0) + 1
         assert max(per_child.values()) <= 10
-        assert len(per_child) >= 20
+        assert len(per_child) >= 10
         assert not node.lines("died by")
         assert node.stop() == 0
 
@@ -216,7 +222,7 @@ def test_no_more_run_at_once_than_there_are_children(redis_place: Place) -> None
     """Not even while one child hands over to the next."""
     with fleet(redis_place) as workers:
         workers.start("-c", "1", "--max-tasks-per-child", "3")
-        ids = redis_place.send_many("work", [(number, 20) for number in range(40)])
+        ids = redis_place.send_many("work", [(number, 20) for number in range(20)])
         redis_place.wait_all(workers, ids, 30.0)
         running = most = 0
         for run in sorted(workers.journal.read().runs, key=lambda run: (run.at, run.kind != "end")):
@@ -240,7 +246,7 @@ def test_what_is_long_is_finished_by_the_one_that_leaves(redis_place: Place) -> 
     """Its successor works meanwhile; the grace is for shutdowns, not for this."""
     with redis_place.fleet(worker_lease=30, worker_grace=0.2) as workers:
         node = workers.start("-c", "1", "--max-tasks-per-child", "3")
-        long = redis_place.send("waits", 7, 2000)
+        long = redis_place.send("waits", 7, 1500)
         wait_until(lambda: workers.journal.started(long), 5.0)
         for _ in range(6):
             redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")

@@ -27,10 +27,10 @@ from tests.faults.project import CONF, JOURNAL
 from tests.faults.scenario import scenario
 from tests.servers import PostgresServer, RedisServer, wait_until
 
-ROWS = 1_000
+ROWS = 600
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
+@pytest.fixture(params=["postgresql", pytest.param("sqlite", marks=pytest.mark.extended)])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database with an outbox."""
     if request.param == "sqlite":
@@ -129,7 +129,7 @@ def test_a_killed_application(
     shop.connect(database).close()
     with there.fleet() as fleet:
         fleet.start("-c", "2", wait=False)
-        for _ in range(round(6 * fault_scale)):
+        for _ in range(round(4 * fault_scale)):
             goal = len(shop.orders(database)) + rng.randrange(5, 60)
             taking = run("tests.faults.shop", database, str(rng.random()))
             wait_until(partial(_taken, database, goal), 20.0, taking.log.read_text)
@@ -141,7 +141,7 @@ def test_a_killed_application(
         runs = fleet.journal.read()
         strangers = {each.id for each in runs.runs} - set(ordered)
         again = sum(len(runs.started(name)) > 1 for name in ordered)
-        report(place=_kind(database), sent=len(ordered), lost=0, again=again, kills=round(6 * fault_scale))
+        report(place=_kind(database), sent=len(ordered), lost=0, again=again, kills=round(4 * fault_scale))
         assert (strangers, again) == (set(), 0), "rolled back, and run; or run twice"
 
 
@@ -176,7 +176,7 @@ def test_killed_relays(
     kills = 0
     while (left := standing(database).waiting) and kills < 60 * fault_scale:
         relay = run(*RELAY)
-        goal = max(0, left - rng.randrange(50, 800))
+        goal = max(0, left - rng.randrange(50, 500))
         wait_until(partial(_left, database, goal), 20.0, relay.log.read_text)
         relay.kill()
         kills += 1

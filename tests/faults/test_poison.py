@@ -23,7 +23,7 @@ def test_bad_messages_cost_only_themselves(place: Place, rng: random.Random) -> 
     bad = list(poisons(canary))
     rng.shuffle(bad)
     good: dict[str, tuple[int, float]] = {}
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         node = fleet.start("-c", "2")
         place.wait_state(place.send("work", 0, 1), "SUCCESS")
         below = sorted(node.below())
@@ -50,7 +50,7 @@ def test_bad_messages_cost_only_themselves(place: Place, rng: random.Random) -> 
         place.judge(fleet, numbers, allowed=0, bad=len(bad), delay_max=max(delays))
         assert not alive, f"not in the dead letters: {alive}"
         assert not canary.exists(), "decoding a message ran code"
-        assert max(delays) < 3.0
+        assert max(delays) < 10.0, "somebody waited for a lease"
         assert sorted(node.below()) == below, f"a process died\n{node.log()}"
         _check_lines(node.text(), letters)
         assert node.stop() == 0
@@ -114,7 +114,7 @@ def test_huge_messages_are_refused(place: Place) -> None:
         envelope("huge-number", body=b"[[" + b"7" * 1_000_000 + b", 1], {}, {}]"),
     ]
     good: dict[str, tuple[int, float]] = {}
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         node = fleet.start("-c", "2")
         for number, data in enumerate(shapes):
             place.put_raw(data)
@@ -127,7 +127,7 @@ def test_huge_messages_are_refused(place: Place) -> None:
         report(place=place.kind, sent=len(good), lost=len(lost), again=0, delay=delay, dead=len(sizes))
         assert sizes == sorted(map(len, shapes))
         assert not lost
-        assert delay < 3.0
+        assert delay < 12.0
         assert not [line for line in node.text().splitlines() if len(line) > 2000]
         assert node.stop() == 0
 

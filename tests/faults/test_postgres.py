@@ -55,7 +55,7 @@ def test_postgres_is_killed_and_restarted(durable_place: Place, rng: random.Rand
     with place.fleet() as fleet:
         node = fleet.start("-c", "2")
         below = sorted(node.below())
-        for turn in range(round(3 * fault_scale)):
+        for turn in range(round(2 * fault_scale)):
             _send_many(place, numbers, rng, 120, 20)
             numbers[place.send("work", -turn, 1, countdown=rng.uniform(0.5, 2.0))] = -turn
             _ended_more(fleet, 20)
@@ -67,7 +67,7 @@ def test_postgres_is_killed_and_restarted(durable_place: Place, rng: random.Rand
             gaps.append(_ended_more(fleet, 10))
         place.wait_all(fleet, list(numbers), 30.0)
         place.judge(fleet, numbers, allowed=4 * len(gaps), restarts=len(gaps), recovery=max(gaps))
-        assert max(gaps) < 5.0
+        assert max(gaps) < 10.0
         assert sorted(node.below()) == below, f"a process ended\n{node.log()}"
         assert node.stop() == 0
 
@@ -85,7 +85,7 @@ def test_sessions_are_ended_again_and_again(postgres_place: Place, rng: random.R
     with place.fleet() as fleet:
         node = fleet.start("-c", "2")
         below = sorted(node.below())
-        for turn in range(round(15 * fault_scale)):
+        for turn in range(round(10 * fault_scale)):
             _send_many(place, numbers, rng, 20, 15)
             server.terminate_all()
             try:
@@ -94,7 +94,7 @@ def test_sessions_are_ended_again_and_again(postgres_place: Place, rng: random.R
                 uncertain += error.uncertain
             _ended_more(fleet, 2)
         place.wait_all(fleet, list(numbers), 30.0)
-        place.judge(fleet, numbers, allowed=4 * round(15 * fault_scale), uncertain=uncertain)
+        place.judge(fleet, numbers, allowed=4 * round(10 * fault_scale), uncertain=uncertain)
         assert sorted(node.below()) == below, f"a process ended\n{node.log()}"
         assert node.stop() == 0
 
@@ -133,7 +133,7 @@ def test_other_transactions_get_in_the_way(postgres_place: Place, rng: random.Ra
         node = fleet.start("-c", "2")
         disturber.start()
         try:
-            for _ in range(10):
+            for _ in range(6):
                 _send_many(place, numbers, rng, 40, 10)
                 _ended_more(fleet, 10)
             place.wait_all(fleet, list(numbers), 60.0)

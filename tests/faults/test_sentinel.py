@@ -44,7 +44,7 @@ def test_a_master_dies_under_sentinels(
         node = fleet.start("-c", "2")
         below = sorted(node.below())
         # Some wait while the failover goes on.
-        ids = place.send_many("work", [(number, 20) for number in range(1000)])
+        ids = place.send_many("work", [(number, 20) for number in range(300)])
         numbers = {each: number for number, each in enumerate(ids)}
         with Load(place, rng) as load:
             load.until(30)
@@ -54,8 +54,8 @@ def test_a_master_dies_under_sentinels(
         numbers |= load.numbers
         place.wait_all(fleet, list(numbers), 40.0)
         place.judge(fleet, numbers, allowed=8, refused=load.refused, slowest=load.slowest, recovery=recovery)
-        assert recovery < 3.0
-        assert load.slowest < 10.0
+        assert recovery < 10.0
+        assert load.slowest < 15.0
         assert sorted(node.below()) == below, node.log()
         assert node.stop() == 0
 
@@ -71,7 +71,7 @@ def test_an_ordered_failover(make_sentinels: Callable[..., RedisSentinels], tmp_
     with place.fleet() as fleet:
         node = fleet.start("-c", "2")
         below = sorted(node.below())
-        ids = place.send_many("work", [(number, 20) for number in range(1000)])
+        ids = place.send_many("work", [(number, 20) for number in range(300)])
         numbers = {each: number for number, each in enumerate(ids)}
         with Load(place, rng) as load:
             load.until(30)
@@ -82,6 +82,6 @@ def test_an_ordered_failover(make_sentinels: Callable[..., RedisSentinels], tmp_
         place.wait_all(fleet, list(numbers), 40.0)
         # Two at a time, 20 ms each, for the second until they ask the sentinels, and one for a slow machine.
         place.judge(fleet, numbers, allowed=200, refused=load.refused, slowest=load.slowest, recovery=recovery)
-        assert recovery < 3.0
+        assert recovery < 10.0
         assert sorted(node.below()) == below, node.log()
         assert node.stop() == 0

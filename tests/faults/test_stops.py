@@ -17,8 +17,6 @@ from tests.faults.place import QUEUE, Place
 from tests.faults.scenario import scenario
 from tests.servers import wait_until
 
-ONE_IS_ENOUGH = True
-
 
 @scenario(
     "deploys",
@@ -55,7 +53,7 @@ def _stop_under_load(place: Place, rng: random.Random, pool: str) -> None:
         place.wait_all(fleet, ids, 20.0)
         # Every task is shorter than the grace: none may start twice.
         place.judge(fleet, {each: number for number, each in enumerate(ids)}, allowed=0, took=took, back=depth.ready)
-        assert took < 2.0
+        assert took < 10.0
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
@@ -74,7 +72,7 @@ def test_tasks_longer_than_the_grace_go_back(place: Place, pool: str) -> None:
         first.process.send_signal(signal.SIGTERM)
         second = fleet.start("-c", "2")
         wait_until(lambda: fleet.journal.ended(others) == 20, 10.0, fleet.logs)
-        code = first.exit_code(10.0)
+        code = first.exit_code(20.0)
         took = time.monotonic() - began
         wait_until(lambda: len(fleet.journal.started(long)) == 2, 5.0, fleet.logs)
         (place.folder / "all").touch()
@@ -82,7 +80,7 @@ def test_tasks_longer_than_the_grace_go_back(place: Place, pool: str) -> None:
         again = fleet.journal.again([long, *others])
         report(place=place.kind, pool=pool, sent=21, lost=0, again=again, doubled=again - 1, took=took)
         assert code == 0, first.log()
-        assert took < 1.0 + 2.0
+        assert took < 1.0 + 9.0  # of the minute that the task takes
         assert fleet.journal.again(others) == 0
         assert not place.dead()
         assert second.stop() == 0
@@ -121,11 +119,11 @@ def test_a_cold_stop_gives_back_without_blame(place: Place, pool: str, signals: 
         for count, number in enumerate(signals, 1):
             node.process.send_signal(number)
             _until_said(node, count)
-        code = node.exit_code(10.0)
+        code = node.exit_code(20.0)
         took = time.monotonic() - began
         depth = place.depth()
         report(place=place.kind, pool=pool, sent=1, lost=1 - depth.ready, took=took)
         assert code == 1
         assert (depth.ready, depth.leased) == (1, 0), node.log()
-        assert took < 3.0
+        assert took < 10.0
         assert not _marks(place).get("crashes"), "the operator ended it, the task is not to blame"

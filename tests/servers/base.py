@@ -23,6 +23,8 @@ __all__ = ["HOST", "POLL_SECONDS", "Server", "eventually", "free_port", "tls_fil
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.005
+#: Between two questions, once a wait is long or the question itself takes its time.
+_POLL_AT_MOST = 0.03
 
 T = TypeVar("T")
 Describe = str | Callable[[], object]
@@ -34,12 +36,18 @@ def _overdue(describe: Describe, timeout: float) -> TimeoutError:
 
 
 def wait_until(predicate: Callable[[], T], timeout: float = 10.0, describe: Describe = "the condition holds") -> T:
-    """Ask until the answer is true, and return it. `describe` may be a function that tells the state at the end."""
-    deadline = time.monotonic() + timeout
+    """Ask until the answer is true, and return it. `describe` may be a function that tells the state at the end.
+
+    The longer it has waited and the dearer the question, the less often it asks: what is waited for needs the machine.
+    """
+    asked = began = time.monotonic()
+    deadline = began + timeout
     while not (answer := predicate()):
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise _overdue(describe, timeout)
-        time.sleep(POLL_SECONDS)
+        time.sleep(max(POLL_SECONDS, min((now - began) / 50, _POLL_AT_MOST), min(4 * (now - asked), _POLL_AT_MOST)))
+        asked = time.monotonic()
     return answer
 
 

@@ -25,8 +25,6 @@ ROOT = Path(__file__).parents[3]
 #: The queue, and its messages of priority 3.
 _LISTS = ("celery", "celery\x06\x163")
 _GUARD = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-_NAMES = "import celeriac.contrib.celery_names\n"
-_DJANGO = _NAMES + "import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'shop.settings'\nimport django; django.setup()\n"
 
 
 class Sent:
@@ -95,10 +93,14 @@ class Addons:
         self.server = server
         self.db = db
         self._beats = 0
+        self._consoles: dict[str, subprocess.Popen[str]] = {}
+        self._errors = folder / "console.log"
+        #: Django's file.
+        self.database = folder / "shop.sqlite3"
         self.environment = {
             **os.environ,
             "ADDONS_REDIS": server.url(db),
-            "SHOP_DATABASE": str(folder / "shop.sqlite3"),
+            "SHOP_DATABASE": str(self.database),
             "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests/compat/project/addons'}",
         }
 
@@ -113,19 +115,37 @@ class Addons:
 
     def run(self, code: str, *, django: bool = False) -> Any:
         """Run a snippet that may set `answer`; returns that."""
-        text = (_DJANGO if django else _NAMES) + textwrap.dedent(code)
-        text += "\nimport json; print(json.dumps(globals().get('answer'), default=str))"
-        done = subprocess.run(
-            [*_GUARD, self.python, "-c", text],
-            check=False,
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        kind = "django" if django else "plain"
+        if kind not in self._consoles:
+            self._consoles[kind] = self._console(kind)
+        console = self._consoles[kind]
+        assert console.stdin is not None
+        assert console.stdout is not None
+        console.stdin.write(json.dumps(textwrap.dedent(code)) + "\n")
+        console.stdin.flush()
+        line = console.stdout.readline()
+        assert line, self._errors.read_text()
+        said = json.loads(line)
+        assert "error" not in said, said["error"]
+        return said["answer"]
+
+    def _console(self, kind: str) -> subprocess.Popen[str]:
+        with self._errors.open("ab") as errors:
+            return subprocess.Popen(
+                [*_GUARD, self.python, "-m", "tests.compat.project.addons_console", kind],
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+
+    def close(self) -> None:
+        """End the consoles."""
+        for console in self._consoles.values():
+            with console:  # closes its pipes, which ends it, and waits
+                pass
 
     def sent(self, *args: Any) -> list[Sent]:
         """Messages in the queue with these arguments, the oldest first."""

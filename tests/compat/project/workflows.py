@@ -134,14 +134,15 @@ def report(app: Any, expression: str, timeout: float = 10.0) -> dict[str, Any]:
     written = json.loads(dumps(call.sig))
     result = call.sig.apply_async(call.args or None)
     try:
-        found: dict[str, Any] = {"value": result.get(timeout=timeout)}
-        _wait_for_parents(result)
+        # The interval is that of Celery's groups, which look at their members half a second after they were sent.
+        found: dict[str, Any] = {"value": result.get(timeout=timeout, interval=0.02)}
+        _wait_for_parents(result, 0.5 if "ignore_result" in expression else 5.0)  # that parent is never there
     except Exception as error:  # noqa: BLE001 - whatever a task raised
         found = {"error": [type(error).__name__, _anonymous(str(error))]}
     return {**found, "tree": _tree(result), "signature": _plain(written)}
 
 
-def _wait_for_parents(result: Any, seconds: float = 5.0) -> None:
+def _wait_for_parents(result: Any, seconds: float) -> None:
     """Celery sends the next step before it stores the result of this one, which may be there last."""
     deadline = time.monotonic() + seconds
     while (result := result.parent) is not None:

@@ -142,6 +142,8 @@ def test_ping(bench: Bench) -> None:
         ({"pattern": "(", "matcher": "pcre"}, False),
         ({"pattern": "a{99999999999999}", "matcher": "pcre"}, False),
         ({"pattern": "(" * 5_000 + ")" * 5_000, "matcher": "pcre"}, False),
+        ({"pattern": "?" + "*" * 999}, True),
+        ({"pattern": "?" + "*" * 1_000}, False),
         ({"pattern": "x@*", "destination": ["w@h"]}, False),
     ],
 )
