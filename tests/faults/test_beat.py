@@ -124,7 +124,7 @@ def test_beats_are_killed_and_started_at_random(place: Place, rng: random.Random
         for node in beats.nodes:
             node.process.terminate()
         for node in beats.nodes:
-            assert node.stop() == 0, node.log()
+            assert node.exit_code(40.0) == 0, node.log()
         place.wait_empty(10.0)
         found = judge(place, fleet, "all", "plain", **beats.counts)
         first, last = min(found["all"]), max(found["all"])

@@ -72,7 +72,7 @@ def _offset(server: RedisServer, name: str) -> int:
 def test_loading(make_redis: Callable[..., RedisServer], tmp_path: Path) -> None:
     config = {"key-load-delay": "1000", "loading-process-events-interval-bytes": "1024"}
     with make_redis(appendonly=True, config=config) as server:
-        server.command("DEBUG", "POPULATE", 2000)  # a millisecond each
+        server.command("DEBUG", "POPULATE", 3000)  # a millisecond each
         server.command("BGREWRITEAOF")
         wait_until(lambda: server.info("persistence")["aof_rewrite_in_progress"] == "0", 10.0)
         place = Place(server.url(), tmp_path, server)
@@ -97,7 +97,7 @@ def test_loading(make_redis: Callable[..., RedisServer], tmp_path: Path) -> None
 
 def _refused(place: Place, word: str) -> bool:
     """Whether a sender with little patience meets this error."""
-    impatient = place.through(broker_publish_timeout=0.2)
+    impatient = place.through(broker_publish_timeout=0.5)
     try:
         wait_until(lambda: _error_of(impatient).find(word) >= 0, 5.0)
     except TimeoutError:
