@@ -82,7 +82,7 @@ def test_sent_before_any_worker(place: Place) -> None:
     promise="unknown fields are ignored, unknown tasks wait for a worker that knows them",
 )
 def test_two_versions_side_by_side(place: Place) -> None:
-    with place.fleet(worker_unknown_task_park=3.0) as fleet:
+    with place.fleet(worker_unknown_task_park=5.0) as fleet:  # long enough for a start
         old = fleet.start("-c", "1")
         new_field = {"headers": {"x-from-the-future": {"deep": [1, None]}, "stamps": {"v": 2}}}
         ids = [place.send("work", number, 1, **new_field) for number in range(10)]
