@@ -119,6 +119,8 @@ def test_beats_are_killed_and_started_at_random(place: Place, rng: random.Random
             pause = time.monotonic() + rng.uniform(0.2, 0.8)
             wait_until(lambda until=pause: time.monotonic() >= until, 5.0)  # type: ignore[misc]
         beats.thaw(float("inf"))
+        for node in beats.nodes:
+            node.ready()
         calm = time.time()
         wait_until(lambda: max(slots(fleet)["plain"]) > calm + 2, 20.0, fleet.logs)
         for node in beats.nodes:
