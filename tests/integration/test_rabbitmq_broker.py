@@ -339,9 +339,8 @@ class TestPermissions:
         worker.publish([message("a", "celery")], timeout=5)
         worker.close()
         user = f"producer{abs(hash(configure))}"
-        rabbitmq_server.ctl("add_user", user, "secret")
         write, read = "^(amq\\.default|celery|emails)$", "^(celery|emails)$"
-        rabbitmq_server.ctl("set_permissions", "-p", rabbitmq_vhost, user, configure, write, read)
+        rabbitmq_server.add_user(user, rabbitmq_vhost, configure, write, read)
         url = rabbitmq_server.url(rabbitmq_vhost, user=user, password="secret")
         publisher = rabbitmq.publisher(url, AdapterOptions(declarations=declared))
         publisher.publish([message("b", "celery")], timeout=5)

@@ -37,7 +37,9 @@ class TestKeeping:
         run(main())
 
     @pytest.mark.parametrize("way", ["death", "release"])
-    def test_it_comes_back_to_where_it_came_from(self, rabbitmq_url: str, way: str) -> None:
+    def test_it_comes_back_to_where_it_came_from(
+        self, rabbitmq_server: RabbitServer, rabbitmq_vhost: str, rabbitmq_url: str, way: str
+    ) -> None:
         async def main() -> None:
             broker, other = await opened(rabbitmq_url, owner="me", transport={"consumer_timeout": 0.5}), None
             await broker.publish(messages("a"))
@@ -46,6 +48,8 @@ class TestKeeping:
             await asyncio.sleep(0.3)
             await broker.extend([delivery])
             await eventually(lambda: entry.tag > 1, 5.0)
+            # Until the first one has ended there are two of it, and the server gives both back.
+            await eventually(lambda: rabbitmq_server.queues(rabbitmq_vhost)["q"] == (0, 0))
             if way == "death":
                 (await broker._intake.wire()).abort("the test kills it")
             else:
