@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import types
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from celeriac.testing.simulation.timeline import Timeline
@@ -18,6 +19,8 @@ __all__ = ["Process", "ProcessClock", "spawn"]
 
 #: Seconds by which a timer sleeps at least, as a kernel's do: what rounding leaves must not be slept in tiny steps.
 _RESOLUTION = 1e-6
+#: Tasks that a process remembers at least before it looks which are done.
+_FEW = 32
 
 
 class ProcessClock:
@@ -55,11 +58,61 @@ class ProcessClock:
 
     async def sleep(self, seconds: float) -> None:
         """Suspend the current coroutine."""
-        await asyncio.sleep(seconds)
+        if seconds <= 0:
+            await _breath()
+            return
+        process = asyncio.get_running_loop()
+        future: asyncio.Future[None] = asyncio.Future(loop=process)
+        timer = process.call_later(seconds, _wake, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
 
     def moment(self, monotonic: float) -> float:
         """The timeline's moment at which ``monotonic()`` will show this; always one to come."""
         return max((monotonic - self._boot) / self.rate, self._timeline.time + _RESOLUTION)
+
+
+@types.coroutine
+def _breath() -> Generator[None, None, None]:
+    """All other steps of the process come first."""
+    yield
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class _Step(asyncio.Handle):
+    """A handle that is made fast: a simulation has millions, and none is debugged by asyncio's means."""
+
+    def __init__(self, callback: Any, args: Any, process: Process, context: contextvars.Context | None) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = process
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
+class _Timer(asyncio.TimerHandle):
+    """The same for one that is due later."""
+
+    def __init__(
+        self, when: float, callback: Any, args: Any, process: Process, context: contextvars.Context | None
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = process
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+        self._when = when
+        self._scheduled = False
 
 
 class Process(asyncio.AbstractEventLoop):
@@ -76,7 +129,9 @@ class Process(asyncio.AbstractEventLoop):
         self.body: Any = None
         #: What went wrong and nobody took.
         self.errors: list[BaseException | str] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
+        #: In the order of their beginnings; those that are done go when there are many.
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._many = _FEW
         timeline.processes.append(self)
 
     def __repr__(self) -> str:
@@ -84,9 +139,14 @@ class Process(asyncio.AbstractEventLoop):
 
     def step(self) -> None:
         """Run the next handle."""
-        handle = self.ready.popleft()
+        handle: Any = self.ready.popleft()
         if not handle._cancelled:  # asyncio's own loops look there, too
-            handle._run()
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as a handle does: whoever looks at ``errors`` raises it
+                self.call_exception_handler({"exception": error, "message": repr(handle)})
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Begin a coroutine from outside; its error ends up in ``errors``."""
@@ -133,7 +193,7 @@ class Process(asyncio.AbstractEventLoop):
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """Behind all other steps of this process."""
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Step(callback, args, self, context)
         if self.is_alive:
             self.ready.append(handle)
         return handle
@@ -150,7 +210,7 @@ class Process(asyncio.AbstractEventLoop):
         self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """When its own clock shows ``when``."""
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = _Timer(when, callback, args, self, context)
         if self.is_alive:
             self.timeline.at(self.clock.moment(when), handle, self)
         return handle
@@ -161,9 +221,12 @@ class Process(asyncio.AbstractEventLoop):
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
         """A task of this process."""
+        tasks = self._tasks
+        if len(tasks) >= self._many:
+            tasks[:] = [task for task in tasks if not task.done()]
+            self._many = max(_FEW, 2 * len(tasks))
         task = asyncio.Task(coro, loop=self, name=name or "task", context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks.append(task)
         return task
 
     def run_in_executor(  # type: ignore[override]

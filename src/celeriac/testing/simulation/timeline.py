@@ -41,6 +41,8 @@ class Timeline:
         self._outside: deque[Callable[[], None]] = deque()
         #: The process whose step is being taken.
         self.current: Any = None
+        #: The one that asyncio takes for the running loop.
+        self._running: Any = None
 
     def at(self, when: float, handle: asyncio.TimerHandle, process: Any) -> None:
         """Run ``handle`` at a moment of this timeline, never at the present one."""
@@ -63,7 +65,8 @@ class Timeline:
         """Take steps until nothing is left to do before the moment ``until``, which is then reached; or until
         ``done()``, asked after each step. Returns whether it was ``done``. Raises ``Stuck``, and what a process's
         loop was told of errors nobody took."""
-        outside, loop = self.current, asyncio._get_running_loop()
+        outside, loop, running = self.current, asyncio._get_running_loop(), self._running
+        self._running = None
         try:
             while True:
                 if done is not None and done():
@@ -72,7 +75,7 @@ class Timeline:
                     self.time = max(self.time, until)
                     return done is not None and done()
         finally:
-            self.current = outside
+            self.current, self._running = outside, running
             asyncio._set_running_loop(loop)
 
     def _step(self) -> bool:
@@ -86,7 +89,9 @@ class Timeline:
         if self._at_once > STEPS_AT_ONCE:
             raise Stuck(f"{process.name} takes steps for ever at {self.time:.6f} s: {process.ready[0]!r}")
         self.current = process
-        asyncio._set_running_loop(process)
+        if process is not self._running:
+            self._running = process
+            asyncio._set_running_loop(process)
         process.step()
         self.current = None
         while self._outside:
