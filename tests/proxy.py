@@ -50,7 +50,6 @@ class _Link:
                 self._pump(pumps, from_server, self.client, is_reply=True)
         except* OSError:
             pass  # one side was reset, so the other one is
-        self.reset()
 
     def reset(self) -> None:
         _reset(self.client)
@@ -131,6 +130,7 @@ class Proxy:
         self.swallow_reply = False
         self.flowing = asyncio.Event()
         self.flowing.set()
+        self._closing = False
         self._links: set[_Link] = set()
         self._listener: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -140,6 +140,7 @@ class Proxy:
 
     def start(self) -> Self:
         ready = threading.Event()
+        self._closing = False
         self._thread = threading.Thread(target=self._main, args=(ready,), name="proxy", daemon=True)
         self._thread.start()
         ready.wait(10)
@@ -236,27 +237,38 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        if self._closing:
+            _reset(writer)
+            return
         try:
             from_server, to_server = await asyncio.open_connection(self.host, self.upstream_port)
         except OSError:
             _reset(writer)
             return
+        except asyncio.CancelledError:
+            _reset(writer)
+            raise
         link = _Link(self, writer, to_server)
         self._links.add(link)
         try:
             await link.run(reader, from_server)
         finally:
+            link.reset()
             self._links.discard(link)
 
     async def _close(self) -> None:
+        self._closing = True
         await self._unlisten()
         self.flowing.set()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for link in self._links:
-            link.reset()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for _ in range(5):
+            await asyncio.sleep(0)  # whoever has just connected is met: a task that never began closes no socket
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for link in self._links:
+                link.reset()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)
 
     # -- from other threads
 

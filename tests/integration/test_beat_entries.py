@@ -63,7 +63,12 @@ class Project:
         wait_until(lambda: self.count(word) >= before + by, 20.0, f"{word} runs {by} times more")
 
 
-@pytest.fixture(params=["sqlite", "redis", "postgres", "rabbitmq"])
+@pytest.fixture(
+    params=[
+        "redis", "rabbitmq",
+        pytest.param("sqlite", marks=pytest.mark.extended), pytest.param("postgres", marks=pytest.mark.extended),
+    ]
+)  # fmt: skip
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
     url = request.getfixturevalue(f"{request.param}_url")
     results = request.getfixturevalue("redis_url") if request.param == "rabbitmq" else ""

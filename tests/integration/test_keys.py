@@ -25,7 +25,13 @@ from tests.views import QueueOnly  # noqa: F401 - the URLs queues+...
 _numbers = itertools.count()
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "redis+sqlite", "queues+redis", "queues+memory"])
+@pytest.fixture(
+    params=[
+        "memory", "sqlite", "redis", "queues+redis",
+        pytest.param("redis+sqlite", marks=pytest.mark.extended),
+        pytest.param("queues+memory", marks=pytest.mark.extended),
+    ]
+)  # fmt: skip
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Celery]:
     """An app on each kind of server, one whose results are elsewhere, and those whose ledger is beside the queues."""
     kind: str = request.param

@@ -15,7 +15,13 @@ from celeriac.exceptions import EncodeError
 from celeriac.model.message import Message
 
 
-@pytest.fixture(params=["redis", "sqlite", pytest.param("postgres", marks=pytest.mark.extended)])
+@pytest.fixture(
+    params=[
+        "redis",
+        pytest.param("sqlite", marks=pytest.mark.extended),
+        pytest.param("postgres", marks=pytest.mark.extended),
+    ]
+)
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Celery]:
     urls = {"sqlite": f"sqlite:///{tmp_path / 'large.db'}"}
     url = urls.get(request.param) or request.getfixturevalue(f"{request.param}_url")

@@ -34,7 +34,7 @@ def add(x, y):
 """
 
 
-@pytest.fixture(params=["", "pre:"], ids=["plain", "prefixed"])
+@pytest.fixture(params=[pytest.param("", marks=pytest.mark.extended), "pre:"], ids=["plain", "prefixed"])
 def prefix(request: pytest.FixtureRequest) -> str:
     text: str = request.param
     return text

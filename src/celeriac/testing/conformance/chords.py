@@ -284,12 +284,12 @@ class Chords:
         store = await harness.open_store(chord_token=wait)
         await store.open_chords([chord(1)])
         assert await _joined(store, part(0), token="late") == ["c"]
-        await harness.elapse(wait * 0.6)
+        await harness.lapse(wait * 0.6)
         assert await _joined(store, part(0), token="new") == [], "join: not before the holder's time is over"
         assert await _members(store, token="late") == [value(0)]
-        await harness.elapse(wait * 0.6)
+        await harness.lapse(wait * 0.6)
         assert await _joined(store, part(0), token="new") == [], "gather: renews the token's time"
-        await harness.elapse(wait * 0.6)
+        await harness.lapse(wait * 0.6)
         assert await _joined(store, part(0), token="new") == ["c"], "join: takes over when the holder's time is over"
         assert await store.gather("c", token="late") is None, "gather: when the token holds it"
         assert not await store.close_chord(Closing("c", "late")), "close_chord: False when the token was lost"
@@ -300,9 +300,9 @@ class Chords:
         store = await harness.open_store(chord_token=harness.lease)
         await store.open_chords([chord(1)])
         assert await _joined(store, part(0)) == ["c"]
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         assert await _members(store) == [value(0)], "gather: the token holds it until another takes it"
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         assert await store.close_chord(Closing("c", "t")), "close_chord: the token holds it until another takes it"
 
     @asynchronous
@@ -359,7 +359,7 @@ class Chords:
         await store.open_chords([chord(2, shape=SHAPE), chord(2, "incomplete")])
         await store.join([part(0, "incomplete")], token="t")
         assert list(await store.overdue(token="s")) == [], "overdue: the first look is chord_token seconds later"
-        await harness.elapse(wait * 1.1)
+        await harness.lapse(wait * 1.1)
         expected = Gathered(chord="c", token="?", parts=[value(0), value(1)], body=BODY, shape=SHAPE)
         for _ in range(2):
             pair: list[list[Gathered]] = await gathered(store.overdue(token="s1"), other.overdue(token="s2"))
@@ -371,10 +371,10 @@ class Chords:
             assert (found.body, found.shape) == (expected.body, expected.shape), "overdue: all of the chord"
             assert await _joined(store, part(0), token="t") == [], "overdue: takes the token"
             assert list(await store.overdue(token="s3")) == [], "overdue: nobody is about to close it"
-            await harness.elapse(wait * 1.1)
+            await harness.lapse(wait * 1.1)
         (found,) = await store.overdue(token="s4")
         assert await store.close_chord(Closing(found.chord, "s4")), "overdue: takes the token"
-        await harness.elapse(wait * 1.1)
+        await harness.lapse(wait * 1.1)
         assert list(await store.overdue(token="s5")) == [], "overdue: not what is done"
 
     @asynchronous
@@ -382,11 +382,11 @@ class Chords:
         wait = holding(harness)
         store = await harness.open_store(chord_token=wait)
         await store.open_chords([chord(1)])
-        await harness.elapse(wait * 0.7)
+        await harness.lapse(wait * 0.7)
         assert await _joined(store, part(0)) == ["c"]
-        await harness.elapse(wait * 0.6)
+        await harness.lapse(wait * 0.6)
         assert list(await store.overdue(token="s")) == [], "overdue: not what somebody is about to close"
-        await harness.elapse(wait * 0.6)
+        await harness.lapse(wait * 0.6)
         assert [each.chord for each in await store.overdue(token="s")] == ["c"], (
             "overdue: looks again chord_token seconds after the token was taken"
         )
@@ -398,7 +398,7 @@ class Chords:
         names = [f"c-{number}" for number in range(7)]
         await store.join([part(0, name) for name in names], token="t")
         await store.open_chords([chord(1, name) for name in names])
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         patient = await harness.open_store(chord_token=3600.0)
         some = [each.chord for each in await patient.overdue(token="s", limit=3)]
         rest = [each.chord for each in await patient.overdue(token="s", limit=10)]
@@ -417,7 +417,7 @@ class Chords:
         for name, expires in (("c", life), ("ever", None), ("early", life)):
             await store.join([part(0, name, expires=expires)], token="t")
         assert await _joined(store, part(0, "whole", expires=life)) == ["whole"]
-        await harness.elapse(life * 1.1)
+        await harness.lapse(life * 1.1)
         assert [each.chord for each in await store.overdue(token="s")] == [], "expires: an expired chord is gone"
         assert await store.gather("whole", token="t") is None, "expires: an expired chord is gone"
         await store.sweep()
@@ -433,10 +433,10 @@ class Chords:
         store = await harness.open_store()
         await store.open_chords([chord(3, expires=life)])
         for index in range(2):
-            await harness.elapse(life * 0.6)
+            await harness.lapse(life * 0.6)
             assert await _joined(store, part(index, expires=life)) == [], "expires: renewed by each member that joins"
             assert await store.sweep() == 0, "sweep: drops what is expired only"
-        await harness.elapse(life * 0.6)
+        await harness.lapse(life * 0.6)
         assert await _joined(store, part(2, expires=life)) == ["c"], "expires: renewed by each member that joins"
         assert await _members(store) == [value(0), value(1), value(2)], "expires: renews all of it"
 
@@ -489,11 +489,11 @@ class Chords:
     @asynchronous
     async def test_a_kept_group_expires(self, harness: Harness) -> None:
         reader = harness.reader()
-        reader.save_group("short", b"1", expires=0.3, timeout=5.0)
-        reader.save_group("long", b"2", expires=60.0, timeout=5.0)
+        reader.save_group("short", b"1", expires=harness.lease, timeout=5.0)
+        reader.save_group("long", b"2", expires=3600.0, timeout=5.0)
         reader.save_group("ever", b"3", expires=None, timeout=5.0)
         assert reader.load_group("short", timeout=5.0) == b"1", "save_group: not before its time"
-        await harness.elapse(0.4)
+        await harness.lapse(harness.lease * 1.3)
         left = [reader.load_group(name, timeout=5.0) for name in ("short", "long", "ever")]
         assert left == [None, b"2", b"3"], "save_group: expires in seconds, None: for ever"
         reader.close()

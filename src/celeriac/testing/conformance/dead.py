@@ -290,7 +290,7 @@ class Dead:
     ) -> None:
         broker = await harness.open_broker(dead_letter_expires=0.2)
         await _die(broker, "old", at=harness.now())
-        await harness.elapse(0.3)
+        await harness.lapse(0.3)
         await broker.maintain()
         assert list(await broker.dead()) == []
         assert "dead letters were dropped" not in caplog.text

@@ -48,7 +48,7 @@ class Finishing:
         store = await harness.open_store()
         await late.publish([message("a")])
         old = await only(late)
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await rightful.maintain()
         new = await only(rightful)
         verdicts = await unified(harness, late).finish([_completion(old, "wrong")])
@@ -95,7 +95,7 @@ class Finishing:
         done = Completion(settlement=Accept(await only(broker)), publish=[later, message("now")])
         assert list(await unified(harness, broker).finish([done])) == [Verdict.DONE]
         assert ids(await take(broker)) == ["now"], "finish: a due follow-up goes to the schedule"
-        await harness.elapse(harness.soon + 0.05)
+        await harness.lapse(harness.soon + 0.05)
         assert ids(await take(broker)) == ["later"], "finish: a due follow-up comes when its time has come"
 
     @asynchronous
@@ -108,7 +108,7 @@ class Finishing:
         assert list(await unified(harness, broker).finish([done])) == [Verdict.DONE]
         assert list(await store.get(["a"])) == [record("a", "RETRY").body], "finish: stores with any settlement"
         assert await take(broker) == [], "finish: releases with a due time"
-        await harness.elapse(harness.soon + 0.05)
+        await harness.lapse(harness.soon + 0.05)
         assert (await only(broker)).marks == Marks(crashes=1), "finish: releases with marks"
 
     @asynchronous
@@ -137,13 +137,14 @@ class Finishing:
     @asynchronous
     async def test_it_wakes_claims_and_readers(self, harness: Harness) -> None:
         broker, other, reader = await harness.open_broker(), await harness.open_broker(), harness.reader()
+        finishing = unified(harness, broker)
         await broker.publish([message("a")])
         delivery = await only(broker)
         claiming = asyncio.ensure_future(other.claim(["next"], limit=1, wait=20.0))
         waiting = asyncio.ensure_future(asyncio.to_thread(reader.wait, ["a"], timeout=10.0))
         await harness.elapse(0.1)
         await asyncio.sleep(0.05)
-        await unified(harness, broker).finish([_completion(delivery, "b")])
+        await finishing.finish([_completion(delivery, "b")])
         async with asyncio.timeout(harness.late * 3):
             assert ids(await claiming) == ["b"], "finish: a follow-up wakes a waiting claim"
             assert await waiting == "a", "finish: a result wakes its reader"

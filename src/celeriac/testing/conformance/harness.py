@@ -138,6 +138,11 @@ class Harness:
         """Let time pass: really, or on a virtual clock."""
         await asyncio.sleep(seconds)
 
+    async def lapse(self, seconds: float) -> None:
+        """Let run out what only the server measures (leases, tokens, life times, what is due): by waiting, or by
+        turning its clock where that can be done."""
+        await self.elapse(seconds)
+
     # -- harm; what is not overridden is skipped ---------------------------------------------------------------------
 
     async def inject(self, queue: str, raw: bytes) -> None:

@@ -196,7 +196,7 @@ class Joining:
         (a,) = await _lent(broker, "a")
         assert await _finish(harness, broker, _ended(a, part(0))) == [COMPLETES]
         await store.forget(["a"])
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         assert list(await store.join([part(0)], token="t")) == ["c"], "join: takes over when the time is over"
         fields: dict[str, Any] = {
             "others": [record("other")],
@@ -248,7 +248,7 @@ class Joining:
         await store.open_chords([chord(1)])
         (old,) = await _lent(broker, "a")
         assert await _finish(harness, broker, _ended(old, part(0))) == [COMPLETES]
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         assert list(await store.join([part(0)], token="t")) == [], "join: its delivery is not restored yet"
         await broker.maintain()
         new = await only(broker)
@@ -360,7 +360,7 @@ class Joining:
         assert await _finish(harness, broker, held) == [DONE], "Hold: without a delivery completes nothing"
         assert await _stored(store, "a") == ["a"], "Hold: without a delivery anybody may write"
         assert ids(await take(broker, "next")) == ["b"], "Hold: without a delivery anybody may write"
-        await harness.elapse(wait * 1.1)
+        await harness.lapse(wait * 1.1)
         (found,) = await store.overdue(token="s")
         assert (found.chord, list(found.parts)) == ("c", [value(0)]), "Hold: the sweeper finds what is complete"
         wrong, right = _closing(None, "wrong", "wrong"), _closing(None, "s", "right")

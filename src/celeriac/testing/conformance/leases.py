@@ -33,9 +33,9 @@ class Leases:
         holder, other = await harness.open_broker(lease=harness.lease), await harness.open_broker()
         await holder.publish([message("kept"), message("let go", "other")])
         kept, let_go = await only(holder, "q"), await only(holder, "other")
-        await harness.elapse(harness.lease * 0.6)
+        await harness.lapse(harness.lease * 0.6)
         assert list(await holder.extend([kept])) == [], "extend: returns the lost ones only"
-        await harness.elapse(harness.lease * 0.6)
+        await harness.lapse(harness.lease * 0.6)
         await other.maintain()
         assert ids(await take(other, "q", "other")) == ["let go"], "extend: renews the lease from now"
         assert list(await holder.extend([kept, let_go])) == [let_go], "extend: returns the lost ones"
@@ -55,10 +55,10 @@ class Leases:
         holder, other = await harness.open_broker(lease=harness.lease), await harness.open_broker(lease=harness.lease)
         await holder.publish([message("a")])
         await take(holder)
-        await harness.elapse(harness.lease * 0.8)
+        await harness.lapse(harness.lease * 0.8)
         pause = await other.maintain()
         assert pause <= harness.lease * 0.3, "maintain: useful again when a lease that nobody renews has ended"
-        await harness.elapse(harness.lease * 0.3)
+        await harness.lapse(harness.lease * 0.3)
         await other.maintain()
         assert (await other.depth(["q"]))["q"].ready == 1, "maintain: expired leases → ready"
 
@@ -67,7 +67,7 @@ class Leases:
         broker = await harness.open_broker(lease=harness.lease)
         await broker.publish(messages("a", "b"))
         taken = await take(broker)
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         assert list(await broker.extend(taken[:1])) == [], "extend: held until a maintainer has restored it"
         await accept(broker, taken)
 
@@ -79,7 +79,7 @@ class Leases:
         lost = (await holder.claim(["q"], limit=1, wait=0.0))[0]
         await other.maintain()
         assert (await other.depth(["q"]))["q"].leased == 1, "maintain: leaves leases that have not expired"
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await other.maintain()
         taken = await take(other)
         assert ids(taken) == ["a", "b", "c"], "maintain: an expired one goes to the front"
@@ -100,7 +100,7 @@ class Leases:
         holder, other = await harness.open_broker(lease=harness.lease), await harness.open_broker()
         await holder.publish(messages("a", "b", "c", "d", "e"))
         await holder.claim(["q"], limit=3, wait=0.0)
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await other.maintain()
         taken = await take(other)
         assert sorted(ids(taken)[:3]) == ["a", "b", "c"], "maintain: expired ones go to the front"
@@ -117,7 +117,7 @@ class Leases:
         suspect = Marks(suspect=True, expired_leases=4, crashes=1, parked_until=4e9)
         await _marked(broker, "a", suspect)
         await only(holder)
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await broker.maintain()
         marks = (await only(broker)).marks
         assert marks == Marks(suspect=True, expired_leases=5, crashes=2, parked_until=4e9), (
@@ -131,7 +131,7 @@ class Leases:
         await _marked(broker, "a", Marks(suspect=True, expired_leases=1))
         await _marked(broker, "b", Marks(suspect=True, expired_leases=1), queue="other")
         assert len(await take(holder, "q", "other")) == 2
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await broker.maintain()
         taken = await take(broker, "q", "other")
         assert [each.marks for each in taken] == [Marks(suspect=True, expired_leases=2)] * 2, (
@@ -143,7 +143,7 @@ class Leases:
         late, rightful = await harness.open_broker(lease=harness.lease), await harness.open_broker()
         await late.publish(messages("a", "b", "c", "d"))
         old = await take(late)
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await rightful.maintain()
         new = {each.message.id: each for each in await take(rightful)}
         attempts: list[Settlement] = [
@@ -166,7 +166,7 @@ class Leases:
         taken = await take(broker)
         later = Release(taken[1], due=harness.now() + 1000)
         await broker.settle([Accept(taken[0]), later, DeadLetter(delivery=taken[2], reason=DeadReason.FAILED)])
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await broker.maintain()
         assert await take(broker) == [], "maintain: restores what is leased only"
 
@@ -178,7 +178,7 @@ class Leases:
         await holder.publish(messages(*names))
         await take(holder)
         await holder.publish([message(f"due-{number}", due=harness.now() + 0.1) for number in range(60)])
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await asyncio.gather(*(each.maintain() for each in brokers), *(each.maintain() for each in brokers))
         taken = await take(brokers[0])
         expected = sorted([*names, *(f"due-{number}" for number in range(60))])
@@ -194,7 +194,7 @@ class Leases:
         await gone.claim(["q"], limit=1, wait=0.0)
         heir = await harness.open_broker(lease=harness.lease)
         assert ids(await take(heir)) == ["c"], "claim: only what is not leased"
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await heir.maintain()
         restored = await take(heir)
         assert "b" in ids(restored), "maintain: what a dead one held is ready after its lease"

@@ -103,7 +103,7 @@ class Ledgers:
         )
         await ledger.change_ledger([Change("renewed", b"4", None, unit), Change("renewed", b"4", b"4", unit * 100)])
         await ledger.change_ledger([Change("kept", b"5", None, unit), Change("kept", b"5", b"5")])
-        await harness.elapse(unit * 1.3)
+        await harness.lapse(unit * 1.3)
         there = await ledger.read_ledger(["short", "long", "ever", "renewed", "kept"])
         assert list(there) == [None, b"2", b"3", b"4", b"5"], "change_ledger: each with its own life time"
         made = await ledger.change_ledger([Change("short", b"6", b"1"), Change("short", b"7", None)])
@@ -222,7 +222,7 @@ class Ledgers:
     async def test_a_key_is_free_when_its_time_is_over(self, harness: Harness) -> None:
         broker, publisher = await harness.open_broker(), harness.publisher()
         publisher.publish_if(message("a"), [Change("k", b"a", None, harness.lease)], timeout=5.0)
-        await harness.elapse(harness.lease * 1.3)
+        await harness.lapse(harness.lease * 1.3)
         again = publisher.publish_if(message("b"), [Change("k", b"b", None, harness.lease)], timeout=5.0)
         assert again is None, "publish_if: what is over is not there"
         assert ids(await take(broker)) == ["a", "b"], "publish_if: published"
@@ -244,14 +244,14 @@ class Ledgers:
         many = {f"k{number}": message(f"m{number}") for number in range(700)}
         assert list(publisher.publish_once(many, expires=harness.lease, timeout=5.0)) == list(many)
         assert list(publisher.publish_once(many, expires=harness.lease, timeout=5.0)) == []
-        await harness.elapse(harness.lease * 1.3)
+        await harness.lapse(harness.lease * 1.3)
         assert list(publisher.publish_once({"k0": message("z")}, expires=1.0, timeout=5.0)) == ["k0"], "for their time"
         publisher.close()
 
     @asynchronous
     async def test_it_keeps_priority_and_due_time(self, harness: Harness) -> None:
         broker, publisher = await harness.open_broker(), harness.publisher()
-        later = harness.now() + 0.3
+        later = harness.now() + harness.soon
         publisher.publish_if(message("low", priority=9), [Change("1", b"x", None)], timeout=5.0)
         publisher.publish_if(message("high"), [Change("2", b"x", None)], timeout=5.0)
         publisher.publish_if(message("later", due=later), [Change("3", b"x", None)], timeout=5.0)
@@ -260,7 +260,7 @@ class Ledgers:
         if early:  # a plain producer of Celery's layout: the caller releases it
             await broker.settle([Release(early[0], due=later)])
         assert [name for name in ids(taken) if name != "later"] == ["high", "low"], "publish_if: as publish"
-        await harness.elapse(0.4)
+        await harness.lapse(harness.soon + 0.1)
         assert ids(await take(broker)) == ["later"], "publish_if: not before its time"
         publisher.close()
 
@@ -379,7 +379,7 @@ class Ledgers:
         _take_lock(publisher, lock)
         publisher.close()
         old = await only(late)
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await rightful.maintain()
         new = await only(rightful)
         for settlement in (Accept(old), Hold(old)):
@@ -417,7 +417,7 @@ class Ledgers:
         publisher.close()
         await broker.settle([Release(await only(broker))])
         await only(broker)
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await broker.maintain()
         await only(broker)
         assert list(await ledger.read_ledger(["lock"])) == [lock.waiting], "a lock stays until the task ends"

@@ -172,7 +172,7 @@ class Limits:
         assert await seated(limiter, [waiting], _ONE) == [PARKED]
         assert await broker.maintain() <= 1.0, "maintain: soon again while somebody waits"
         assert await take(broker) == [], "maintain: a seat is held as long as its lease"
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await broker.maintain()
         back = {each.message.id: each for each in [*await take(broker, limit=1), *await take(broker, limit=1)]}
         assert back.keys() == {"a", "b"}, "maintain: wakes those for whom there is a seat"
@@ -185,7 +185,7 @@ class Limits:
 
     @asynchronous
     async def test_a_kept_seat_is_given_to_others_in_the_end(self, harness: Harness) -> None:
-        broker, limiter = await _parking(harness, seat_promise=0.3)
+        broker, limiter = await _parking(harness, seat_promise=1.5 * harness.soon)
         await broker.publish(messages("a", "b", "c"))
         held = await take(broker)
         await seated(limiter, held, _ONE)
@@ -194,7 +194,7 @@ class Limits:
         slow = await only(broker)
         await limiter.freed([_ONE])
         assert await take(broker) == [], "freed: the seat is kept"
-        await harness.elapse(0.35)
+        await harness.lapse(1.5 * harness.soon + 0.05)
         await broker.maintain()
         quick = await only(broker)
         assert (slow.message.id, quick.message.id) == ("b", "c"), "freed: for so many seconds"
@@ -224,7 +224,7 @@ class Limits:
         assert running.message.id == "d", "freed: again, and for those that go back"
         assert await seated(limiter, [running], _ONE) == [GO]
         await limiter.freed([], [Ask(running, None, _ONE)])
-        await harness.elapse(harness.soon + 0.05)
+        await harness.lapse(harness.soon + 0.05)
         back = await only(broker)
         late = await only_of(broker, "e")
         assert await seated(limiter, [late, back], _ONE) == [PARKED, PARKED], "freed: a seat that is taken stays so"

@@ -200,7 +200,7 @@ class Payloads:
         assert [each.raw for each in again] == bad, "release: malformed bytes go back unchanged"
         orphans = [each.message for each in await other.orphans("holder")]
         assert [type(each) for each in orphans] == [Malformed] * len(bad), "orphans: never raises on a malformed one"
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await other.maintain()
         restored = sorted(each.raw for each in await take(other))
         assert restored == sorted(bad), "maintain: malformed bytes are restored unchanged"
@@ -254,12 +254,12 @@ class Payloads:
         except OperationalError:
             pass
         try:
-            await harness.elapse(harness.lease * 1.2)
+            await harness.lapse(harness.lease * 1.2)
             await broker.maintain()
         except OperationalError:
             pass
         await harness.heal("bad")
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await broker.maintain()
         got = sorted(ids(await take(broker, "bad", "good")))
         assert got == ["a", "b"], "settle, maintain: an error half-way loses nothing and doubles nothing"

@@ -99,7 +99,7 @@ class Producers:
         assert ids([each for each in first if each not in early]) == ["now"], "launch: as publish"
         await broker.settle([Release(each, due=due) for each in early])
         assert ids(await take(broker)) == [], "launch: never early"
-        await harness.elapse(2 * harness.soon + 0.05)
+        await harness.lapse(2 * harness.soon + 0.05)
         assert ids(await take(broker)) == ["later"], "launch: schedules what is to come"
         publisher.close()
 

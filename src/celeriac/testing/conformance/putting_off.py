@@ -64,7 +64,7 @@ class PuttingOff:
         assert isinstance(dead, Limiter)
         assert await _seated(dead, [held], _ONE) == [GO]
         assert (await _seated(limiter, [waiting], _ONE))[0].permission is Permission.LATER, "permit: it is taken"
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         assert await _seated(limiter, [waiting], _ONE) == [GO], "permit: a dead worker's seat ends with its lease"
 
     @asynchronous
@@ -79,7 +79,7 @@ class PuttingOff:
         # By whom it was claimed, then by somebody who knows nothing but its token.
         unknown = Delivery(message=Malformed(reason="", raw=b""), token=held.token, queue="")
         for number in range(8):
-            await harness.elapse(harness.lease * 0.5)
+            await harness.lapse(harness.lease * 0.5)
             lost = await (long.extend([held]) if number < 4 else agent.extend([unknown]))
             assert not lost or (number >= 4 and broker.traits.requeues), "extend: by anybody who knows the token"
             assert (await _seated(limiter, [waiting], _ONE))[0].permission is Permission.LATER, "extend: keeps the seat"
@@ -95,7 +95,7 @@ class PuttingOff:
         old = await only(dead)
         assert isinstance(dead, Limiter)
         assert await _seated(dead, [old], Seats("task", 1)) == [GO]
-        await harness.elapse(harness.lease / 2)
+        await harness.lapse(harness.lease / 2)
         await dead.settle([Release(old)])
         new = await only(broker)
         assert await _seated(limiter, [new], _ONE) == [GO], "permit: a task has one seat, whoever lends it"

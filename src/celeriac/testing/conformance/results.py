@@ -110,12 +110,14 @@ class Results:
     @asynchronous
     async def test_records_expire(self, harness: Harness) -> None:
         store = await harness.open_store()
-        await store.put([record("short", expires=0.3), record("long", expires=60.0), record("ever", expires=None)])
-        await store.put([record("renewed", expires=0.3)])
-        await store.put([record("renewed", expires=60.0)])
+        await store.put(
+            [record("short", expires=harness.lease), record("long", expires=3600.0), record("ever", expires=None)]
+        )
+        await store.put([record("renewed", expires=harness.lease)])
+        await store.put([record("renewed", expires=3600.0)])
         assert None not in await store.get(["short", "long", "ever", "renewed"]), "expires: not before its time"
         assert await store.sweep() == 0, "sweep: drops expired records only"
-        await harness.elapse(0.4)
+        await harness.lapse(harness.lease * 1.3)
         names = ["short", "long", "ever", "renewed"]
         there = [name for name, body in zip(names, await store.get(names), strict=True) if body is not None]
         assert there == ["long", "ever", "renewed"], "expires: the life time in seconds, counted from the last write"

@@ -105,7 +105,7 @@ class RulesTheme:
             until = by_key[key].expires
             assert until is not None
             assert begin + life - 1 <= until <= begin + life + 1 + harness.late, "rules: until when, since the epoch"
-        await harness.elapse(0.3)
+        await harness.lapse(0.3)
         await rules.set_rules(_set("next"))
         read = await other.rules()
         in_force = {rule.key for rule in read.rules if rule.expires is None or rule.expires > harness.now()}

@@ -23,12 +23,12 @@ class Schedule:
     @asynchronous
     async def test_what_is_due_later_waits_on_the_schedule(self, harness: Harness) -> None:
         broker = await harness.open_broker()
-        await broker.publish([message("later", due=harness.now() + 0.3), message("now")])
+        await broker.publish([message("later", due=harness.now() + harness.soon), message("now")])
         assert ids(await take(broker)) == ["now"], "claim: never early"
         await broker.maintain()
         depth = (await broker.depth(["q"]))["q"]
         assert (depth.ready, depth.scheduled) == (0, 1), "publish: a future due time goes to the schedule"
-        await harness.elapse(0.35)
+        await harness.lapse(harness.soon + 0.05)
         assert ids(await take(broker)) == ["later"], "claim: takes messages whose time has come from the schedule"
 
     @asynchronous
@@ -105,9 +105,9 @@ class Schedule:
     @asynchronous
     async def test_many_due_at_one_instant_come_once(self, harness: Harness) -> None:
         brokers = [await harness.open_broker() for _ in range(3)]
-        due = harness.now() + 0.2
+        due = harness.now() + harness.soon
         await brokers[0].publish([message(f"id-{number}", due=due) for number in range(1500)])
-        await harness.elapse(0.25)
+        await harness.lapse(harness.soon + 0.05)
         taken, _, more = await asyncio.gather(take(brokers[0]), brokers[1].maintain(), take(brokers[2]))
         rest = await take(brokers[0], limit=2000)
         got = sorted(ids([*taken, *more, *rest]))
@@ -135,11 +135,11 @@ class Schedule:
         broker = await harness.open_broker()
         await broker.publish([message("a", priority=3)])
         delivery = await only(broker)
-        assert not await broker.settle([Release(delivery, due=harness.now() + 0.2)]), "settle: a held token"
+        assert not await broker.settle([Release(delivery, due=harness.now() + harness.soon)]), "settle: a held token"
         assert await take(broker) == [], "release: with a due time to the schedule"
         depth = (await broker.depth(["q"]))["q"]
         assert (depth.ready, depth.scheduled, depth.leased) == (0, 1, 0), "release: with a due time to the schedule"
-        await harness.elapse(0.25)
+        await harness.lapse(harness.soon + 0.05)
         again = await only(broker)
         assert again.raw == delivery.raw, "release: without marks the stored bytes go back unchanged"
         assert again.token != delivery.token, "claim: a new lease has a new token"
@@ -173,7 +173,7 @@ class Schedule:
             assert well_formed(delivery).due == pytest.approx(due, abs=1e-3), "claim: whoever gets it early can see it"
             await broker.settle([Release(delivery, due=well_formed(delivery).due)])
             assert await take(broker) == [], "release: with a due time to the schedule"
-        await harness.elapse(harness.soon + 0.05)
+        await harness.lapse(harness.soon + 0.05)
         assert ids(await take(broker)) == ["a"], "claim: takes messages whose time has come"
 
     @asynchronous

@@ -191,11 +191,11 @@ class Settling:
         await broker.publish(messages("old", "new"))
         old, new = await take(broker)
         await broker.settle([DeadLetter(delivery=old, reason=DeadReason.FAILED, at=harness.now())])
-        await harness.elapse(harness.soon)
+        await harness.lapse(harness.soon)
         await broker.settle([DeadLetter(delivery=new, reason=DeadReason.FAILED, at=harness.now())])
         await broker.maintain()
         assert len(await broker.dead()) == 2, "maintain: keeps dead letters until their time is over"
-        await harness.elapse(harness.soon + 0.05)
+        await harness.lapse(harness.soon + 0.05)
         await broker.maintain()
         assert [each.id for each in await broker.dead()] == ["new"], "maintain: drops dead letters past their time"
         assert (await broker.depth(["q"]))["q"].dead == 1, "depth: after dead letters were dropped"

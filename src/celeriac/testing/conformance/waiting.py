@@ -89,7 +89,7 @@ class Waiting:
         await gone.publish([message("a")])
         await only(gone)
         waiting = asyncio.ensure_future(broker.claim(["q"], limit=5, wait=_LONG))
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await broker.maintain()
         async with asyncio.timeout(harness.late * 3):
             assert ids(await waiting) == ["a"], "claim: a waiting one is woken by a restore"
@@ -157,7 +157,7 @@ class Waiting:
             got += [] if isinstance(end, BaseException) else end
             await publishing
         held = set(ids(got))
-        await harness.elapse(harness.lease * 1.2)
+        await harness.lapse(harness.lease * 1.2)
         await other.extend(got)
         await other.maintain()
         again = ids(await take(other))

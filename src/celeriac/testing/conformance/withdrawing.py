@@ -92,7 +92,7 @@ class Withdrawing:
         (taken,) = await rules.withdraw({"a"}, ["q"])
         assert await take(broker) == [], "withdraw: nobody else has it"
         assert [each.token for each in await broker.orphans("finder")] == [taken.token], "withdraw: of this owner"
-        await harness.elapse(harness.lease / 3)
+        await harness.lapse(harness.lease / 3)
         assert not await broker.extend([taken]), "withdraw: renewed like any other"
         await accept(broker, [taken])
 
@@ -102,7 +102,7 @@ class Withdrawing:
         rules = _finder(harness, broker)
         await other.publish([message("a", due=harness.now() + 86400)])
         assert ids(await rules.withdraw({"a"}, ["q"])) == ["a"]
-        await harness.elapse(harness.lease * 2)
+        await harness.lapse(harness.lease * 2)
         await other.maintain()
         assert ids(await take(other)) == ["a"], "withdraw: when the lease runs out it is ready"
 
