@@ -13,7 +13,8 @@ from celeriac.brokers import postgres
 from celeriac.brokers.postgres.address import address
 from celeriac.brokers.postgres.wire import bare
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
-from celeriac.model.settle import Accept, StoredResult
+from celeriac.model.limits import GO, PARKED, Ask, Seats
+from celeriac.model.settle import Accept, Completion, Release, StoredResult
 from celeriac.ports import AdapterOptions
 from celeriac.testing.conformance.tools import ids, message
 from tests.servers import PostgresServer, eventually, free_port, wait_until
@@ -63,6 +64,42 @@ def test_a_waiting_claim_survives_the_end_of_its_session(postgres_server: Postgr
         assert ids(await waiting) == ["a"]
         assert time.monotonic() - began < 1.0
         publisher.close()
+        await broker.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("by", ["publish", "follow-up", "release", "chord", "seat"])
+def test_a_claim_is_woken_by_its_own_connection(
+    postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """The server tells nobody when the only one who waits is the one who writes."""
+    monkeypatch.setattr("celeriac.brokers.postgres.claims.LOOK_AGAIN", 60.0)  # so that only being woken helps
+
+    async def main() -> None:
+        broker = postgres.broker(postgres_url, _options())
+        await broker.open()
+        await broker.publish([message("a"), message("b")])
+        first, second = await broker.claim(["q"], limit=2, wait=0.0)
+        seats = Seats("key", 1)
+        if by == "seat":
+            assert list(await broker.permit([Ask(first, seats=seats), Ask(second, seats=seats)])) == [GO, PARKED]
+        waiting = asyncio.ensure_future(broker.claim(["q"], limit=5, wait=60.0))
+        await eventually(lambda: _sleeps(postgres_server), 5.0, "it waits")
+        if by == "publish":
+            await broker.publish([message("b")])
+        elif by == "follow-up":
+            await broker.finish([Completion(settlement=Accept(first), publish=[message("b")])])
+        elif by == "release":
+            await broker.settle([Release(second)])
+        elif by == "chord":  # one by one, not as columns
+            result = StoredResult("other", b"{}", True)
+            await broker.finish([Completion(settlement=Accept(first), publish=[message("b")], others=[result])])
+        else:
+            await broker.settle([Accept(first)])
+            await broker.freed([seats])
+        async with asyncio.timeout(10.0):
+            assert ids(await waiting) == ["b"]
         await broker.close()
 
     asyncio.run(main())

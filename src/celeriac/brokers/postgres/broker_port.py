@@ -76,7 +76,9 @@ class PostgresBroker:
         """Store all messages, or none."""
         columns = message_columns(messages)
         if columns[0]:
-            await self._session.call("publish", (*columns, list(set(columns[0]))))
+            queues = set(columns[0])
+            await self._session.call("publish", (*columns, list(queues)))
+            self._session.knock(queues)
 
     # ------------------------------------------------------------ claim, settle
 
@@ -158,6 +160,8 @@ class PostgresBroker:
         if not asks:
             return ()
         ((permits, dues),) = await self._session.call("permit", limits.ask_columns(asks, self._options.seat_promise))
+        if any(ask.seats is not None for ask in asks):
+            self._session.knock()
         return limits.permits(permits, dues)
 
     async def freed(self, seats: Sequence[Seats], forgone: Sequence[Ask] = ()) -> None:
@@ -165,6 +169,7 @@ class PostgresBroker:
         args = limits.freed_columns(seats, forgone, self._options.seat_promise)
         if args[0]:
             await self._session.call("freed", args)
+            self._session.knock()
 
     # ------------------------------------------------------------ rules
 

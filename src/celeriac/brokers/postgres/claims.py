@@ -50,8 +50,7 @@ class Claims:
         self.epoch = 0
         #: The server's time, and the monotonic clock's when that was told.
         self._time = ServerTime()
-        #: Queues at whose doors this connection waits, those that it listens to, and which connection that is.
-        self._held: set[str] = set()
+        #: Queues that this connection listens to, and which connection that is.
         self._listens: set[str] = set()
         self._generation = -1
         self._stash: list[Delivery] = []
@@ -106,22 +105,22 @@ class Claims:
 
     def _attends(self, names: Sequence[str]) -> bool:
         self._check_generation()
-        return self._held.issuperset(names)
+        return self._session.doors.issuperset(names)
 
     def _check_generation(self) -> None:
         if self._generation != self._session.generation:
             self._generation = self._session.generation
-            self._held.clear()
+            self._session.doors.clear()
             self._listens.clear()
 
     async def _attend(self, names: Sequence[str]) -> bool:
-        wanted = [name for name in names if name not in self._held]
+        wanted = [name for name in names if name not in self._session.doors]
         listens = self._listens.issuperset(wanted)
         generation = self._session.generation
         ((held,),) = await self._session.call("attend", (wanted, listens))
         if self._session.generation != generation:
             return False
-        self._held.update(held)
+        self._session.doors.update(held)
         self._listens.update(wanted)
         return len(held) == len(wanted)
 
@@ -139,7 +138,7 @@ class Claims:
     async def _look(self, names: list[str], limit: int) -> tuple[list[Delivery], float | None]:
         number = self.number()
         self._check_generation()
-        generation, held = self._generation, list(self._held)
+        generation, held = self._generation, list(self._session.doors)
         try:
             rows = await self._session.call("claim", (names, limit, self._owner, number, self._lease, held))
         except OperationalError as error:
@@ -149,7 +148,7 @@ class Claims:
         *found, (_, _, _, now, self.epoch, due) = rows
         self.heard(now)
         if found and held and generation == self._session.generation:
-            self._held.difference_update(held)
+            self._session.doors.difference_update(held)
             self._session.ring()  # other claims of this broker, which wait at these doors too
         back = self._names_back()
         deliveries = [

@@ -60,6 +60,7 @@ class Finisher:
         results = result_columns([each.result for each in todo])
         of, columns = _follow_ups(todo)
         locks = [(number, lock) for number, each in enumerate(todo, 1) for lock in each.frees]
+        queues = set(columns[0])
         args: tuple[Any, ...] = (
             [claim for claim, _ in first],
             [key for _, key in first],
@@ -70,9 +71,10 @@ class Finisher:
             [clean(lock.key) for _, lock in locks],
             [lock.waiting for _, lock in locks],
             [lock.started for _, lock in locks],
-            list(set(columns[0])),
+            list(queues),
         )
         ((done,),) = await self._session.call("finish", args, LONG)
+        self._session.knock(queues)
         verdicts = [Verdict.FENCED] * len(completions)
         for index, is_done in zip(chosen, done, strict=True):
             if is_done:
@@ -88,6 +90,7 @@ class Finisher:
         results = [row["id"] for each in batch for row in each.get("results", ())]
         args = (json_text(batch), self._chord_token, list(queues), results)
         ((verdicts,),) = await self._session.call("finish_each", args, LONG)
+        self._session.knock(queues)
         return [_VERDICTS[verdict] for verdict in verdicts]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -48,6 +48,8 @@ class Session:
         self._ringing: set[asyncio.Future[bool]] = set()
         #: Rings that came so far.
         self.rings = 0
+        #: Queues for whose messages this connection has said that it waits (a lock for each).
+        self.doors: set[str] = set()
 
     # ------------------------------------------------------------ life
 
@@ -194,6 +196,12 @@ class Session:
         for future in self._ringing:
             if not future.done():
                 future.set_result(True)
+
+    def knock(self, queues: Iterable[str] | None = None) -> None:
+        """A call of this connection brought messages to these queues (None: to some). It says so to itself: the server
+        tells nobody when there is no other connection that waits, for nobody's own lock stands in its way."""
+        if self.doors and (queues is None or not self.doors.isdisjoint(queues)):
+            self.ring()
 
     async def rung(self, since: int, seconds: float) -> bool:
         """Wait until there are more rings than ``since``, at most ``seconds``; True when one came."""

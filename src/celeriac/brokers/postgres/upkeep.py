@@ -53,9 +53,11 @@ class Upkeep:
             changed.update(queue for (queue,) in ripe)
         if changed:
             await call("wake", (list(changed),))
+            self._session.knock(changed)
         waiting = [Seats(key, most) for key, most in await call("parks", (), LONG)]
         if waiting:
             await call("freed", freed_columns(waiting, (), self._options.seat_promise), LONG)
+            self._session.knock()
         await self._bury()
         ((due, expiry),) = await call("next_times", (), LONG)
         # A lease given in this moment ends after a whole lease.
