@@ -106,7 +106,9 @@ DECLARE
 BEGIN
     FOR r IN
         SELECT t.chord, bool_or(t.body <> '') AS bodied, (array_agg(t.body ORDER BY t.body = '', n))[1] AS body,
-               (array_agg(t.life ORDER BY n DESC))[1] AS life, jsonb_agg(to_jsonb(t) ORDER BY n) AS parts
+               (array_agg(t.life ORDER BY n DESC))[1] AS life, array_agg(t.place ORDER BY n) AS places,
+               array_agg(t.id ORDER BY n) AS ids, array_agg(decode(t.value, 'base64') ORDER BY n) AS values,
+               array_agg(t.grows ORDER BY n) AS grows, array_agg(t.body <> '' ORDER BY n) AS have_body
         FROM ROWS FROM (jsonb_to_recordset(p_parts) AS
             (chord text, id text, place bigint, value text, grows integer, body text, life float8)) WITH ORDINALITY
             AS t (chord, id, place, value, grows, body, life, n)
@@ -123,13 +125,13 @@ BEGIN
         END IF;
         WITH wanted AS MATERIALIZED (
             SELECT DISTINCT ON (t.place, t.id) t.place, t.id, t.value, t.grows
-            FROM jsonb_to_recordset(r.parts) AS
-                t (id text, place bigint, value text, grows integer, body text, n bigint)
-            WHERE c.size IS NOT NULL OR t.body <> ''
+            FROM unnest(r.places, r.ids, r.values, r.grows, r.have_body) WITH ORDINALITY
+                AS t (place, id, value, grows, has_body, n)
+            WHERE c.size IS NOT NULL OR t.has_body
             ORDER BY t.place, t.id, t.n
         ), added AS (
             INSERT INTO {schema}.part (chord, place, id, value)
-            SELECT c.key, w.place, w.id, decode(w.value, 'base64') FROM wanted AS w ON CONFLICT DO NOTHING
+            SELECT c.key, w.place, w.id, w.value FROM wanted AS w ON CONFLICT DO NOTHING
             RETURNING place, id
         )
         SELECT count(*), coalesce(sum(w.grows), 0) INTO v_count, v_grows
@@ -141,6 +143,14 @@ BEGIN
         UPDATE {schema}.chord SET joined = joined + v_count, grown = grown + v_grows, bare = c.bare, life = c.life,
             expires = {schema}.moment() + c.life WHERE key = c.key;
     END LOOP;
+END $$;
+
+-- The same for the lists of several completions.
+CREATE OR REPLACE FUNCTION {schema}.join_pending(p_lists jsonb[], p_wait float8) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM {schema}.join_parts(jsonb_agg(m.part ORDER BY t.n, m.n), p_wait)
+    FROM unnest(p_lists) WITH ORDINALITY AS t (list, n), jsonb_array_elements(t.list) WITH ORDINALITY AS m (part, n)
+    HAVING count(*) > 0;
 END $$;
 
 -- The chord waits for so many members more. One that nobody knows is remembered for a day.

@@ -119,13 +119,22 @@ END $$;
 -- with bytes as base64; what there is none of may be missing. p_wait: how long the token of a chord is held.
 CREATE OR REPLACE FUNCTION {schema}.conclude(p_batch jsonb, p_wait float8) RETURNS text[]
 LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
+-- Whatever can be asked or done for all of a batch at once is: a chord of thousands joins by hundreds.
 DECLARE
+    v_items jsonb[];                    -- the batch
+    v_held boolean[];                   -- whether its delivery is leased, before the call
+    v_doubtful integer[];               -- may have been written before, for the answer was lost
     v_verdicts text[] := '{}';
-    v_again boolean[] := '{}';          -- written before, for the answer was lost
+    v_along jsonb[] := '{}';            -- those not fenced, and of them those not written before
+    v_fresh jsonb[] := '{}';
     v_ended bigint[] := '{}';           -- messages whose end stands in front of those to come
+    v_claims bigint[] := '{}';          -- accepted deliveries that are still to be dropped
+    v_ids bigint[] := '{}';
     v_joining integer[] := '{}';
-    v_last jsonb := '{}';               -- chord -> the number of the last that joins it
-    v_pending jsonb := '[]';            -- parts that are not yet joined
+    v_last integer[];                   -- the last one that joins a chord, in order, and which chord
+    v_chords text[];
+    v_at integer := 1;
+    v_pending jsonb[] := '{}';          -- parts that are not yet joined
     v_anew text[] := '{}';              -- chords that this call opens or closes
     v_front bigint := {schema}.front();
     v_number integer := 0;
@@ -137,35 +146,37 @@ DECLARE
     p jsonb;
 BEGIN
     PERFORM {schema}.lock_chords(p_batch);
-    FOR c IN SELECT value FROM jsonb_array_elements(p_batch) LOOP
+    SELECT array_agg(value ORDER BY n) INTO v_items FROM jsonb_array_elements(p_batch) WITH ORDINALITY AS t (value, n);
+    v_held := {schema}.held(v_items);
+    SELECT array_agg(DISTINCT t.n) INTO v_doubtful
+        FROM unnest(v_items) WITH ORDINALITY AS t (item, n), jsonb_array_elements(t.item -> 'parts') AS m (part)
+        JOIN {schema}.chord AS h ON h.id = m.part ->> 'chord' AND NOT h.done AND h.token IS NOT NULL
+        WHERE t.item ->> 'token' = h.token AND t.item ? 'end' AND NOT t.item ? 'closes';
+    FOREACH c IN ARRAY coalesce(v_items, '{}') LOOP
         v_number := v_number + 1;
         v_id := (c ->> 'id')::bigint;
-        v_repeats := false;
-        IF v_id IS NOT NULL THEN
-            PERFORM FROM {schema}.lease WHERE claim = (c ->> 'claim')::bigint AND id = v_id FOR UPDATE;
-            IF NOT FOUND OR v_id = ANY (v_ended) THEN
-                v_verdicts := v_verdicts || 'fenced'::text;
-                v_again := v_again || false;
-                CONTINUE;
-            END IF;
+        IF v_id IS NOT NULL AND (NOT v_held[v_number] OR v_id = ANY (v_ended)) THEN
+            v_verdicts := v_verdicts || 'fenced'::text;
+            CONTINUE;
         END IF;
         IF c ? 'closes' OR c ? 'opens' THEN
-            PERFORM {schema}.join_parts(v_pending, p_wait);
-            v_pending := '[]';
+            PERFORM {schema}.join_pending(v_pending, p_wait);
+            v_pending := '{}';
         END IF;
         IF c ? 'closes' AND NOT {schema}.holds(c #>> '{closes,chord}', c #>> '{closes,token}') THEN
             v_verdicts := v_verdicts || 'fenced'::text;
-            v_again := v_again || false;
             CONTINUE;
         END IF;
-        IF c ? 'parts' AND c ? 'end' AND v_id IS NOT NULL AND NOT c ? 'closes' THEN
+        v_repeats := false;
+        IF v_id IS NOT NULL AND v_number = ANY (v_doubtful) THEN
             v_repeats := EXISTS (
                 SELECT FROM {schema}.chord AS h, jsonb_array_elements(c -> 'parts') AS t
                 WHERE h.id = t.value ->> 'chord' AND h.token = c ->> 'token' AND NOT h.done AND NOT h.id = ANY (v_anew));
         END IF;
         v_verdicts := v_verdicts || 'done'::text;
-        v_again := v_again || v_repeats;
+        v_along := v_along || c;
         IF NOT v_repeats THEN
+            v_fresh := v_fresh || c;
             FOR p IN SELECT value FROM jsonb_array_elements(c -> 'opens') LOOP
                 PERFORM {schema}.open_chord(p, p_wait);
                 v_anew := v_anew || (p ->> 'id');
@@ -173,10 +184,6 @@ BEGIN
         END IF;
         IF c ? 'parts' THEN
             v_pending := v_pending || (c -> 'parts');
-            IF v_id IS NOT NULL THEN
-                SELECT v_last || jsonb_object_agg(value ->> 'chord', v_number) INTO v_last
-                FROM jsonb_array_elements(c -> 'parts');
-            END IF;
         END IF;
         IF c ? 'closes' THEN
             v_chord := c #>> '{closes,chord}';
@@ -188,47 +195,96 @@ BEGIN
         END IF;
         IF c ? 'parts' AND v_id IS NOT NULL THEN
             v_joining := v_joining || v_number;
+        ELSIF c #>> '{end,kind}' = 'accept' THEN
+            v_claims := v_claims || (c ->> 'claim')::bigint;
+            v_ids := v_ids || v_id;
         ELSIF c ? 'end' THEN
             PERFORM {schema}.end_one((c ->> 'claim')::bigint, v_id, c -> 'end', v_front + v_number);
         END IF;
     END LOOP;
-    PERFORM {schema}.join_parts(v_pending, p_wait);
+    PERFORM {schema}.join_pending(v_pending, p_wait);
+    SELECT array_agg(n ORDER BY n, chord), array_agg(chord ORDER BY n, chord) INTO v_last, v_chords FROM (
+        SELECT max(t.n), m.part ->> 'chord'
+        FROM unnest(v_joining) AS t (n), jsonb_array_elements(v_items[t.n] -> 'parts') AS m (part) GROUP BY 2
+    ) AS t (n, chord);
     FOREACH v_number IN ARRAY v_joining LOOP
-        c := p_batch -> (v_number - 1);
+        c := v_items[v_number];
         v_taken := false;
-        FOR v_chord IN SELECT DISTINCT value ->> 'chord' FROM jsonb_array_elements(c -> 'parts') LOOP
-            IF (v_last ->> v_chord)::integer = v_number THEN
-                v_taken := {schema}.take_chord(v_chord, c ->> 'token', (c ->> 'claim')::bigint, (c ->> 'id')::bigint, p_wait)
-                    OR v_taken;
-            END IF;
+        IF v_last[v_at] = v_number THEN
+            -- A token of a delivery that has ended is nobody's.
+            PERFORM {schema}.drop_accepted(v_claims, v_ids);
+            v_claims := '{}';
+            v_ids := '{}';
+        END IF;
+        WHILE v_last[v_at] = v_number LOOP
+            v_taken := {schema}.take_chord(
+                v_chords[v_at], c ->> 'token', (c ->> 'claim')::bigint, (c ->> 'id')::bigint, p_wait) OR v_taken;
+            v_at := v_at + 1;
         END LOOP;
         IF v_taken THEN
             v_verdicts[v_number] := 'completes';
+        ELSIF c #>> '{end,kind}' = 'accept' THEN
+            v_claims := v_claims || (c ->> 'claim')::bigint;
+            v_ids := v_ids || (c ->> 'id')::bigint;
         ELSIF c ? 'end' THEN
             PERFORM {schema}.end_one((c ->> 'claim')::bigint, (c ->> 'id')::bigint, c -> 'end', v_front + v_number);
         END IF;
     END LOOP;
-    PERFORM {schema}.write_along(p_batch, v_verdicts, v_again);
+    PERFORM {schema}.drop_accepted(v_claims, v_ids);
+    PERFORM {schema}.write_along(v_fresh, v_along);
     RETURN v_verdicts;
 END $$;
 
--- What goes with completions that were not fenced: messages, results, locks.
-CREATE OR REPLACE FUNCTION {schema}.write_along(p_batch jsonb, p_verdicts text[], p_again boolean[]) RETURNS void
+-- For each completion whether its delivery is leased; the leases are locked, in an order that all callers keep.
+CREATE OR REPLACE FUNCTION {schema}.held(p_items jsonb[]) RETURNS boolean[] LANGUAGE plpgsql
+SET enable_seqscan = off SET jit = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_claims bigint[];
+    v_ids bigint[];
+    v_locked text[];
+BEGIN
+    SELECT array_agg((item ->> 'claim')::bigint ORDER BY n), array_agg((item ->> 'id')::bigint ORDER BY n) INTO v_claims, v_ids
+        FROM unnest(p_items) WITH ORDINALITY AS t (item, n);
+    WITH locked AS MATERIALIZED (
+        SELECT l.claim, l.id FROM {schema}.lease AS l
+        JOIN (SELECT DISTINCT claim, id FROM unnest(v_claims, v_ids) AS u (claim, id)) AS t ON l.claim = t.claim AND l.id = t.id
+        ORDER BY l.claim, l.id FOR UPDATE OF l
+    )
+    SELECT coalesce(array_agg(claim || ':' || id), '{}') INTO v_locked FROM locked;
+    IF cardinality(v_locked) = cardinality(p_items) THEN
+        RETURN array_fill(true, ARRAY[cardinality(p_items)]);
+    END IF;
+    RETURN (SELECT array_agg(coalesce(claim || ':' || id = ANY (v_locked), false) ORDER BY n)
+        FROM unnest(v_claims, v_ids) WITH ORDINALITY AS t (claim, id, n));
+END $$;
+
+-- Drops deliveries and their messages.
+CREATE OR REPLACE FUNCTION {schema}.drop_accepted(p_claims bigint[], p_ids bigint[]) RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off SET jit = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    IF cardinality(p_ids) > 0 THEN
+        DELETE FROM {schema}.lease AS l USING unnest(p_claims, p_ids) AS t (claim, id) WHERE l.claim = t.claim AND l.id = t.id;
+        DELETE FROM {schema}.message WHERE id = ANY (p_ids);
+    END IF;
+END $$;
+
+-- What goes with completions: messages and results of p_fresh, locks of p_along.
+CREATE OR REPLACE FUNCTION {schema}.write_along(p_fresh jsonb[], p_along jsonb[]) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 BEGIN
     PERFORM {schema}.add(array_agg(r.queue), array_agg(r.step), array_agg(r.due), array_agg(decode(r.envelope, 'base64')))
-    FROM jsonb_array_elements(p_batch) WITH ORDINALITY AS c (value, n),
+    FROM unnest(p_fresh) AS c (value),
         jsonb_to_recordset(c.value -> 'rows') AS r (queue text, step smallint, due float8, envelope text)
-    WHERE p_verdicts[n] <> 'fenced' AND NOT p_again[n] HAVING count(*) > 0;
+    WHERE c.value ? 'rows' HAVING count(*) > 0;
     PERFORM {schema}.put(array_agg(r.id), array_agg(decode(r.body, 'base64')), array_agg(r.terminal),
                          array_agg(r.success), array_agg(r.life))
-    FROM jsonb_array_elements(p_batch) WITH ORDINALITY AS c (value, n),
+    FROM unnest(p_fresh) AS c (value),
         jsonb_to_recordset(c.value -> 'results') AS r (id text, body text, terminal boolean, success boolean, life float8)
-    WHERE p_verdicts[n] <> 'fenced' AND NOT p_again[n] HAVING count(*) > 0;
+    WHERE c.value ? 'results' HAVING count(*) > 0;
     PERFORM {schema}.free(array_agg(r.key), array_agg(decode(r.waiting, 'base64')), array_agg(decode(r.started, 'base64')))
-    FROM jsonb_array_elements(p_batch) WITH ORDINALITY AS c (value, n),
+    FROM unnest(p_along) AS c (value),
         jsonb_to_recordset(c.value -> 'frees') AS r (key text, waiting text, started text)
-    WHERE p_verdicts[n] <> 'fenced' HAVING count(*) > 0;
+    WHERE c.value ? 'frees' HAVING count(*) > 0;
 END $$;
 
 -- As conclude, durable when it returns, and whoever waits is woken.
