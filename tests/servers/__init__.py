@@ -6,6 +6,7 @@ Knows nothing of Celeriac. Used through the fixtures of conftest.py, or directly
 from __future__ import annotations
 
 from tests.servers.base import HOST, Server, eventually, free_port, tls_files, wait_until
+from tests.servers.pgbouncer import PgBouncerServer, pgbouncer_program
 from tests.servers.postgres import PostgresServer, postgres_programs
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
@@ -14,6 +15,7 @@ from tests.servers.redis_sentinel import RedisSentinels
 
 __all__ = [
     "HOST",
+    "PgBouncerServer",
     "PostgresServer",
     "RabbitServer",
     "RedisCluster",
@@ -22,6 +24,7 @@ __all__ = [
     "Server",
     "eventually",
     "free_port",
+    "pgbouncer_program",
     "postgres_programs",
     "tls_files",
     "wait_until",

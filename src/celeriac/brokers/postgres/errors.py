@@ -25,8 +25,12 @@ _ADVICE: tuple[tuple[type[psycopg.Error], str], ...] = (
     (errors.OutOfMemory, "see the server's log"),
     (errors.UndefinedTable, "the schema is not complete: run `celeriac -A proj migrate`"),
     (errors.UndefinedFunction, "the schema is not complete: run `celeriac -A proj migrate`"),
+    (errors.DuplicatePreparedStatement, "a pooler in transaction mode stands in between: set listen=false in the URL"),
+    (errors.InvalidSqlStatementName, "a pooler in transaction mode stands in between: set listen=false in the URL"),
     (errors.InvalidSchemaName, "the schema is missing: run `celeriac -A proj migrate`"),
 )
+#: PgBouncer's word for what it does not pass on; psycopg has no class for it.
+_FOREIGN = "unsupported startup parameter"
 _TRANSIENT = (errors.SerializationFailure, errors.DeadlockDetected)
 
 
@@ -46,12 +50,19 @@ def _cause(address: Address, error: BaseException | str) -> str:
     return text.replace(password, "********") if password else text
 
 
+def _step(error: BaseException | str, otherwise: str) -> str:
+    """What to do."""
+    if _FOREIGN in str(error):
+        return "leave it out of the URL, or name it in the pooler's ignore_startup_parameters"
+    for kind, advice in reversed(_ADVICE):
+        if isinstance(error, kind):
+            return advice
+    return otherwise
+
+
 def lost(address: Address, error: BaseException | str, *, uncertain: bool = False) -> OperationalError:
     """The server cannot be reached, or the connection to it broke; ``uncertain``: after something was sent."""
-    step = "check that it runs and that the URL is right"
-    for kind, advice in _ADVICE:
-        if isinstance(error, kind):
-            step = advice
+    step = _step(error, "check that it runs and that the URL is right")
     failure = OperationalError(f"cannot reach PostgreSQL at {address.masked}: {_cause(address, error)}; {step}")
     failure.uncertain = uncertain
     return failure
@@ -64,10 +75,7 @@ def silent(address: Address, seconds: float, *, uncertain: bool) -> OperationalE
 
 def refused(address: Address, error: psycopg.Error) -> Refused:
     """The server answered with an error."""
-    step = "see the server's log"
-    for kind, advice in _ADVICE:
-        if isinstance(error, kind):
-            step = advice
+    step = _step(error, "see the server's log")
     return Refused(f"PostgreSQL at {address.masked} refused: {_cause(address, error)}; {step}")
 
 
