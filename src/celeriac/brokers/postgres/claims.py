@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from celeriac.brokers.postgres.marks import Marks
 from celeriac.brokers.postgres.rows import clean
 from celeriac.brokers.postgres.session import Session, shielded
 from celeriac.clock import ServerTime
@@ -58,6 +59,8 @@ class Claims:
         self.left: Callable[[], None] | None = None
         self._doubtful: list[int] = []
         self._queues: dict[str, str] = {}
+        #: Where claims begin to look, for each list of queues.
+        self._marks: dict[tuple[str, ...], Marks] = {}
 
     def now(self) -> float:
         """See ``Timekeeper.now``."""
@@ -91,7 +94,8 @@ class Claims:
             elif not self._attends(names):
                 # Looks once more, now that it would be told.
                 pause = 0.0 if await shielded(self._attend(names)) else min(pause, _BUSY)
-            await self._session.rung(rings, min(pause, LOOK_AGAIN))
+            rest = self._marks_of(names).rest(time.monotonic())
+            await self._session.rung(rings, min(pause, LOOK_AGAIN if rest is None else rest, LOOK_AGAIN))
             if not self._session.is_open:
                 return ()
 
@@ -139,13 +143,17 @@ class Claims:
         number = self.number()
         self._check_generation()
         generation, held = self._generation, list(self._session.doors)
+        marks = self._marks_of(names)
+        start = marks.start(time.monotonic())
         try:
-            rows = await self._session.call("claim", (names, limit, self._owner, number, self._lease, held))
+            args = (names, limit, self._owner, number, self._lease, held, start)
+            rows = await self._session.call("claim", args)
         except OperationalError as error:
             if error.uncertain:
                 self._doubtful.append(number)
             raise
-        *found, (_, _, _, now, self.epoch, due) = rows
+        *found, (_, _, _, now, self.epoch, due, took, new) = rows
+        marks.found(start, took, new, limit, time.monotonic())
         self.heard(now)
         if found and held and generation == self._session.generation:
             self._session.doors.difference_update(held)
@@ -155,6 +163,12 @@ class Claims:
             self._read(raw, f"{self._owner}:{number}:{key}", back.get(queue, queue)) for key, queue, raw, *_ in found
         ]
         return deliveries, None if due is None else due - now
+
+    def _marks_of(self, names: list[str]) -> Marks:
+        key = tuple(names)
+        if key not in self._marks:
+            self._marks[key] = Marks(len(names))
+        return self._marks[key]
 
     def number(self) -> int:
         """A number for a claim, never used before."""

@@ -18,8 +18,8 @@ SELECT {schema}.stage(?::text, ?::text[], ?::smallint[], ?::float8[], ?::bytea[]
 -- :launch  stage, count
 CALL {schema}.launch(?::text, ?::integer, NULL)
 
--- :claim  queues, limit, owner, claim, lease, held doors
-SELECT * FROM {schema}.claim(?::text[], ?::integer, ?::text, ?::bigint, ?::float8, ?::text[])
+-- :claim  queues, limit, owner, claim, lease, held doors, marks
+SELECT * FROM {schema}.claim(?::text[], ?::integer, ?::text, ?::bigint, ?::float8, ?::text[], ?::bigint[])
 
 -- :mine  owner, claims: what claims whose answer got lost have taken
 SELECT l.claim, l.id, m.queue, m.envelope FROM {schema}.lease AS l JOIN {schema}.message AS m ON m.id = l.id
