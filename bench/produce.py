@@ -5,7 +5,6 @@ Prints one line of JSON. Times are taken inside, so the interpreter's start is n
 
 import itertools
 import json
-import os
 import random
 import resource
 import sys
@@ -89,35 +88,10 @@ def delay(*, count: int, threads: int = 1) -> dict[str, float]:
 
 
 def claim(*, few: int, many: int, limit: int, times: int) -> dict[str, float]:
-    """Milliseconds that a claim takes with so few and so many messages waiting."""
-    import asyncio
+    """What claims cost PostgreSQL with so few and so many messages waiting."""
+    from bench import claiming
 
-    from celeriac.client import resolver
-
-    async def measured() -> float:
-        broker = resolver.broker(os.environ["BENCH_BROKER"], resolver.adapter_options(tasks.app.conf, owner="bench"))
-        await broker.open()
-        try:
-            took = []
-            for _ in range(times):
-                started = time.perf_counter()
-                found = await broker.claim(["celery"], limit=limit, wait=0)
-                took.append(time.perf_counter() - started)
-                if len(found) != limit:
-                    raise ValueError(f"{len(found)} deliveries of {limit}")
-            return median(took) * 1000
-        finally:
-            await broker.close()
-
-    found = []
-    sent = 0
-    for waiting in (few, many):
-        while sent < waiting + times * limit:
-            tasks.noop.delay_many([()] * BULK)
-            sent += BULK
-        found.append(asyncio.run(measured()))
-        sent -= times * limit
-    return {"few": found[0], "many": found[1], "ratio": found[1] / found[0]}
+    return claiming.claim(few=few, many=many, limit=limit, times=times)
 
 
 def bulk(*, count: int) -> dict[str, float]:
