@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import PostgresServer, RedisServer, free_port
+from tests.servers import PostgresServer, RedisCluster, RedisServer, free_port, wait_until
 
 _CELERIAC = "import sys; from celeriac.cli import main; sys.exit(main())"
 #: The memory broker hands out the newest first.
@@ -67,6 +67,26 @@ def test_a_redis_in_use_keeps_what_it_has(tmp_path: Path, redis_server: RedisSer
     assert done.returncode == 0, done.stdout + done.stderr
     assert groups(done)["ledger"]["held"] > 20
     assert {key: redis_server.command("TYPE", key) for key in redis_server.command("KEYS", "*")} == mine
+
+
+@pytest.mark.extended
+def test_a_cluster_in_use_keeps_what_it_has(tmp_path: Path, redis_cluster: RedisCluster) -> None:
+    mine = b"mine:{celery}:celery"
+    for node in redis_cluster.nodes:
+        wait_until(lambda node=node: b"cluster_state:ok" in node.command("CLUSTER", "INFO"), 30.0)  # type: ignore[misc]
+    redis_cluster.node_of("celery", "mine:").command("LPUSH", mine, "a task")
+    before = _keys(redis_cluster)
+    assert mine in before
+    done = run(tmp_path, f"{redis_cluster.url()}?global_keyprefix=mine:", "--only", "order", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert groups(done)["order"]["held"] > 10
+    assert groups(done)["order"]["broken"] == []
+    assert _keys(redis_cluster) == before
+    redis_cluster.node_of("celery", "mine:").command("DEL", mine)
+
+
+def _keys(cluster: RedisCluster) -> set[bytes]:
+    return {key for node in cluster.nodes for key in node.command("KEYS", "*")}
 
 
 def test_a_database_in_use_keeps_what_it_has(

@@ -20,6 +20,8 @@ class Scratch(Protocol):
     unreachable: str | None
     #: Messages with a due time that a plain ``Publisher`` sends go to the schedule (not so in Celery's layout).
     publisher_schedules: bool
+    #: Queues and results lie together, so that one step may write both, and limited tasks wait there.
+    one_server: bool
 
     def inject(self, queue: str, raw: bytes) -> None:
         """Put bytes behind the messages of a queue."""

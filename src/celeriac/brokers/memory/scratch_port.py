@@ -17,6 +17,7 @@ class MemoryScratch:
 
     unreachable = None
     publisher_schedules = True
+    one_server = True
 
     def __init__(self, url: str, options: AdapterOptions, name: str) -> None:
         self.url = f"{url.rstrip('/')}-{name}" if url.rstrip(":/") != "memory" else f"memory://{name}"

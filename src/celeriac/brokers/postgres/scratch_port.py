@@ -23,6 +23,7 @@ class PostgresScratch:
     """See ``celeriac.ports.Scratch``."""
 
     publisher_schedules = True
+    one_server = True
 
     def __init__(self, url: str, options: AdapterOptions, name: str) -> None:
         self._address = address(url, options)

@@ -22,6 +22,7 @@ class RedisScratch:
     """See ``celeriac.ports.Scratch``."""
 
     publisher_schedules = False
+    one_server = True
 
     def __init__(self, url: str, options: AdapterOptions, name: str) -> None:
         address = parse(url, options)

@@ -21,6 +21,7 @@ class SqliteScratch:
     """See ``celeriac.ports.Scratch``. The file system is what is put to the test."""
 
     publisher_schedules = True
+    one_server = True
 
     def __init__(self, url: str, options: AdapterOptions, name: str) -> None:
         self._path = f"{address(url, options).path}.{name}"

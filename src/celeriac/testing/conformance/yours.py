@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from celeriac import beside
 from celeriac.client import resolver
 from celeriac.ports import Scratch
 from celeriac.testing import trial
@@ -27,6 +30,9 @@ class _Place(Harness):
         self.publisher_schedules = scratch.publisher_schedules
         self.between_processes = not scratch.url.startswith("memory:")
         self.late, self.lease = late, max(self.lease, late)
+        if not scratch.one_server:
+            self.one_server = self.parks = False
+            self.adapter = _limited(self.adapter)
         if len(places) > 1:
             ledger, options = places[1], {"key_prefix": "", **places[1].options}
             self.parks = self.purges_locks = self.withdraws = False
@@ -36,6 +42,13 @@ class _Place(Harness):
 
     async def inject(self, queue: str, raw: bytes) -> None:
         self._scratch.inject(queue, raw)
+
+
+def _limited(adapter: Any) -> Any:
+    """Limits are kept in the server's own ledger, as the resolver puts it together."""
+    parts = {name: getattr(adapter, name) for name in adapter.__all__}
+    parts["broker"] = lambda url, options: beside.broker(adapter.broker(url, options), None, options)
+    return SimpleNamespace(**parts)
 
 
 class TestYours(Conformance):

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from celeriac.brokers.redis.cluster.queues import ClusterBroker
     from celeriac.brokers.redis.cluster.reading import ClusterReader
     from celeriac.brokers.redis.cluster.results import ClusterStore
+    from celeriac.brokers.redis.cluster.scratch_port import ClusterScratch
     from celeriac.brokers.redis.keeping import RedisLedger
 
-__all__ = ["broker", "caller", "dead_letters", "ledger", "publisher", "reader", "store"]
+__all__ = ["broker", "caller", "dead_letters", "ledger", "publisher", "reader", "scratch", "store"]
 
 
 def broker(url: str, options: AdapterOptions) -> ClusterBroker:
@@ -73,6 +74,13 @@ def caller(url: str, options: AdapterOptions) -> RedisCaller:
     from celeriac.brokers.redis.calling import RedisCaller
 
     return RedisCaller(url, options, pool=_home(url, options))
+
+
+def scratch(url: str, options: AdapterOptions, name: str) -> ClusterScratch:
+    """A place of its own for tests. Raises ``ImproperlyConfigured`` on a bad URL."""
+    from celeriac.brokers.redis.cluster.scratch_port import ClusterScratch
+
+    return ClusterScratch(url, options, name)
 
 
 def _home(url: str, options: AdapterOptions) -> SlotPool:

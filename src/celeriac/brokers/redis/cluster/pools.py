@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -59,6 +59,12 @@ class NodePools:
             self._stale = True
             raise OperationalError(f"no node of {self.address.masked} serves slot {slot}: see CLUSTER INFO")
         return self._at(place)
+
+    def masters(self, deadline: float) -> Sequence[Pool]:
+        """The pools of all nodes that serve slots. Raises ``OperationalError``."""
+        if self._stale:
+            self.refresh(self._map.version, deadline)
+        return [self._at(place) for place in self._map.nodes]
 
     def learn(self, slot: int, failure: Elsewhere) -> None:
         """A node does not have the slot (any more)."""
