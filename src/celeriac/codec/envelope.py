@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from binascii import a2b_base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, tzinfo
 from itertools import count
+from time import time
 from typing import Any
 
 import msgspec
@@ -93,8 +94,40 @@ _encode = msgspec.json.Encoder().encode
 _convert_marks = msgspec.convert
 
 
+#: Ids for which is drawn at once, and seconds for which they are good: a frozen machine that is copied has none left.
+_DRAWN, _FRESH = 32, 0.05
+
+
+class _Random:
+    """What ids are made of, drawn for several at once: each draw lets other threads run, and waits for them."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """A new process draws its own."""
+        self._left: list[bytes] = []
+        self._until = 0.0
+
+    def __call__(self, size: int) -> bytes:
+        """``size`` is 16."""
+        left = self._left
+        now = time()
+        if left and now < self._until:
+            try:
+                return left.pop()
+            except IndexError:  # another thread was faster
+                pass
+        drawn = os.urandom(size * _DRAWN)
+        self._left = [drawn[at : at + size] for at in range(size, len(drawn), size)]
+        self._until = now + _FRESH
+        return drawn[:size]
+
+
+_random = _Random()
+os.register_at_fork(after_in_child=_random.renew)
 #: Where ids come from. Simulations put a seeded source here.
-random_bytes = os.urandom
+random_bytes: Callable[[int], bytes] = _random
 
 
 def new_id() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -183,3 +185,40 @@ def test_ids_are_random_and_look_like_uuids() -> None:
     ids = {envelope.new_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(UUID(text).version == 4 and str(UUID(text)) == text for text in ids)
+
+
+def test_threads_and_forks_draw_ids_of_their_own() -> None:
+    envelope.new_id()  # what was drawn with it is left
+    with ThreadPoolExecutor(8) as pool:
+        ids = list(pool.map(lambda _: envelope.new_id(), range(2000)))
+    assert len(set(ids)) == 2000
+    reader, writer = os.pipe()
+    envelope.new_id()
+    pid = os.fork()
+    if not pid:
+        os.write(writer, "".join(envelope.new_id() for _ in range(40)).encode())
+        os._exit(0)
+    mine = {envelope.new_id() for _ in range(40)}
+    os.waitpid(pid, 0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    theirs = {text[at : at + 36] for at in range(0, len(text), 36)}
+    assert len(theirs) == 40
+    assert not mine & theirs
+
+
+def test_ids_that_were_drawn_long_ago_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = envelope._Random()
+    drawn: list[int] = []
+    monkeypatch.setattr(envelope, "time", lambda: clock[0])
+    monkeypatch.setattr(envelope.os, "urandom", lambda size: drawn.append(size) or bytes(size))
+    clock = [100.0]
+    for _ in range(32):
+        source(16)
+    assert len(drawn) == 1
+    source(16)
+    assert len(drawn) == 2
+    clock[0] += 1.0
+    source(16)
+    assert len(drawn) == 3
