@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-__all__ = ["Properties", "decode_header", "decode_table", "encode_header", "encode_table", "short"]
+__all__ = ["Properties", "decode_header", "decode_table", "encode_header", "encode_table", "name", "short"]
 
 #: Tables within tables, at most.
 MAX_DEPTH = 64
@@ -58,41 +58,76 @@ class Properties(Struct, frozen=True, kw_only=True, gc=False):
 
 def short(text: str) -> bytes:
     """A short string. Raises ``ValueError`` beyond 255 bytes."""
-    data = text.encode("utf-8", "surrogatepass")
+    data = _utf8(text)
     if len(data) > 255:
         raise ValueError(f"{text[:40]!r}… has {len(data)} bytes, AMQP allows 255 here")
-    return bytes((len(data),)) + data
+    return _OCTET[len(data)] + data
 
 
-#: Names of headers repeat with every message.
+_OCTET = [bytes((size,)) for size in range(256)]
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
+#: Names of headers, queues and types of content repeat with every message.
 _names: dict[str, bytes] = {}
 _NAMES_KEPT = 1000
 
 
-def _name(name: str) -> bytes:
-    known = _names.get(name)
+def name(text: str) -> bytes:
+    """As ``short``, for what is written again and again."""
+    known = _names.get(text)
     if known is None:
-        if type(name) is not str:
-            raise TypeError(f"a header's name must be text, not {type(name).__name__}")
-        known = short(name)
+        if type(text) is not str:
+            raise TypeError(f"a header's name must be text, not {type(text).__name__}")
+        known = short(text)
         if len(_names) < _NAMES_KEPT:
-            _names[name] = known
+            _names[text] = known
     return known
+
+
+#: The same for headers without a value.
+_nulls: dict[str, bytes] = {}
+
+
+def _null(text: str) -> bytes:
+    item = name(text) + b"V"
+    if len(_nulls) < _NAMES_KEPT:
+        _nulls[text] = item
+    return item
+
+
+#: The time limits of most tasks.
+_NO_LIMITS = [None, None]
+#: The type and the length of short texts.
+_TEXT = [_text(b"S", size) for size in range(256)]
 
 
 def encode_table(table: Mapping[str, Any], depth: int = 0) -> bytes:
     """A table with its length. Raises ``TypeError`` or ``ValueError`` for what AMQP cannot hold."""
     parts: list[bytes] = []
     add = parts.append
-    get = _names.get
-    for name, value in table.items():
-        add(get(name) or _name(name))
+    get, nulls = _names.get, _nulls
+    for key, value in table.items():
         if value is None:
-            add(b"V")
-        elif type(value) is str:
-            data = value.encode("utf-8", "surrogatepass")
-            add(_text(b"S", len(data)))
+            add(nulls.get(key) or _null(key))
+            continue
+        add(get(key) or name(key))
+        kind = type(value)
+        if kind is str:
+            data = _utf8(value)
+            size = len(data)
+            add(_TEXT[size] if size < 256 else _text(b"S", size))
             add(data)
+        elif kind is dict and not value:
+            add(b"F\0\0\0\0")
+        elif kind is list and value == _NO_LIMITS:
+            add(b"A\0\0\0\2VV")
         else:
             _write(value, add, depth)
     body = b"".join(parts)
@@ -105,7 +140,7 @@ def _write(value: Any, add: Any, depth: int) -> None:
     elif isinstance(value, bool):
         add(b"t\1" if value else b"t\0")
     elif isinstance(value, str):
-        data = value.encode("utf-8", "surrogatepass")
+        data = _utf8(value)
         add(_text(b"S", len(data)) + data)
     elif isinstance(value, int):
         if -0x80000000 <= value < 0x80000000:
@@ -120,10 +155,10 @@ def _write(value: Any, add: Any, depth: int) -> None:
         add(_text(b"x", len(value)) + bytes(value))
     elif depth >= MAX_DEPTH:
         raise ValueError(f"headers are nested deeper than {MAX_DEPTH}")
-    elif isinstance(value, Mapping):
-        add(b"F" + encode_table(value, depth + 1))
     elif isinstance(value, (list, tuple)):
         add(b"A" + _array(value, depth + 1))
+    elif isinstance(value, Mapping):
+        add(b"F" + encode_table(value, depth + 1))
     else:
         raise TypeError(f"a header holds a {type(value).__name__}, which AMQP cannot hold")
 
@@ -144,15 +179,15 @@ def encode_header(properties: Properties, size: int) -> bytes:
     add = parts.append
     if p.content_type:
         flags |= _CONTENT_TYPE
-        add(short(p.content_type))
+        add(name(p.content_type))
     if p.content_encoding:
         flags |= _CONTENT_ENCODING
-        add(short(p.content_encoding))
+        add(name(p.content_encoding))
     add(encode_table(p.headers))
     add(b"\1" if p.delivery_mode == 1 else b"\2")
     if p.priority is not None:
         flags |= _PRIORITY
-        add(bytes((min(max(p.priority, 0), 255),)))
+        add(_OCTET[min(max(p.priority, 0), 255)])
     for flag, value in (
         (_CORRELATION_ID, p.correlation_id),
         (_REPLY_TO, p.reply_to),
@@ -263,11 +298,11 @@ def _table(data: bytes, at: int, depth: int) -> tuple[dict[str, Any], int]:
     while at < end:
         stop = at + 1 + data[at]
         word = data[at + 1 : stop]
-        name = known.get(word)
-        if name is None:
-            name = str(word, "utf-8", "surrogatepass")
+        key = known.get(word)
+        if key is None:
+            key = str(word, "utf-8", "surrogatepass")
             if len(known) < _NAMES_KEPT:
-                known[word] = name
+                known[word] = key
         kind = data[stop]
         at = stop + 1
         if kind == 0x53:  # S
@@ -275,12 +310,12 @@ def _table(data: bytes, at: int, depth: int) -> tuple[dict[str, Any], int]:
             stop = at + _size(data, at - 4)[0]
             if stop > end:
                 raise IndexError("a text ends beyond its table")
-            table[name] = str(data[at:stop], "utf-8", "surrogatepass")
+            table[key] = str(data[at:stop], "utf-8", "surrogatepass")
             at = stop
         elif kind == 0x56:  # V
-            table[name] = None
+            table[key] = None
         else:
-            table[name], at = _value(data, at, kind, depth)
+            table[key], at = _value(data, at, kind, depth)
     if at != end:
         raise ValueError("a table is longer than its fields")
     return table, at

@@ -129,18 +129,20 @@ def publish(
 ) -> bytes:
     """basic.publish with its content; exchange and key as short strings."""
     arguments = b"\x00\x3c\x00\x28\x00\x00" + exchange + routing_key + (b"\x01" if mandatory else b"\x00")
-    return _head(1, channel, len(arguments)) + arguments + b"\xce" + content(channel, header, body, frame_max)
+    method = (_head(1, channel, len(arguments)), arguments, b"\xce")
+    size = len(body)
+    if 0 < size <= frame_max - OVERHEAD:
+        return b"".join(
+            (*method, _head(2, channel, len(header)), header, b"\xce", _head(3, channel, size), body, b"\xce")
+        )
+    return b"".join(method) + content(channel, header, body, frame_max)
 
 
 def content(channel: int, header: bytes, body: bytes, frame_max: int) -> bytes:
     """The content frames of a message."""
-    size = len(body)
-    start = _head(2, channel, len(header)) + header + b"\xce"
+    parts = [_head(2, channel, len(header)), header, b"\xce"]
     most = frame_max - OVERHEAD
-    if size <= most:
-        return start + _head(3, channel, size) + body + b"\xce" if size else start
-    parts = [start]
-    for at in range(0, size, most):
+    for at in range(0, len(body), most):
         part = body[at : at + most]
         parts += (_head(3, channel, len(part)), part, b"\xce")
     return b"".join(parts)

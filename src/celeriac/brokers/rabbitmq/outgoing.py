@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celeriac.brokers.rabbitmq.fields import short
+from celeriac.brokers.rabbitmq.fields import name
 from celeriac.brokers.rabbitmq.frames import publish
 from celeriac.brokers.rabbitmq.messages import header_of
 from celeriac.model.message import Message
@@ -40,9 +40,7 @@ class Outgoing:
 
     def frames(self, frame_max: int, channel: int = 1) -> bytes:
         """As bytes on a channel."""
-        return publish(
-            channel, short(self.exchange), short(self.key), self.header, self.body, frame_max, self.mandatory
-        )
+        return publish(channel, name(self.exchange), name(self.key), self.header, self.body, frame_max, self.mandatory)
 
 
 def outgoing(message: Message) -> Outgoing:
