@@ -2,7 +2,7 @@
 
 Loads no asyncio; works in greenlets (plain sockets with timeouts, which gevent replaces). No heartbeats, unless its
 user sends them (``beats``): nobody would while it is idle; the kernel looks after dead peers, and a stale connection
-is noticed before anything is sent.
+is noticed before anything is sent. One thread may read while another writes (``convoy.py``).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.address import Address
-from celeriac.brokers.rabbitmq.confirms import Confirms
+from celeriac.brokers.rabbitmq.confirms import Confirms, Parcel
 from celeriac.brokers.rabbitmq.errors import Closed, alarmed, lost, refused
 from celeriac.brokers.rabbitmq.frames import Event, Parser
 from celeriac.brokers.rabbitmq.handshake import Handshake
@@ -33,8 +33,6 @@ __all__ = ["Ask", "Connection", "Line", "Sent"]
 T = TypeVar("T")
 monotonic = time.monotonic
 _CHUNK = 1 << 18
-#: What is answered by nothing but its own kind.
-_ASYNCHRONOUS = frozenset({m.BASIC_ACK, m.BASIC_NACK, m.BASIC_RETURN})
 #: The one channel.
 _CHANNEL = 1
 #: A method to ask, with its arguments: what generators of ``layout.py`` yield.
@@ -48,7 +46,8 @@ class Sent(list[Event]):
 
 
 class Connection:
-    """One socket. Not thread-safe; raises ``OSError``, ``ValueError`` and ``Closed``."""
+    """One socket, which never blocks: it is polled. For one thread at a time, but that one may read while another
+    sends. Raises ``OSError``, ``ValueError`` and ``Closed``."""
 
     def __init__(self, address: Address, deadline: float, *, beats: bool = False) -> None:
         self.address = address if beats else replace(address, heartbeat=0)
@@ -62,14 +61,26 @@ class Connection:
         self.delivered: list[Event] = []
         #: The server has ended a consumer: its queue is gone.
         self.cancelled = False
+        #: When something came in last.
+        self.heard = monotonic()
         self._parser = Parser()
         self._confirms = Confirms()
-        self._events: list[Event] = []
+        #: Parcels that are answered, and messages that no queue took, since somebody asked.
+        self._answered: list[Parcel] = []
+        self._returned: list[Event] = []
         self._open = False
+        #: The server has closed the channel, and waits for our word.
+        self._closing = False
         self._socket = _connected(address, deadline)
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        self._poll = poll.poll
+        self._busy: tuple[type[Exception], ...] = (BlockingIOError,)
+        #: OpenSSL reads and writes one after the other.
+        self._turn: AbstractContextManager[object] = nullcontext()
+        if address.tls is not None:
+            from ssl import SSLWantReadError, SSLWantWriteError
+
+            self._busy = (BlockingIOError, SSLWantReadError, SSLWantWriteError)
+            self._turn = threading.Lock()
+        self._readable = _poll(self._socket, select.POLLIN)
         try:
             self._greet(deadline)
         except BaseException:
@@ -91,21 +102,27 @@ class Connection:
 
     def send(self, data: bytes, deadline: float) -> None:
         """All of it. Raises ``TimeoutError``."""
-        self._limit(deadline)
-        self._socket.sendall(data)
+        rest = memoryview(data)
+        while rest:
+            try:
+                with self._turn:
+                    sent = self._socket.send(rest)
+            except self._busy:
+                _wait(_poll(self._socket, select.POLLOUT), deadline)
+            else:
+                rest = rest[sent:]
 
     def _read(self, deadline: float) -> list[Event]:
-        self._limit(deadline)
-        data = self._socket.recv(_CHUNK)
+        _wait(self._readable, deadline)
+        try:
+            with self._turn:
+                data = self._socket.recv(_CHUNK)
+        except self._busy:
+            return []  # a part of what was encrypted together
         if not data:
             raise ConnectionResetError("the server has closed the connection")
+        self.heard = monotonic()
         return self._parser.feed(data)
-
-    def _limit(self, deadline: float) -> None:
-        left = deadline - monotonic()
-        if left <= 0:
-            raise TimeoutError("it took too long")
-        self._socket.settimeout(left)
 
     def close(self) -> None:
         """Without a word: the server gives back what was held here."""
@@ -139,33 +156,40 @@ class Connection:
             return None
         if number == m.CHANNEL_CLOSE:
             code, text, first, second = m.arguments(number, event.payload)
-            self._open = False
+            self._open, self._closing = False, True
             self._parser.forget(_CHANNEL)
-            self.send(m.method(_CHANNEL, m.CHANNEL_CLOSE_OK), monotonic() + 1.0)
             raise Closed(code, text, first << 16 | second)
         if number == m.BASIC_DELIVER:
             self.delivered.append(event)
         elif number == m.BASIC_CANCEL:
             self.cancelled = True
-        elif number in _ASYNCHRONOUS:
-            self._confirms.hear(event)
+        elif number in {m.BASIC_ACK, m.BASIC_NACK}:
+            self._answered += self._confirms.hear(event)
+        elif number == m.BASIC_RETURN:
+            self._returned.append(event)
         else:
             return event
         return None
 
     def look(self) -> None:
         """Take in what came while it was idle. Raises when it is no longer any good."""
-        while self._poll(0):
-            for event in self._read(monotonic() + 1.0):
-                self._hear(event)
+        while self._readable(0):
+            self.hear(monotonic() + 1.0)
+
+    def hear(self, deadline: float) -> None:
+        """Wait for something to come in, and take it in. Raises ``TimeoutError``."""
+        for event in self._read(deadline):
+            self._hear(event)
 
     def ready(self, deadline: float) -> None:
         """Open the channel, with confirms."""
         if self._open:
             return
         self._confirms = Confirms()
+        farewell = m.method(_CHANNEL, m.CHANNEL_CLOSE_OK) if self._closing else b""
+        self._closing = False
         data = m.method(_CHANNEL, m.CHANNEL_OPEN, "") + m.method(_CHANNEL, m.CONFIRM_SELECT, False)
-        self.send(data, deadline)
+        self.send(farewell + data, deadline)
         self._answers(2, deadline)
         self._open = True
 
@@ -211,25 +235,28 @@ class Connection:
             self._answers(1, deadline)
             self._parser.forget(_CHANNEL)
 
-    def await_deliveries(self, deadline: float) -> None:
-        """Wait for something to come in. Raises ``TimeoutError``."""
-        for event in self._read(deadline):
-            self._hear(event)
+    def expect(self, count: int, sender: object = None) -> Parcel:
+        """So many messages are sent now, behind those that were announced before."""
+        return self._confirms.expect(count, sender)
+
+    def news(self) -> tuple[list[Parcel], list[Event]]:
+        """The parcels that were answered as a whole, and the messages that no queue took, since the last time."""
+        news = self._answered, self._returned
+        self._answered, self._returned = [], []
+        return news
 
     def publish(self, frames: Sequence[bytes], deadline: float) -> Sent:
         """Send messages and wait until the server has answered for all; returns those that no queue took."""
         self.ready(deadline)
-        confirms = self._confirms
-        confirms.begin(len(frames))
         while self.blocked:
-            for event in self._read(deadline):
-                self._hear(event)
+            self.hear(deadline)
+        self.news()
+        parcel = self.expect(len(frames))
         self.send(b"".join(frames), deadline)
-        while confirms.left > 0:
-            for event in self._read(deadline):
-                self._hear(event)
-        sent = Sent(confirms.returned)
-        sent.refused = confirms.refused
+        while parcel.left:
+            self.hear(deadline)
+        sent = Sent(self.news()[1])
+        sent.refused = parcel.refused
         return sent
 
 
@@ -335,6 +362,18 @@ def failed(connection: Connection, error: BaseException) -> OperationalError:
     return lost(connection.address, error, uncertain=True)
 
 
+def _poll(sock: socket.socket, what: int) -> Callable[[float], object]:
+    poll = select.poll()
+    poll.register(sock, what)
+    return poll.poll
+
+
+def _wait(poll: Callable[[float], object], deadline: float) -> None:
+    left = deadline - monotonic()
+    if left <= 0 or not poll(left * 1000):
+        raise TimeoutError("it took too long")
+
+
 def _connected(address: Address, deadline: float) -> socket.socket:
     left = max(min(deadline - monotonic(), address.connect_timeout), 0.001)
     sock = socket.create_connection((address.host, address.port), left)
@@ -342,7 +381,8 @@ def _connected(address: Address, deadline: float) -> socket.socket:
         tune(sock)
         if address.tls is not None:
             context = tls_context(address.tls, "RabbitMQ")
-            return context.wrap_socket(sock, server_hostname=server_name(address.tls, address.host))
+            sock = context.wrap_socket(sock, server_hostname=server_name(address.tls, address.host))
+        sock.setblocking(False)
     except BaseException:
         sock.close()
         raise

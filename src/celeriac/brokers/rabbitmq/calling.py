@@ -87,7 +87,7 @@ def _collected(connection: Connection, ticket: str, timeout: float, limit: int |
         if limit is not None and len(answers) >= limit:
             break
         try:
-            connection.await_deliveries(deadline)
+            connection.hear(deadline)
         except TimeoutError:
             break
     return answers if limit is None else answers[:limit]

@@ -1,58 +1,83 @@
-"""Which of the messages of one batch the server has taken: publisher confirms of one channel. Pure.
+"""Which of the messages sent over one channel the server has taken: publisher confirms. Pure.
 
-One batch at a time; whoever gives one up also gives up the channel, for its late confirms would count for the next.
+Messages are counted by the channel in the order in which they leave. Those of one sender that leave together are a
+``Parcel``; many may be under way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.frames import Event
 
-__all__ = ["Confirms"]
+__all__ = ["Confirms", "Parcel"]
+
+
+class Parcel:
+    """Some messages in a row. ``left`` of them are unanswered, ``refused`` were not taken: a queue is full, or the
+    server failed inside. ``sender`` is whatever its sender likes."""
+
+    __slots__ = ("_above", "_first", "_last", "left", "refused", "sender")
+
+    def __init__(self, first: int, count: int, sender: object = None) -> None:
+        self._first = first
+        self._last = first + count - 1
+        #: Those behind the first unanswered one that are answered.
+        self._above: set[int] = set()
+        self.left = count
+        self.refused = 0
+        self.sender = sender
+
+    def begins_by(self, tag: int) -> bool:
+        """It has messages up to this one."""
+        return self._first <= tag
+
+    def answered(self, tag: int, multiple: bool) -> int:
+        """This one, or all up to it; returns how many were unanswered."""
+        before = self.left
+        if multiple:
+            self._above = {each for each in self._above if each > tag}
+            self._first = min(tag, self._last) + 1
+        elif self._first <= tag <= self._last:
+            self._above.add(tag)
+        self.left = self._last + 1 - self._first - len(self._above)
+        return before - self.left
 
 
 class Confirms:
-    """``begin`` a batch, ``hear`` what comes in; over when ``left`` is 0."""
+    """``expect`` what is sent, ``hear`` what comes in."""
 
     def __init__(self) -> None:
-        #: All below are answered; of those above, these are.
-        self._low = 1
-        self._above: set[int] = set()
-        self.left = 0
-        #: How many the server refused: a queue is full, or it failed inside.
-        self.refused = 0
-        #: Those that no queue took, as they came back.
-        self.returned: list[Event] = []
+        self._next = 1
+        #: What is under way, in its order.
+        self._parcels: list[Parcel] = []
 
-    def begin(self, count: int) -> None:
+    def expect(self, count: int, sender: object = None) -> Parcel:
         """So many messages are sent now."""
-        self.left = count
-        self.refused = 0
-        self.returned = []
+        parcel = Parcel(self._next, count, sender)
+        self._next += count
+        if count:
+            self._parcels.append(parcel)
+        return parcel
 
-    def hear(self, event: Event) -> None:
-        """basic.ack, basic.nack, basic.return; anything else is none of its business."""
-        number = event.number
-        if number == m.BASIC_RETURN:
-            self.returned.append(event)
-        elif number in {m.BASIC_ACK, m.BASIC_NACK}:
-            tag, multiple = m.arguments(number, event.payload)[:2]
-            count = self._answered(tag, multiple)
-            self.left -= count
-            if number == m.BASIC_NACK:
-                self.refused += count
+    @property
+    def parcels(self) -> Sequence[Parcel]:
+        """What is under way."""
+        return self._parcels
 
-    def _answered(self, tag: int, multiple: bool) -> int:
-        above = self._above
-        if not multiple:
-            above.add(tag)
-            count = 1
-        else:
-            known = {each for each in above if each <= tag}
-            count = tag + 1 - self._low - len(known)
-            above -= known
-            self._low = tag + 1
-        while self._low in above:
-            above.discard(self._low)
-            self._low += 1
-        return count
+    def hear(self, event: Event) -> Sequence[Parcel]:
+        """basic.ack or basic.nack; the parcels that are answered as a whole now."""
+        tag, multiple = m.arguments(event.number, event.payload)[:2]
+        done = []
+        for parcel in self._parcels:
+            if not parcel.begins_by(tag):
+                break
+            count = parcel.answered(tag, multiple)
+            if event.number == m.BASIC_NACK:
+                parcel.refused += count
+            if not parcel.left:
+                done.append(parcel)
+        if done:
+            self._parcels = [parcel for parcel in self._parcels if parcel.left]
+        return done

@@ -1,21 +1,24 @@
 """Blocking publishing by many threads over one connection.
 
-Whoever finds it free sends what all have put down, and waits for the confirms of all. So
-sixteen threads cost one round trip, and a lone one waits for nobody.
+Each thread writes its messages as soon as it has made them, while those of others are confirmed; one of those who wait
+reads the confirms for all. So the server is never idle while there is something to send, answers many with one
+confirm, and a lone thread waits for nobody.
 
-Queues are declared before the first message to them on a connection. A message that no queue takes makes its queue be
-declared anew and is sent once more; then it is an error.
+A connection is made, and queues are declared, by one thread while nothing is under way. Queues are declared before the
+first message to them on a connection. A message that no queue takes makes its queue be declared anew and is sent once
+more; then it is an error.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.address import Address
 from celeriac.brokers.rabbitmq.blocking import Connection, Line, failed, monotonic
+from celeriac.brokers.rabbitmq.confirms import Parcel
 from celeriac.brokers.rabbitmq.errors import Closed, alarmed, lost, refused, unroutable
 from celeriac.brokers.rabbitmq.frames import Event
 from celeriac.brokers.rabbitmq.layout import Layout
@@ -26,25 +29,49 @@ from celeriac.ports import ReplyQueue
 
 __all__ = ["Convoy"]
 
-#: Most bytes that leave in one go: behind them the confirms are awaited.
-_BYTES = 4 * 1024 * 1024
+#: Bytes after which what is encoded leaves, while the rest is encoded.
+_PARCEL = 128 * 1024
 #: A reply queue without an end is declared again after a quarter of so many seconds.
 _AGAIN = 86400.0
 
 
 class _Waiting:
-    """What one thread wants sent. ``wake`` is released when it is done, or when it is to lead."""
+    """What one thread wants sent. ``wake`` is released once: when it is done, or when it is to read for all."""
 
-    __slots__ = ("done", "error", "leads", "letters", "taken", "wake")
+    __slots__ = ("error", "left", "letters", "reads", "refused", "returned", "since", "wake")
 
     def __init__(self, letters: Sequence[Outgoing]) -> None:
         self.letters = letters
-        self.taken = False
-        self.done = False
-        self.leads = False
+        #: When the last of them was written.
+        self.since = 0.0
+        #: Parcels that are not confirmed, and one more while there are some to come.
+        self.left = 1
+        self.refused = 0
+        #: Messages that no queue took, as they came back.
+        self.returned: list[Event] = []
+        self.reads = False
         self.error: BaseException | None = None
         self.wake = threading.Lock()
         self.wake.acquire()
+
+    @property
+    def done(self) -> bool:
+        return not self.left or self.error is not None
+
+
+class _Flight:
+    """A connection, from the first message of one thread until nobody waits for a confirm."""
+
+    __slots__ = ("aboard", "boarding", "connection", "out", "writing")
+
+    def __init__(self, connection: Connection, first: _Waiting) -> None:
+        self.connection = connection
+        self.aboard = {first: None}
+        #: Others may join.
+        self.boarding = True
+        #: What is to be written, by whoever finds that nobody writes.
+        self.out: list[bytes] = []
+        self.writing = threading.Lock()
 
 
 class Convoy:
@@ -61,168 +88,283 @@ class Convoy:
     def _renew(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._queue: list[_Waiting] = []
-        #: Somebody is sending, and will wake the next.
-        self._led = False
+        self._changed = threading.Condition(self._lock)
+        #: Somebody has the connection to himself, or there is a flight.
+        self._taken = False
+        self._flight: _Flight | None = None
 
     def send(self, letters: Sequence[Outgoing], deadline: float) -> None:
         """Durable when it returns. Raises ``OperationalError``, ``uncertain`` when some may have been taken."""
         if self._pid != os.getpid():
             self._renew()  # the lock may have been held when we were forked, and what waited is the parent's
+        returned = self._sent(letters, deadline, anew=False)
+        if returned:
+            back = {event.header + event.body for event in returned}
+            again = [letter for letter in letters if letter.header + letter.body in back]
+            for event in self._sent(again, deadline, anew=True):
+                _, _, exchange, key = m.arguments(event.number, event.payload)
+                raise unroutable(self._line.address, exchange, key)
+
+    def _sent(self, letters: Sequence[Outgoing], deadline: float, anew: bool) -> Sequence[Event]:
+        """Send them; returns those that no queue took. ``anew``: declare their queues first."""
         mine = _Waiting(letters)
-        with self._lock:
-            self._queue.append(mine)
-            mine.leads = not self._led
-            self._led = True
-        if not mine.leads and not mine.wake.acquire(timeout=max(deadline - monotonic(), 0.001)):
-            self._withdraw(mine)
-        if mine.leads:
-            try:
-                if not mine.done:
-                    self._lead(deadline)
-            finally:
-                self._hand_over()
+        flight = self._join(mine, deadline, anew)
+        if flight is None:
+            flight = self._start(mine, deadline, anew)
+        try:
+            self._write(flight, mine, deadline)
+            while not mine.done:
+                if mine.reads:
+                    self._read(flight, mine, deadline)
+                elif not mine.wake.acquire(timeout=max(deadline - monotonic(), 0.001)):
+                    self._withdraw(flight, mine)
+        finally:
+            self._leave(flight, mine)
         if mine.error is not None:
             raise mine.error
+        if mine.refused:
+            error = OperationalError(
+                f"RabbitMQ at {flight.connection.address.masked} refused {mine.refused} messages: a queue is full "
+                "(x-max-length with reject-publish), or it failed inside; see the server's log"
+            )
+            error.uncertain = True
+            raise error
+        return mine.returned
 
-    def _withdraw(self, mine: _Waiting) -> None:
-        with self._lock:
-            if mine.done or mine.leads:
-                return
-            if not mine.taken:
-                self._queue.remove(mine)
-            mine.error = lost(self._line.address, "no confirm in time", uncertain=mine.taken)
+    # ------------------------------------------------------------ the connection, for one or for all
 
-    def _hand_over(self) -> None:
+    def _join(self, mine: _Waiting, deadline: float, anew: bool) -> _Flight | None:
+        """The flight that is under way, or None: the connection is ours alone."""
         with self._lock:
-            self._led = bool(self._queue)
-            if self._queue:
-                self._queue[0].leads = True
-                self._queue[0].wake.release()
+            while self._taken:
+                flight = self._flight
+                if flight is not None and flight.boarding:
+                    if not anew and self._fits(flight.connection, mine):
+                        flight.aboard[mine] = None
+                        return flight
+                    flight.boarding = False  # those who are under way come to their end, then it is our turn
+                if not self._changed.wait(max(deadline - monotonic(), 0.0)):
+                    if flight is not None and flight.connection.blocked:
+                        raise alarmed(flight.connection.address, flight.connection.blocked, uncertain=False)
+                    raise lost(self._line.address, "others are using the connection, and it took too long")
+            self._taken = True
+            return None
 
-    def _lead(self, deadline: float) -> None:
-        """Send everything that waits."""
-        with self._lock:
-            batch, self._queue = self._queue, []
-            for each in batch:
-                each.taken = True
-        error: BaseException | None = None
-        sent = False
-        connection: Connection | None = None
-        self._line.acquire(deadline)  # nobody else uses this line, but for close()
+    def _start(self, mine: _Waiting, deadline: float, anew: bool) -> _Flight:
+        """Make the connection ready, as its only user; the others may join then."""
+        held = self._line.acquire(deadline)  # nobody else uses this line, but for close()
         try:
-            connection = self._line.connection(deadline)
-            for each in batch:
-                self._declare(connection, each, deadline)
-            good = [each for each in batch if each.error is None]
-            if connection.blocked:
-                self._await_room(connection, deadline)
-            sent = True
-            self._publish(connection, good, deadline)
+            if not held:
+                raise lost(self._line.address, "another thread is using the connection, and it took too long")
+            connection = self._ready(mine, deadline, anew)
+        except BaseException:
+            if held:
+                self._line.release()
+            with self._lock:
+                self._taken = False
+                self._changed.notify_all()
+            raise
+        mine.reads = True
+        flight = _Flight(connection, mine)
+        with self._lock:
+            self._flight = flight
+            self._changed.notify_all()
+        return flight
+
+    def _ready(self, mine: _Waiting, deadline: float, anew: bool) -> Connection:
+        connection = self._line.connection(deadline)
+        try:
+            if anew:
+                connection.declared.difference_update(letter.queue for letter in mine.letters)
+            for queue in dict.fromkeys(letter.queue for letter in mine.letters):
+                if queue and queue not in connection.declared:
+                    connection.run(self._layout.declaring(queue), deadline)
+                    connection.declared.add(queue)
+            if self._replies is not None and self._brings_replies(mine):
+                self._declare_replies(connection, self._replies, deadline)
+            connection.ready(deadline)
+            self._await_room(connection, deadline)
+            connection.news()  # of those who have given up
+            return connection
         except Closed as closed:
-            error = refused(self._line.address, closed)
-            error.uncertain = sent
-        except OperationalError as known:
-            error = known
+            raise refused(connection.address, closed) from None
         except (OSError, ValueError) as broken:
             self._line.drop()
-            assert connection is not None
             error = failed(connection, broken)
-            error.uncertain = sent
-        except BaseException as interrupt:
-            self._line.drop()
-            error = lost(self._line.address, repr(interrupt), uncertain=sent)
+            error.uncertain = False
+            raise error from None
+        except OperationalError:
             raise
-        finally:
-            self._line.release()
-            for each in batch:
-                each.error = each.error or error
-                each.done = True
-                if not each.leads:
-                    each.wake.release()
+        except BaseException:
+            self._line.drop()  # somebody's signal: an answer may be under way
+            raise
 
     @staticmethod
     def _await_room(connection: Connection, deadline: float) -> None:
         """While there is an alarm nothing is read there: wait, and say why, before anything is sent."""
         while connection.blocked:
             try:
-                connection.await_deliveries(deadline)
+                connection.hear(deadline)
             except TimeoutError:
                 raise alarmed(connection.address, connection.blocked, uncertain=False) from None
 
-    def _declare(self, connection: Connection, waiting: _Waiting, deadline: float) -> None:
-        """The queues of a thread's messages; what cannot be declared is that thread's error alone."""
-        for letter in waiting.letters:
-            if letter.queue and letter.queue not in connection.declared:
-                try:
-                    connection.run(self._layout.declaring(letter.queue), deadline)
-                except Closed as error:
-                    waiting.error = refused(connection.address, error)
-                    return
-                connection.declared.add(letter.queue)
-        if self._replies is not None and any(letter.reply_to == self._replies.name for letter in waiting.letters):
-            self._declare_replies(connection, self._replies, deadline)
+    def _fits(self, connection: Connection, mine: _Waiting) -> bool:
+        """It takes messages, and all that they need was declared."""
+        if connection.blocked:
+            return False
+        declared = connection.declared
+        for letter in mine.letters:
+            if letter.queue and letter.queue not in declared:
+                return False
+        return self._replies is None or not self._brings_replies(mine) or self._knows_replies(connection)
+
+    def _brings_replies(self, mine: _Waiting) -> bool:
+        name = self._replies.name if self._replies is not None else ""
+        return any(letter.reply_to == name for letter in mine.letters)
+
+    def _knows_replies(self, connection: Connection) -> bool:
+        assert self._replies is not None
+        return self._replies.name in connection.declared and monotonic() < self._again_at
 
     def _declare_replies(self, connection: Connection, replies: ReplyQueue, deadline: float) -> None:
         """The queue to which results come has to be there before the first of them; that it is declared counts as its
-        use. ``Closed`` is an error of all."""
-        now = monotonic()
-        if replies.name in connection.declared and now < self._again_at:
+        use."""
+        if self._knows_replies(connection):
             return
         connection.run(declaring_replies(replies), deadline)
         connection.declared.add(replies.name)
-        self._again_at = now + (replies.expires or _AGAIN) / 4
+        self._again_at = monotonic() + (replies.expires or _AGAIN) / 4
         drop_at_exit(self._line.addresses, replies.name)
 
-    def _publish(self, connection: Connection, batch: Sequence[_Waiting], deadline: float) -> None:
-        frames: list[bytes] = []
-        parts: list[list[bytes]] = [frames]
-        size = 0
-        for each in batch:
-            for letter in each.letters:
-                data = letter.frames(connection.frame_max)
-                if size and size + len(data) > _BYTES:
-                    frames, size = [], 0
-                    parts.append(frames)
-                frames.append(data)
-                size += len(data)
-        refusals = 0
-        returned: list[Event] = []
-        for part in parts:
-            if part:
-                sent = connection.publish(part, deadline)
-                refusals += sent.refused
-                returned += sent
-        if returned:
-            self._again(connection, batch, returned, deadline)
-        if refusals:
-            error = OperationalError(
-                f"RabbitMQ at {connection.address.masked} refused {refusals} messages: a queue is full (x-max-length "
-                "with reject-publish), or it failed inside; see the server's log"
-            )
-            error.uncertain = True
-            for each in batch:
-                each.error = each.error or error
+    # ------------------------------------------------------------ under way
 
-    def _again(
-        self, connection: Connection, batch: Sequence[_Waiting], returned: Sequence[Event], deadline: float
-    ) -> None:
-        """Their queue was deleted meanwhile: declare it, and send them once more."""
-        back = {event.header + event.body for event in returned}
-        frames, owners = [], {}
-        for each in batch:
-            for letter in each.letters:
-                if letter.header + letter.body in back:
-                    connection.declared.discard(letter.queue)
-                    owners[letter.header + letter.body] = each
-                    frames.append(letter.frames(connection.frame_max))
-            self._declare(connection, each, deadline)
-        for event in connection.publish(frames, deadline):
-            _, _, exchange, key = m.arguments(event.number, event.payload)
-            owner = owners.get(event.header + event.body)
-            if owner is not None:
-                owner.error = owner.error or unroutable(connection.address, exchange, key)
+    def _write(self, flight: _Flight, mine: _Waiting, deadline: float) -> None:
+        """Put down all messages in their order, and write what nobody else writes."""
+        frame_max = flight.connection.frame_max
+        frames: list[bytes] = []
+        size = 0
+        for letter in mine.letters:
+            data = letter.frames(frame_max)
+            frames.append(data)
+            size += len(data)
+            if size >= _PARCEL:
+                self._put(flight, mine, frames, deadline)
+                frames, size = [], 0
+                if mine.done:
+                    return  # the connection was lost
+                if mine.reads:
+                    self._read(flight, mine, None)
+        if frames:
+            self._put(flight, mine, frames, deadline)
+        with self._lock:
+            mine.left -= 1
+            mine.since = monotonic()
+
+    def _put(self, flight: _Flight, mine: _Waiting, frames: list[bytes], deadline: float) -> None:
+        connection, out, writing = flight.connection, flight.out, flight.writing
+        with self._lock:
+            mine.left += 1
+            connection.expect(len(frames), mine)
+            out += frames
+        while out and writing.acquire(blocking=False):
+            try:
+                with self._lock:
+                    data = b"".join(out)
+                    out.clear()
+                connection.send(data, deadline)
+            except (OSError, ValueError):
+                connection.hang_up()  # whoever reads tells all
+                return
+            except BaseException:
+                connection.hang_up()
+                raise
+            finally:
+                writing.release()
+
+    def _read(self, flight: _Flight, mine: _Waiting, deadline: float | None) -> None:
+        """Take in what comes, for all; without a deadline what is there already."""
+        connection = flight.connection
+        try:
+            if deadline is None:
+                connection.look()
+            else:
+                connection.hear(deadline)
+            parcels, returned = connection.news()
+            with self._lock:
+                self._note(flight, parcels, returned)
+        except TimeoutError as silence:
+            if connection.heard > mine.since:
+                mine.error = _late(connection)  # the connection is good, and others may have more time
+            else:
+                self._lose(flight, failed(connection, silence))
+        except Closed as closed:
+            error = refused(connection.address, closed)
+            error.uncertain = True
+            self._lose(flight, error)
+        except (OSError, ValueError) as broken:
+            self._lose(flight, failed(connection, broken))
+        except BaseException as interrupt:
+            self._lose(flight, lost(connection.address, repr(interrupt), uncertain=True))
+            raise
+
+    @staticmethod
+    def _note(flight: _Flight, parcels: Iterable[Parcel], returned: Iterable[Event]) -> None:
+        for event in returned:
+            for each in flight.aboard:
+                if any(letter.header == event.header and letter.body == event.body for letter in each.letters):
+                    each.returned.append(event)
+                    break
+        for parcel in parcels:
+            owner = parcel.sender
+            if isinstance(owner, _Waiting) and not owner.error:
+                owner.left -= 1
+                owner.refused += parcel.refused
+                if not owner.left and not owner.reads:
+                    owner.wake.release()
+
+    def _withdraw(self, flight: _Flight, mine: _Waiting) -> None:
+        """Our time is over, unless it is just now that we are done, or are to read."""
+        with self._lock:
+            if not mine.done and not mine.reads:
+                mine.error = _late(flight.connection)
+
+    def _lose(self, flight: _Flight, error: OperationalError) -> None:
+        """The connection is no longer any good: an error of all who are under way. Called by the one who reads."""
+        self._line.drop()
+        with self._lock:
+            flight.boarding = False
+            for each in flight.aboard:
+                if not each.done:
+                    each.error = error
+                    if not each.reads:
+                        each.wake.release()
+
+    def _leave(self, flight: _Flight, mine: _Waiting) -> None:
+        """If it was we who read, another one does now; without one the flight is over."""
+        with self._lock:
+            del flight.aboard[mine]
+            if not mine.reads:
+                return
+            for each in flight.aboard:
+                if not each.done:
+                    each.reads = True
+                    each.wake.release()
+                    return
+            self._flight = None
+            self._taken = False
+            self._line.release()
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Give the connection back; the next send makes another."""
+        with self._lock:
+            if self._flight is not None:
+                self._flight.boarding = False
         self._line.close()
+
+
+def _late(connection: Connection) -> OperationalError:
+    """What to raise when one's time is over and that of others is not."""
+    if connection.blocked:
+        return alarmed(connection.address, connection.blocked, uncertain=True)
+    return lost(connection.address, "no confirm in time", uncertain=True)

@@ -144,7 +144,7 @@ class RabbitDeadLetters:
             for event in events:
                 show(event, m.arguments(event.number, event.payload)[1])
             try:
-                connection.await_deliveries(min(monotonic() + _QUIET, deadline))
+                connection.hear(min(monotonic() + _QUIET, deadline))
             except TimeoutError:
                 if connection.delivered:
                     continue

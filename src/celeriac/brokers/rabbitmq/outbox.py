@@ -62,6 +62,9 @@ class Outbox:
         self._wire: Wire | None = None
         self._channel: Channel | None = None
         self._confirms = Confirms()
+        #: The batch that is under way, or was last; and those of it that no queue took.
+        self._parcel = self._confirms.expect(0)
+        self._returned: list[Event] = []
         self._answered = asyncio.Event()
         self._lock = asyncio.Lock()
         self._connecting = asyncio.Lock()
@@ -110,8 +113,9 @@ class Outbox:
         return self._channel
 
     def _hear(self, event: Event) -> None:
-        self._confirms.hear(event)
-        if self._confirms.left <= 0:
+        if event.number == m.BASIC_RETURN:
+            self._returned.append(event)
+        elif event.number in {m.BASIC_ACK, m.BASIC_NACK} and self._confirms.hear(event):
             self._answered.set()
 
     async def _batch(self, letters: Sequence[Outgoing]) -> None:
@@ -119,29 +123,29 @@ class Outbox:
         for queue in {letter.queue for letter in letters if letter.queue} - self.declared:
             await self.declare(queue, self._layout.declaring(queue))
         await self._transmit(channel, letters)
-        if self._confirms.refused:
+        if self._parcel.refused:
             raise OperationalError(
-                f"RabbitMQ at {channel.wire.address.masked} refused {self._confirms.refused} messages: a queue is full "
+                f"RabbitMQ at {channel.wire.address.masked} refused {self._parcel.refused} messages: a queue is full "
                 "(x-max-length with reject-publish), or it failed inside; see the server's log"
             )
-        if self._confirms.returned:
+        if self._returned:
             await self._again(channel, letters)
 
     async def _again(self, channel: Channel, letters: Sequence[Outgoing]) -> None:
         """Their queue was deleted meanwhile: declare it, and send them once more."""
-        back = {(event.header, event.body) for event in self._confirms.returned}
+        back = {(event.header, event.body) for event in self._returned}
         letters = [letter for letter in letters if (letter.header, letter.body) in back]
         for queue in {letter.queue for letter in letters if letter.queue}:
             self.declared.discard(queue)
             await self.declare(queue, self._layout.declaring(queue))
         await self._transmit(channel, letters)
-        for event in self._confirms.returned:
+        for event in self._returned:
             _, _, exchange, key = m.arguments(event.number, event.payload)
             raise unroutable(channel.wire.address, exchange, key)
 
     async def _transmit(self, channel: Channel, letters: Sequence[Outgoing]) -> None:
         wire = channel.wire
-        self._confirms.begin(len(letters))
+        self._parcel, self._returned = self._confirms.expect(len(letters)), []
         self._answered.clear()
         for letter in letters:
             channel.send(letter.frames(wire.frame_max, channel.number))
@@ -157,7 +161,7 @@ class Outbox:
         loop = asyncio.get_running_loop()
         begin = loop.time()
         try:
-            while self._confirms.left > 0 and channel.closed is None:
+            while self._parcel.left and channel.closed is None:
                 left = begin + (_ALARM if wire.blocked else _CONFIRM) - loop.time()
                 if left <= 0:
                     break
@@ -171,7 +175,7 @@ class Outbox:
             wire.on_blocked.discard(wake)
         if channel.closed is not None:
             raise channel.closed
-        if self._confirms.left <= 0:
+        if not self._parcel.left:
             return
         if wire.blocked:
             self._limbo |= {(letter.header, letter.body) for letter in letters}

@@ -216,7 +216,7 @@ class ReplyReader:
         heard = monotonic()
         while not closing.is_set() and not connection.cancelled:
             try:
-                connection.await_deliveries(monotonic() + (beat / 2 or _LOOK))
+                connection.hear(monotonic() + (beat / 2 or _LOOK))
                 heard = monotonic()
             except TimeoutError:
                 if beat and monotonic() - heard > 2 * beat:

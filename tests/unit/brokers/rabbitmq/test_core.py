@@ -165,29 +165,41 @@ def answer(number: int, *values: Any) -> Event:
 class TestConfirms:
     def test_one_by_one_together_and_refused(self) -> None:
         confirms = Confirms()
-        confirms.begin(5)
-        confirms.hear(answer(m.BASIC_ACK, 2, False))
-        confirms.hear(answer(m.BASIC_ACK, 3, True))
-        assert confirms.left == 2
-        confirms.hear(answer(m.BASIC_NACK, 5, False, False))
-        confirms.hear(answer(m.BASIC_ACK, 4, False))
-        assert (confirms.left, confirms.refused) == (0, 1)
-        confirms.begin(2)
-        confirms.hear(answer(m.BASIC_ACK, 7, True))
-        assert (confirms.left, confirms.refused) == (0, 0)
+        first = confirms.expect(5)
+        assert not confirms.hear(answer(m.BASIC_ACK, 2, False))
+        assert not confirms.hear(answer(m.BASIC_ACK, 3, True))
+        assert first.left == 2
+        assert not confirms.hear(answer(m.BASIC_NACK, 5, False, False))
+        assert confirms.hear(answer(m.BASIC_ACK, 4, False)) == [first]
+        assert (first.left, first.refused) == (0, 1)
+        second = confirms.expect(2)
+        assert confirms.hear(answer(m.BASIC_ACK, 7, True)) == [second]
+        assert (second.left, second.refused) == (0, 0)
 
-    @given(st.permutations(range(1, 9)), st.data())
-    def test_in_any_order(self, order: list[int], data: st.DataObject) -> None:
+    def test_a_slow_one_holds_up_nobody_else(self) -> None:
         confirms = Confirms()
-        confirms.begin(8)
-        open_ = set(range(1, 9))
-        for tag in order:
-            if tag in open_:
+        slow, quick, last = (confirms.expect(count) for count in (1, 2, 1))
+        assert not confirms.hear(answer(m.BASIC_ACK, 3, False))
+        assert confirms.hear(answer(m.BASIC_ACK, 2, False)) == [quick]
+        assert confirms.hear(answer(m.BASIC_NACK, 4, True, False)) == [slow, last]
+        assert (slow.refused, quick.refused, last.refused) == (1, 0, 1)
+
+    @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.data())
+    def test_in_any_order(self, counts: list[int], data: st.DataObject) -> None:
+        confirms = Confirms()
+        parcels = [confirms.expect(count) for count in counts]
+        tags = iter(range(1, sum(counts) + 1))
+        open_ = {parcel: {next(tags) for _ in range(count)} for parcel, count in zip(parcels, counts, strict=True)}
+        for tag in data.draw(st.permutations(range(1, sum(counts) + 1))):
+            if any(tag in each for each in open_.values()):
                 several = data.draw(st.booleans())
-                gone = {each for each in open_ if each <= tag} if several else {tag}
-                confirms.hear(answer(m.BASIC_ACK, tag, several))
-                open_ -= gone
-                assert confirms.left == len(open_)
+                before = {parcel for parcel in parcels if open_[parcel]}
+                for each in open_.values():
+                    each -= set(range(1, tag + 1)) if several else {tag}
+                done = confirms.hear(answer(m.BASIC_ACK, tag, several))
+                assert done == [parcel for parcel in parcels if parcel in before and not open_[parcel]]
+                assert [parcel.left for parcel in parcels] == [len(open_[parcel]) for parcel in parcels]
+        assert not any(open_.values())
 
 
 class TestHeld:
