@@ -93,10 +93,13 @@ class Convoy:
         self._taken = False
         self._flight: _Flight | None = None
 
-    def send(self, letters: Sequence[Outgoing], deadline: float) -> None:
-        """Durable when it returns. Raises ``OperationalError``, ``uncertain`` when some may have been taken."""
+    def _of_this_process(self) -> None:
         if self._pid != os.getpid():
             self._renew()  # the lock may have been held when we were forked, and what waited is the parent's
+
+    def send(self, letters: Sequence[Outgoing], deadline: float) -> None:
+        """Durable when it returns. Raises ``OperationalError``, ``uncertain`` when some may have been taken."""
+        self._of_this_process()
         returned = self._sent(letters, deadline, anew=False)
         if returned:
             back = {event.header + event.body for event in returned}
@@ -357,6 +360,7 @@ class Convoy:
 
     def close(self) -> None:
         """Give the connection back; the next send makes another."""
+        self._of_this_process()
         with self._lock:
             if self._flight is not None:
                 self._flight.boarding = False

@@ -18,6 +18,7 @@ from celeriac.brokers.rabbitmq.layout import Layout
 from celeriac.brokers.rabbitmq.outgoing import Outgoing
 from celeriac.exceptions import OperationalError
 from celeriac.ports import AdapterOptions
+from celeriac.testing.conformance.tools import child, ended
 from tests.servers.base import wait_until
 
 ADDRESS = parse("amqp://somewhere//", AdapterOptions())[0]
@@ -266,3 +267,13 @@ def test_a_large_send_leaves_in_parts(convoy: Convoy, scripts: list[Script]) -> 
     scripts[0].acks(7)
     scripts[0].acks(10, multiple=True)
     assert sender.ends() is None
+
+
+def test_a_fork_while_another_thread_sends(convoy: Convoy, scripts: list[Script]) -> None:
+    (first,), server = under_way(convoy, scripts, "one")
+    with convoy._lock:
+        pid = child(convoy.close)
+    assert ended(pid) == 0
+    server.acks(1)
+    assert first.ends() is None
+    assert len(scripts) == 1
