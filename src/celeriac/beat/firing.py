@@ -1,18 +1,22 @@
-"""Sends one slot of an entry, or finds that somebody else has: the message and the entry's state are one step.
+"""Sends slots of entries, or finds that somebody else has: a message and its entry's state are one step.
 
-Where messages and ledger are one server that is one call: the message is published if the state is still the one that
+Where messages and ledger are one server that is one call: a message is published if the state is still the one that
 was seen. On two servers it is three: the state says who is sending, the message goes out, the state says that it is
 sent. A scheduler that dies in between leaves a state that says so, and whoever finds it sends the slot again; the
 message carries a lock of the slot, so that of two messages only the last one runs (``worker/locks.py``).
+
+Many slots share the calls, and nothing else: each is sent, or not, for itself.
 
 Called by ``scheduler.py``. Blocking.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -22,12 +26,12 @@ from celeriac.beat.entry import Entry
 from celeriac.beat.lazy import evaluated
 from celeriac.beat.state import LIFE, State, running_key, slot_key, state_key
 from celeriac.codec.envelope import new_id
-from celeriac.exceptions import OperationalError
+from celeriac.exceptions import CeleryError, OperationalError
 from celeriac.model.ledger import LOCK, LOCK_LIFE, Change, Lock, waiting_id
 from celeriac.model.message import Message
-from celeriac.ports import BlockingLedger, Publisher, Stepwise
+from celeriac.ports import BlockingLedger, EachPublisher, Publisher, Stepwise
 
-__all__ = ["PATIENCE", "Fired", "Firing", "Shot", "Write"]
+__all__ = ["PATIENCE", "UNFIT", "Fired", "Firing", "Outcome", "Shot"]
 
 #: Seconds after which a slot that somebody was about to send, on two servers, is sent by another.
 PATIENCE: Final = 3.0
@@ -36,6 +40,10 @@ _STEP: Final = 2.0
 #: Seconds for which a slot's lock is kept beyond the time at which its message expires, and for one that never does.
 _MARGIN: Final = 3600.0
 _FOREVER: Final = 30 * 86400.0
+#: Seconds after which no further queue is tried when one has failed.
+_PATIENT: Final = 2 * _STEP
+#: By which the making of one message fails.
+UNFIT: Final = (CeleryError, TypeError, ValueError, LookupError, AttributeError)
 
 
 class Fired(Enum):
@@ -46,6 +54,10 @@ class Fired(Enum):
     LEFT = "left"
     #: The state was another one: somebody else has sent it.
     TAKEN = "taken"
+
+
+#: What became of a slot, and what now stands under the key of its entry's state.
+Outcome: TypeAlias = tuple[Fired, bytes | None]
 
 
 class Shot(Struct, frozen=True, kw_only=True):
@@ -60,7 +72,7 @@ class Shot(Struct, frozen=True, kw_only=True):
     state: State | None
 
 
-class Write(Struct, kw_only=True):
+class Write(Struct, kw_only=True, eq=False):
     """One try, kept until it is known what became of it: ``after`` is the state that says that it was sent."""
 
     shot: Shot
@@ -70,10 +82,15 @@ class Write(Struct, kw_only=True):
     lock: Lock | None
     #: Of a try in steps: 0, claimed, published.
     steps: int = 0
-    #: What stands under the key of the state, as far as this one knows.
-    raw: bytes | None = None
     #: On two servers: the state that says who is sending.
     claim: bytes = b""
+    #: What became of it.
+    ended: Outcome | Exception | None = None
+
+    @property
+    def key(self) -> str:
+        """Where its entry's state stands."""
+        return state_key(self.shot.entry.name)
 
 
 class Firing:
@@ -89,32 +106,50 @@ class Firing:
         #: Entry's name → a try whose end is not known.
         self._open: dict[str, Write] = {}
 
-    def fire(self, shot: Shot, now: float) -> tuple[Fired, bytes | None]:
-        """Send a slot; returns what became of it, and what now stands under the state's key.
+    def fire(self, shots: Sequence[Shot], now: float) -> list[Outcome | Exception]:
+        """Send slots of different entries; for each what became of it, and what now stands under its state's key; or
+        what its message failed by, while others did not.
 
-        Raises ``OperationalError`` when nobody knows: called again with the same shot it goes on with the same try.
-        Raises what making a message raises.
+        Raises ``OperationalError`` when nobody knows: called again with the same shots it goes on with the same tries.
         """
-        name = shot.entry.name
-        write = self._open.pop(name, None)
-        if write is None or write.shot.slot != shot.slot or write.shot.seen != shot.seen:
-            if self._app.conf.task_always_eager and self._app.tasks.get(shot.entry.task) is not None:
-                return self._run_here(shot, now)
-            write = self._made(shot, now)
-        self._open[name] = write
-        fired, there = self._steps(write, now) if self.stepwise else self._at_once(write, now)
-        del self._open[name]
-        if fired is Fired.SENT:
-            self._app.sender.announce(write.messages)
+        made = [self._begun(shot, now) for shot in shots]
+        writes = [each for each in made if isinstance(each, Write)]
+        for write in writes:
+            self._open[write.shot.entry.name] = write
+        going = [write for write in writes if write.ended is None]
+        if self.stepwise:
+            self._steps(going, now)
         else:
-            making.drop(self._app, write.messages)
-        return fired, there
+            self._at_once(going, now)
+        for write in writes:
+            if isinstance(write.ended, tuple):
+                del self._open[write.shot.entry.name]
+                if write.ended[0] is Fired.SENT:
+                    self._app.sender.announce(write.messages)
+                else:
+                    making.drop(self._app, write.messages)
+        ended: list[Any] = [each.ended if isinstance(each, Write) else each for each in made]
+        return ended
 
     def forget(self, name: str) -> None:
         """The entry is another one now, or is gone: a try whose end is not known is not gone on with."""
         self._open.pop(name, None)
 
     # -- a try ---------------------------------------------------------------------------------------------------
+
+    def _begun(self, shot: Shot, now: float) -> Write | Outcome | Exception:
+        """A new try, or one whose end is not known; what became of it where nothing has to be sent."""
+        write = self._open.pop(shot.entry.name, None)
+        if write is not None and write.shot.slot == shot.slot and write.shot.seen == shot.seen:
+            if isinstance(write.ended, Exception):
+                write.ended = None
+            return write
+        try:
+            if self._app.conf.task_always_eager and self._app.tasks.get(shot.entry.task) is not None:
+                return self._run_here(shot, now)
+            return self._made(shot, now)
+        except UNFIT as error:
+            return error
 
     def _made(self, shot: Shot, now: float) -> Write:
         lock = self._lock(shot, now)
@@ -131,7 +166,7 @@ class Firing:
             next=shot.next,
         )
         held = None if lock is None or not messages else replace(lock, holder=task_id)
-        return Write(shot=shot, id=task_id, messages=messages, after=after, lock=held, raw=shot.seen)
+        return Write(shot=shot, id=task_id, messages=messages, after=after, lock=held)
 
     def _lock(self, shot: Shot, now: float) -> Lock | None:
         """The lock of a run: that of its unique task, that of its entry, or on two servers that of its slot."""
@@ -161,27 +196,35 @@ class Firing:
             life = max(1.0, message.expires - now)  # nobody takes it afterwards
         return [Change(lock.key, lock.waiting, expected, life)]
 
-    def _run_here(self, shot: Shot, now: float) -> tuple[Fired, bytes | None]:
+    def _run_here(self, shot: Shot, now: float) -> Outcome:
         """``task_always_eager``: the body runs here and now, behind the state."""
-        at, count = round(now, 6), _count(shot)
-        fingerprint, own = shot.fingerprint, new_id()
-        state = State(slot=shot.slot, fingerprint=fingerprint, id=own, at=at, count=count, next=shot.next)
-        fired, there = self._keep(shot, state, Fired.SENT)
-        if fired is Fired.SENT:
+        own = new_id()
+        state = State(
+            slot=shot.slot, fingerprint=shot.fingerprint, id=own, at=round(now, 6), count=_count(shot), next=shot.next
+        )
+        write = Write(shot=shot, id=own, messages=[], after=state, lock=None)
+        self._keep([(write, shot.seen, state, Fired.SENT)])
+        assert isinstance(write.ended, tuple)
+        if write.ended[0] is Fired.SENT:
             moment = datetime.fromtimestamp(now, UTC)
             making.messages_of(self._app, shot.entry, shot.slot, moment, {}, task_id=own)
-        return fired, there
+        return write.ended
 
-    def _keep(self, shot: Shot, state: State, as_: Fired) -> tuple[Fired, bytes | None]:
-        """Write the state alone."""
-        raw, key = state.encode(), state_key(shot.entry.name)
-        (made,) = self._ledger.change([Change(key, raw, shot.seen, LIFE)], timeout=self._timeout)
-        if made:
-            return as_, raw
-        (there,) = self._ledger.read([key], timeout=self._timeout)
-        return (as_ if there == raw else Fired.TAKEN), there
+    def _keep(self, states: Sequence[tuple[Write, bytes | None, State, Fired]], timeout: float | None = None) -> None:
+        """End tries by writing a state, where another is expected, and nothing else: ``TAKEN`` where it was not."""
+        if not states:
+            return
+        limit = timeout or self._timeout
+        changes = [Change(write.key, state.encode(), seen, LIFE) for write, seen, state, _ in states]
+        made = self._ledger.change(changes, timeout=limit)
+        missed = [change.key for change, done in zip(changes, made, strict=True) if not done]
+        there = iter(self._ledger.read(missed, timeout=limit) if missed else ())
+        for (write, _, _, as_), change, done in zip(states, changes, made, strict=True):
+            found = change.value if done else next(there)
+            write.ended = (as_ if found == change.value else Fired.TAKEN), found
 
-    def _left(self, write: Write, seen: bytes | None) -> tuple[Fired, bytes | None]:
+    @staticmethod
+    def _left(write: Write, seen: bytes | None) -> tuple[Write, bytes | None, State, Fired]:
         """The run before goes on: the slot is behind us."""
         before = write.shot.state
         state = replace(
@@ -190,82 +233,160 @@ class Firing:
             at=before.at if before is not None else 0.0,
             count=write.after.count - 1,
         )
-        return self._keep(replace(write.shot, seen=seen), state, Fired.LEFT)
+        return write, seen, state, Fired.LEFT
 
     # -- one server ----------------------------------------------------------------------------------------------
 
-    def _at_once(self, write: Write, now: float) -> tuple[Fired, bytes | None]:
-        shot = write.shot
-        if not write.messages:
-            return self._keep(shot, write.after, Fired.SENT)
-        raw = write.after.encode()
-        changes = [Change(state_key(shot.entry.name), raw, shot.seen, LIFE), *self._takes(write, now)]
-        there = self._publisher.publish_if(write.messages[0], changes, timeout=self._timeout)
-        if there is None or there[0] == raw:
-            if len(write.messages) > 1:
-                self._publisher.publish(write.messages[1:], timeout=self._timeout)
-            return Fired.SENT, raw
-        if there[0] != shot.seen:
-            return Fired.TAKEN, there[0]
-        return self._left(write, shot.seen)
+    def _at_once(self, writes: Sequence[Write], now: float) -> None:
+        self._keep([(write, write.shot.seen, write.after, Fired.SENT) for write in writes if not write.messages])
+        going = [write for write in writes if write.messages]
+        sendings: list[tuple[Message, Sequence[Change]]] = [
+            (
+                write.messages[0],
+                [Change(write.key, write.after.encode(), write.shot.seen, LIFE), *self._takes(write, now)],
+            )
+            for write in going
+        ]
+        left = []
+        for write, (_, changes), there in zip(going, sendings, self._published(sendings), strict=True):
+            raw = changes[0].value
+            if isinstance(there, Exception):
+                write.ended = there
+            elif there is None or there[0] == raw:
+                if len(write.messages) > 1:
+                    self._publisher.publish(write.messages[1:], timeout=self._timeout)
+                write.ended = Fired.SENT, raw
+            elif there[0] != write.shot.seen:
+                write.ended = Fired.TAKEN, there[0]
+            else:
+                left.append(self._left(write, write.shot.seen))
+        self._keep(left)
+
+    def _published(self, sendings: Sequence[tuple[Message, Sequence[Change]]]) -> Sequence[Any]:
+        """The answers of ``publish_if`` to each, or by what it failed while others did not."""
+        publisher = self._publisher
+        if len(sendings) > 1 and isinstance(publisher, EachPublisher):
+            try:
+                return _unless_all(publisher.publish_each_if(sendings, timeout=self._timeout))
+            except (TypeError, ValueError):  # one cannot be encoded, and nothing was done
+                pass
+            except OperationalError as error:
+                if error.uncertain:
+                    raise
+        answers: list[Any] = []
+        failure: OperationalError | None = None
+        until = time.monotonic() + _PATIENT
+        for message, changes in sendings:
+            if failure is not None and (failure.uncertain or time.monotonic() >= until):
+                answers.append(failure)
+                continue
+            try:
+                answers.append(publisher.publish_if(message, changes, timeout=self._timeout))
+            except OperationalError as error:
+                failure = error
+                answers.append(error)
+            except (TypeError, ValueError) as error:
+                answers.append(error)
+        return _unless_all(answers)
 
     # -- two servers ---------------------------------------------------------------------------------------------
 
-    def _steps(self, write: Write, now: float) -> tuple[Fired, bytes | None]:
-        shot = write.shot
-        key, raw = state_key(shot.entry.name), write.after.encode()
-        if write.steps == 0:
-            ended = self._claim(write, now)
-            if ended is not None:
-                return ended
-            write.steps = 1
-        if write.steps == 1:
-            if write.messages:
-                try:
-                    self._publisher.publish(write.messages, timeout=_STEP)
-                except OperationalError as error:
-                    if not error.uncertain:
-                        raise
-                    # It may be there. The next try is another task, whose message takes this one's lock.
-                    return Fired.TAKEN, write.claim
-            write.steps = 2
-        (made,) = self._ledger.change([Change(key, raw, write.claim, LIFE)], timeout=_STEP)
-        if made:
-            return Fired.SENT, raw
-        (there,) = self._ledger.read([key], timeout=_STEP)
-        return (Fired.SENT if there == raw else Fired.TAKEN), there
+    def _steps(self, writes: Sequence[Write], now: float) -> None:
+        self._claim([write for write in writes if write.steps == 0], now)
+        self._send([write for write in writes if write.steps == 1 and write.ended is None])
+        sent = [write for write in writes if write.steps == 2 and write.ended is None]
+        self._keep([(write, write.claim, write.after, Fired.SENT) for write in sent], _STEP)
 
-    def _claim(self, write: Write, now: float) -> tuple[Fired, bytes | None] | None:
-        """Say that this slot is being sent; None: it may be, else what became of it."""
+    def _send(self, writes: Sequence[Write]) -> None:
+        """The second step, a call for each queue: what one of them refuses is nothing to the others."""
+        groups: dict[tuple[str, ...], list[Write]] = {}
+        for write in writes:
+            groups.setdefault(tuple(message.queue for message in write.messages), []).append(write)
+        failure: OperationalError | None = None
+        until = time.monotonic() + _PATIENT
+        for group in groups.values():
+            if failure is None or time.monotonic() < until:
+                failure = self._sent(group) or failure
+        unsent = [write for write in writes if write.steps == 1 and write.ended is None]
+        if failure is not None and len(unsent) == len(writes):
+            raise failure
+        for write in unsent:
+            write.ended = failure
+
+    def _sent(self, writes: Sequence[Write]) -> OperationalError | None:
+        """Publish messages of one queue; returns why none of them is sent."""
+        messages = [message for write in writes for message in write.messages]
+        try:
+            if messages:
+                self._publisher.publish(messages, timeout=_STEP)
+        except OperationalError as error:
+            if error.uncertain:
+                # They may be there. The next try is another task, whose message takes this one's lock.
+                for write in writes:
+                    write.ended = Fired.TAKEN, write.claim
+            return error
+        except (TypeError, ValueError) as error:  # one cannot be encoded, and nothing was sent
+            if len(writes) == 1:
+                writes[0].ended = error
+                return None
+            failures = [self._sent([write]) for write in writes]
+            return next((each for each in failures if each is not None), None)
+        for write in writes:
+            write.steps = 2
+        return None
+
+    def _claim(self, writes: Sequence[Write], now: float) -> None:
+        """The first step: say that these slots are being sent."""
+        left: list[tuple[Write, bytes | None, State, Fired]] = []
+        asked: list[tuple[Write, list[Change]]] = []
+        for write in writes:
+            expected: bytes | None = None
+            if _is_taken_over(write.shot) and write.lock is not None:
+                (expected,) = self._ledger.read([write.lock.key], timeout=_STEP)
+                end = self._settled(write, expected)
+                if end is not None:
+                    left.append(end)
+                    continue
+            write.claim = replace(write.after, sending=True).encode()
+            claim = Change(write.key, write.claim, write.shot.seen, LIFE)
+            asked.append((write, [claim, *self._takes(write, now, expected)]))
+        made = iter(self._ledger.change([each for _, own in asked for each in own], timeout=_STEP) if asked else ())
+        unsure = [(write, own) for write, own in asked if not all([next(made) for _ in own])]
+        for write, _ in asked:
+            write.steps = 1
+        keys = [each.key for _, own in unsure for each in own]
+        found = iter(self._ledger.read(keys, timeout=_STEP) if keys else ())
+        undone: list[Change] = []
+        for write, own in unsure:
+            there, *locks = [next(found) for _ in own]
+            lock = write.lock
+            if there != write.claim:
+                if lock is not None and locks[0] == lock.waiting:
+                    # Taken in the moment in which the run of whoever was faster had freed it.
+                    undone.append(Change(lock.key, None, lock.waiting))
+                write.ended = Fired.TAKEN, there
+            elif lock is not None and locks[0] not in (lock.waiting, lock.started):
+                if lock.kept:
+                    write.ended = Fired.TAKEN, there
+                else:
+                    left.append(self._left(write, write.claim))
+            # else the answer of an earlier try was lost
+        if undone:
+            self._ledger.change(undone, timeout=_STEP)
+        self._keep(left)
+
+    def _settled(self, write: Write, value: bytes | None) -> tuple[Write, bytes | None, State, Fired] | None:
+        """The state by which a slot is ended that somebody else was about to send, and need not be sent."""
         shot, lock = write.shot, write.lock
-        key = state_key(shot.entry.name)
-        taken_over = _is_taken_over(shot)
-        expected: bytes | None = None
-        if taken_over and lock is not None:
-            assert shot.state is not None
-            (value,) = self._ledger.read([lock.key], timeout=_STEP)
-            holder, waits = waiting_id(value) if value is not None else ("", True)
-            if holder != write.id and self._was_sent(lock, shot.state.id, holder, waits):
-                before = replace(shot.state, sending=False, next=shot.next)
-                fired, there = self._keep(shot, before, Fired.SENT)
-                return (Fired.TAKEN if fired is Fired.SENT else fired), there
-            if value is not None and not lock.kept and holder not in (shot.state.id, write.id):
-                return self._left(write, shot.seen)  # the run of another slot
-            expected = value
-        write.claim = replace(write.after, sending=True).encode()
-        changes = [Change(key, write.claim, shot.seen, LIFE), *self._takes(write, now, expected)]
-        made = self._ledger.change(changes, timeout=_STEP)
-        if all(made):
-            return None
-        there, *locks = self._ledger.read([each.key for each in changes], timeout=_STEP)
-        if there != write.claim:
-            if lock is not None and locks[0] == lock.waiting:
-                # Taken in the moment in which the run of whoever was faster had freed it.
-                self._ledger.change([Change(lock.key, None, lock.waiting)], timeout=_STEP)
-            return Fired.TAKEN, there
-        if lock is not None and locks[0] not in (lock.waiting, lock.started):
-            return self._left(write, write.claim) if not lock.kept else (Fired.TAKEN, there)
-        return None  # the answer of an earlier try was lost
+        assert shot.state is not None
+        assert lock is not None
+        holder, waits = waiting_id(value) if value is not None else ("", True)
+        if holder != write.id and self._was_sent(lock, shot.state.id, holder, waits):
+            # Nothing is sent by this try: what is due behind it is worked out anew.
+            return write, shot.seen, replace(shot.state, sending=False, next=shot.next), Fired.TAKEN
+        if value is not None and not lock.kept and holder not in (shot.state.id, write.id):
+            return self._left(write, shot.seen)  # the run of another slot
+        return None
 
     @staticmethod
     def _was_sent(lock: Lock, before: str, holder: str, waits: bool) -> bool:
@@ -279,6 +400,13 @@ class Firing:
 def _is_taken_over(shot: Shot) -> bool:
     """Somebody else was about to send this slot."""
     return shot.state is not None and shot.state.sending and shot.state.slot == shot.slot
+
+
+def _unless_all(answers: Sequence[Any]) -> Sequence[Any]:
+    """Raise the error by which all have failed: that is the server's."""
+    if answers and all(isinstance(each, OperationalError) for each in answers):
+        raise answers[0]
+    return answers
 
 
 def _count(shot: Shot) -> int:

@@ -13,16 +13,16 @@ import os
 import random
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from celeriac import __version__
 from celeriac.beat.due import due
 from celeriac.beat.entry import Entry
-from celeriac.beat.firing import Fired, Firing, Shot
+from celeriac.beat.firing import UNFIT, Fired, Firing, Outcome, Shot
 from celeriac.beat.hours import Hours
 from celeriac.beat.making import check
 from celeriac.beat.places import ledger_of, publisher_of
@@ -32,7 +32,7 @@ from celeriac.beat.stored import Stored
 from celeriac.beat.track import Track, anchored, spread
 from celeriac.beat.unknown import Unknown
 from celeriac.beat.written import Book
-from celeriac.exceptions import CeleryError, ImproperlyConfigured, OperationalError
+from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.ports import BlockingLedger, Publisher
 
@@ -56,6 +56,10 @@ _MOST: Final = 2.0
 _OVERDUE: Final = 10.0
 #: Latenesses that are remembered.
 _REMEMBERED: Final = 1000
+#: Most slots that are sent in one call: the first of them is late by the making of them all.
+_CALL: Final = 100
+#: What looks at one entry: asks for shots, is told what became of them, and says when to look again.
+Look: TypeAlias = Generator[Shot, Outcome, float]
 
 
 class SharedScheduler:
@@ -270,27 +274,61 @@ class SharedScheduler:
             when, _, track = heapq.heappop(self._heap)
             if track.when == when and self._tracks.get(track.entry.name) is track:
                 found.append(track)
-        for number, track in enumerate(found):
+        for first in range(0, len(found), _CALL):
             try:
-                when = self._look(track)
+                self._send(found[first : first + _CALL])
             except OperationalError:
-                for left in found[number:]:
+                for left in found[first + _CALL :]:
                     self._put(left, left.when)
                 raise
-            except (CeleryError, TypeError, ValueError, LookupError, AttributeError) as error:
-                when = self._broken(track, error)
+
+    def _send(self, tracks: Sequence[Track]) -> None:
+        """Look at entries and send what is due of them: a call sends one slot of each."""
+        going: list[tuple[Track, Look, Any]] = [(track, self._look(track), None) for track in tracks]  # None: begin
+        left = {track.entry.name: track for track in tracks}
+
+        def done(track: Track, when: float) -> None:
+            del left[track.entry.name]
             self._put(track, when)
+
+        try:
+            while going:
+                asked: list[tuple[Track, Look]] = []
+                shots: list[Shot] = []
+                for track, look, outcome in going:
+                    try:
+                        shots.append(look.send(outcome))
+                        asked.append((track, look))
+                    except StopIteration as end:
+                        done(track, end.value)
+                    except OperationalError:
+                        raise
+                    except UNFIT as error:
+                        done(track, self._broken(track, error))
+                going = []
+                for (track, look), ended in zip(asked, self._firing.fire(shots, self.hours.now()), strict=True):
+                    if isinstance(ended, Exception):
+                        done(track, self._broken(track, ended))
+                    else:
+                        going.append((track, look, ended))
+        except OperationalError as error:
+            known = all(track.told == _text(error) for track in left.values())
+            # Others first, next time: the server may refuse these for ever.
+            for track in left.values():
+                self._put(track, self.hours.now() + (_MOST if known else 0.0))
+            if not known:
+                raise
 
     def _broken(self, track: Track, error: Exception) -> float:
         """What is due cannot be made a message: its slots stay, for a scheduler that can, or until this is mended."""
-        text = f"{type(error).__name__}: {error}"
+        text = _text(error)
         if track.told != text:
             track.told = text
             logger.error("beat: Cannot send entry %r (task %s): %s", track.entry.name, track.entry.task, text)
-        return self.hours.now() + _BROKEN
+        return self.hours.now() + (_MOST if isinstance(error, OperationalError) else _BROKEN)
 
-    def _look(self, track: Track) -> float:
-        """Send what is due of one entry; returns when to look again."""
+    def _look(self, track: Track) -> Look:
+        """Asks to send what is due of one entry, slot by slot; returns when to look again."""
         if track.unsure:
             before = track.raw
             self._read([track])
@@ -309,11 +347,11 @@ class SharedScheduler:
                 track.unsure = True
                 return track.later(now)
             elif state.sending and state.slot >= track.passed:
-                if not self._shoot(track, [state.slot], state.next):
+                if not (yield from self._shoot(track, [state.slot], state.next)):
                     continue
             else:
                 found = due(track.entry, track.passed, datetime.fromtimestamp(now, UTC), self._deadline)
-                if not self._shoot(track, found.slots, found.next):
+                if not (yield from self._shoot(track, found.slots, found.next)):
                     continue
                 track.passed = found.passed
                 return inf if found.next is None else found.next.timestamp()
@@ -335,12 +373,14 @@ class SharedScheduler:
         track.unsure = True
         return track.later(now)
 
-    def _shoot(self, track: Track, slots: Iterable[datetime], following: datetime | None) -> bool:
-        """Send slots in order; False when somebody else was faster: what is due has to be worked out again."""
+    def _shoot(
+        self, track: Track, slots: Iterable[datetime], following: datetime | None
+    ) -> Generator[Shot, Outcome, bool]:
+        """Asks to send slots in order; False when somebody else was faster: what is due has to be worked out again."""
         slots = list(slots)
         for number, slot in enumerate(slots):
             behind = slots[number + 1] if number + 1 < len(slots) else following
-            shot = Shot(
+            fired, raw = yield Shot(
                 entry=track.entry,
                 fingerprint=track.fingerprint,
                 slot=slot,
@@ -348,8 +388,6 @@ class SharedScheduler:
                 seen=track.raw,
                 state=track.state,
             )
-            now = self.hours.now()
-            fired, raw = self._firing.fire(shot, now)
             track.see(raw)
             if fired is Fired.TAKEN:
                 return False
@@ -368,6 +406,10 @@ class SharedScheduler:
         if late > _OVERDUE:
             logger.warning("beat: Entry %r was due at %s: sent %.0f s late", entry.name, slot.isoformat(), late)
         logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _pages(tracks: Sequence[Track]) -> Iterable[Sequence[Track]]:

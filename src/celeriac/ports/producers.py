@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from celeriac.exceptions import OperationalError
 from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay, Stayed
 from celeriac.model.ledger import Change
 from celeriac.model.message import Message
@@ -16,6 +17,7 @@ __all__ = [
     "BlockingLedger",
     "Caller",
     "DeadLetters",
+    "EachPublisher",
     "OncePublisher",
     "Publisher",
     "RulesDesk",
@@ -71,6 +73,20 @@ class OncePublisher(Protocol):
         """Publish each message whose key holds nothing, and write the key for ``expires`` seconds in the same step; in
         order. Returns the keys of those that are published now. ``OperationalError`` as ``Publisher.publish``: any of
         them may be, and is not again when the call is repeated."""
+        ...
+
+
+@runtime_checkable
+class EachPublisher(Protocol):
+    """A ``Publisher`` whose ``publish_if`` is one step may have this: many such steps in one call."""
+
+    def publish_each_if(
+        self, sendings: Sequence[tuple[Message, Sequence[Change]]], *, timeout: float
+    ) -> Sequence[Sequence[bytes | None] | OperationalError | None]:
+        """``publish_if`` for each: a message with its changes, or neither, whatever becomes of the others. Returns the
+        answer to each; where the server can, an ``OperationalError`` for one that it refuses. Raises
+        ``OperationalError`` as ``publish``; when ``uncertain``, any may have happened, each whole or not, else none.
+        A message that cannot be encoded raises ``TypeError`` or ``ValueError``, and nothing of the call happens."""
         ...
 
 

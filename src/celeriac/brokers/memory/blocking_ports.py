@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from queue import Empty
 from typing import Any
 
-from celeriac.brokers.memory.broker_port import launch, publish, publish_if, publish_once, purge, set_rules
+from celeriac.brokers.memory.broker_port import (
+    launch,
+    publish,
+    publish_each_if,
+    publish_if,
+    publish_once,
+    purge,
+    set_rules,
+)
 from celeriac.brokers.memory.broker_port import stage as put_aside
 from celeriac.brokers.memory.results import Watcher
 from celeriac.brokers.memory.shared import Server
@@ -49,6 +57,12 @@ class MemoryPublisher:
     ) -> Sequence[bytes | None] | None:
         """See ``Publisher.publish_if``."""
         return publish_if(self._server, message, changes)
+
+    def publish_each_if(
+        self, sendings: Sequence[tuple[Message, Sequence[Change]]], *, timeout: float
+    ) -> Sequence[Sequence[bytes | None] | None]:
+        """See ``EachPublisher``."""
+        return publish_each_if(self._server, sendings)
 
     def publish_once(self, messages: Mapping[str, Message], *, expires: float, timeout: float) -> Sequence[str]:
         """See ``OncePublisher``."""

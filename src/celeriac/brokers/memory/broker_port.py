@@ -35,6 +35,7 @@ __all__ = [
     "encoded",
     "launch",
     "publish",
+    "publish_each_if",
     "publish_if",
     "publish_once",
     "purge",
@@ -84,6 +85,21 @@ def publish_if(server: Server, message: Message, changes: Sequence[Change]) -> S
         if there is None:
             add(server, texts)
         return there
+
+
+def publish_each_if(
+    server: Server, sendings: Sequence[tuple[Message, Sequence[Change]]]
+) -> list[Sequence[bytes | None] | None]:
+    """``publish_if`` for each; nothing when one cannot be encoded."""
+    texts = encoded([message for message, _ in sendings])
+    answers: list[Sequence[bytes | None] | None] = []
+    with server.lock:
+        for text, (_, changes) in zip(texts, sendings, strict=True):
+            there = server.ledger.change_all(changes, server.clock.monotonic())
+            if there is None:
+                add(server, (text,))
+            answers.append(there)
+    return answers
 
 
 def publish_once(server: Server, messages: Mapping[str, Message], expires: float) -> list[str]:

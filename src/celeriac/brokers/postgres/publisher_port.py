@@ -56,6 +56,42 @@ class PostgresPublisher:
         found = dict(zip(ordered, there, strict=True))
         return [found[index] for index in range(len(changes))]
 
+    def publish_each_if(
+        self, sendings: Sequence[tuple[Message, Sequence[Change]]], *, timeout: float
+    ) -> Sequence[Sequence[bytes | None] | OperationalError | None]:
+        """One transaction for those with one change, which most are; one each for the others."""
+        columns = message_columns(message for message, _ in sendings)
+        answers: list[Sequence[bytes | None] | OperationalError | None] = [None] * len(sendings)
+        several = [place for place, (_, changes) in enumerate(sendings) if len(changes) != 1]
+        single = [place for place, (_, changes) in enumerate(sendings) if len(changes) == 1]
+        single.sort(key=lambda place: sendings[place][1][0].key)
+        changes = [sendings[place][1][0] for place in single]
+
+        def work(call: Any) -> list[list[bytes | None] | None]:
+            ((made,),) = call("change_ledger", change_columns(changes))
+            new = sorted(place for place, is_new in zip(single, made, strict=True) if is_new)
+            if new:
+                rows = [[column[place] for place in new] for column in columns]
+                call("publish_in", (*rows, sorted(set(rows[0]))))
+            stayed = [each.key for each, is_new in zip(changes, made, strict=True) if not is_new]
+            ((there,),) = call("read_ledger", ([clean(key) for key in stayed],)) if stayed else (([],),)
+            found = iter(there)
+            return [None if is_new else [next(found)] for is_new in made]
+
+        if single:
+            with self._pool.desk() as desk:
+                for place, there in zip(single, desk.transaction(work, timeout), strict=True):
+                    answers[place] = there
+        for place in several:
+            message, own = sendings[place]
+            try:
+                answers[place] = self.publish_if(message, own, timeout=timeout)
+            except OperationalError as error:
+                if error.uncertain:
+                    raise
+                answers[place] = error
+        return answers
+
     def publish_once(self, messages: Mapping[str, Message], *, expires: float, timeout: float) -> Sequence[str]:
         """One transaction."""
         keys, columns = list(messages), message_columns(messages.values())

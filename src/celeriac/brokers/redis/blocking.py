@@ -139,6 +139,25 @@ class Connection:
                 raise
         return self.ask(("EVAL", text, len(keys), *keys, *args), deadline)
 
+    def run_each(
+        self, script: Script, calls: Sequence[tuple[Sequence[Word], Sequence[Word]]], deadline: float
+    ) -> list[Any]:
+        """Run a script for each of ``calls``; error replies are returned, unless there is nothing else."""
+        digest, text = script.source(self.version)
+        packed = b"".join([pack(("EVALSHA", digest, len(keys), *keys, *args)) for keys, args in calls])
+        try:
+            self.send(packed, deadline)
+            replies = [self.read(deadline) for _ in calls]
+            for place, (keys, args) in enumerate(calls):
+                if isinstance(replies[place], hiredis.ReplyError) and str(replies[place]).startswith("NOSCRIPT"):
+                    self.send(pack(("EVAL", text, len(keys), *keys, *args)), deadline)
+                    replies[place] = self.read(deadline)
+        except Unsent as error:
+            raise ConnectionResetError(str(error)) from error  # some may have left
+        if replies and all(isinstance(reply, hiredis.ReplyError) for reply in replies):
+            raise replies[0]
+        return replies
+
     def close(self) -> None:
         """Close without a word: a forked child must not end its parent's session."""
         try:
@@ -206,6 +225,21 @@ class Pool:
             return replies[-1]
 
         return self._with(run, timeout, False, durable)
+
+    def scripts(
+        self,
+        script: Script,
+        calls: Sequence[tuple[Sequence[Word], Sequence[Word]]],
+        timeout: float,
+        *,
+        durable: bool = False,
+    ) -> list[Any]:
+        """Run a script for each of ``calls``, keys and arguments, sent together. Returns the replies, of which some may
+        be errors; raises ``OperationalError`` when all are."""
+        replies: list[Any] = self._with(
+            lambda connection, deadline: connection.run_each(script, calls, deadline), timeout, False, durable
+        )
+        return replies
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it comes back. A later call opens anew."""

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+from hiredis import ReplyError
+
 from celeriac.brokers.redis import census, rules
 from celeriac.brokers.redis.blocking import Pool, monotonic
+from celeriac.brokers.redis.errors import refused
 from celeriac.brokers.redis.layout import Layout
 from celeriac.brokers.redis.ledger_keys import change_args
 from celeriac.brokers.redis.scripts import (
@@ -137,6 +140,18 @@ class RedisPublisher:
             PUBLISH_IF, [list_key, *keys], [text, *args], timeout, durable=True
         )
         return there
+
+    def publish_each_if(
+        self, sendings: Sequence[tuple[Message, Sequence[Change]]], *, timeout: float
+    ) -> Sequence[Sequence[bytes | None] | OperationalError | None]:
+        """See ``EachPublisher``: the script for each, sent together."""
+        layout = self._layout
+        calls: list[tuple[Sequence[Word], Sequence[Word]]] = []
+        for message, changes in sendings:
+            keys, args = change_args(layout, changes)
+            calls.append(([layout.ready(message.queue, message), *keys], [envelope.encode(message), *args]))
+        replies = self._pool.scripts(PUBLISH_IF, calls, timeout, durable=True)
+        return [refused(self._address, each) if isinstance(each, ReplyError) else each for each in replies]
 
     def publish_once(self, messages: Mapping[str, Message], *, expires: float, timeout: float) -> Sequence[str]:
         """See ``OncePublisher``."""

@@ -68,6 +68,24 @@ class SQLitePublisher:
                 desk.bells.ring_queues({message.queue})
         return there
 
+    def publish_each_if(
+        self, sendings: Sequence[tuple[Message, Sequence[Change]]], *, timeout: float
+    ) -> Sequence[Sequence[bytes | None] | None]:
+        """One transaction for all."""
+        rows = tables.prepare([message for message, _ in sendings])
+
+        def work(sqlite: sqlite3.Connection) -> list[list[bytes | None] | None]:
+            now = time.time()
+            answers = [ledger_table.change_all(sqlite, changes, now) for _, changes in sendings]
+            tables.add(sqlite, [row for row, there in zip(rows, answers, strict=True) if there is None], now)
+            return answers
+
+        with self._pool.desk() as desk:
+            answers = desk.write(work, timeout)
+            sent = {each.queue for (each, _), there in zip(sendings, answers, strict=True) if there is None}
+            desk.bells.ring_queues(sent)
+        return answers
+
     def publish_once(self, messages: Mapping[str, Message], *, expires: float, timeout: float) -> Sequence[str]:
         """One transaction."""
         rows = dict(zip(messages, tables.prepare(list(messages.values())), strict=True))

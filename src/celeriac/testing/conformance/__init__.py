@@ -42,6 +42,7 @@ pytest.register_assert_rewrite(
             "chords",
             "joining",
             "ledger",
+            "each",
             "producers",
             "faults",
             "remote",

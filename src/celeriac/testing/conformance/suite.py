@@ -6,6 +6,7 @@ import pytest
 
 from celeriac.testing.conformance.chords import Chords
 from celeriac.testing.conformance.dead import Dead
+from celeriac.testing.conformance.each import EachOfMany
 from celeriac.testing.conformance.faults import Faults
 from celeriac.testing.conformance.finishing import Finishing
 from celeriac.testing.conformance.harness import Harness
@@ -35,7 +36,19 @@ class _Themes(LifeCycle, Order, Schedule, Leases, Settling, Dead, Payloads, Wait
 
 
 class Conformance(
-    _Themes, Finishing, Results, Chords, Joining, Ledgers, Producers, Faults, Remote, Histories, RulesTheme, Withdrawing
+    _Themes,
+    Finishing,
+    Results,
+    Chords,
+    Joining,
+    Ledgers,
+    EachOfMany,
+    Producers,
+    Faults,
+    Remote,
+    Histories,
+    RulesTheme,
+    Withdrawing,
 ):
     """Subclass it with a fixture ``harness`` (see the package)."""
 

@@ -72,6 +72,17 @@ class SimulatedPublisher:
         self._weather.check_answer(self._server)
         return there
 
+    def publish_each_if(self, sendings: Sequence[tuple[Message, Sequence[Change]]], *, timeout: float) -> Sequence[Any]:
+        """See ``EachPublisher``."""
+        self._weather.check(self._server)
+        given: Any = self._publisher
+        answers: Sequence[Any] = given.publish_each_if(sendings, timeout=timeout)
+        sent = [message for (message, _), there in zip(sendings, answers, strict=True) if there is None]
+        if sent:
+            self._published(sent)
+        self._weather.check_answer(self._server)
+        return answers
+
     def rules(self, prefix: str, *, timeout: float) -> RulesRead:
         """See ``RulesDesk``."""
         self._weather.check(self._server)

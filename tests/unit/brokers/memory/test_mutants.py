@@ -35,6 +35,7 @@ from celeriac.testing.conformance import (
     settling,
     waiting,
 )
+from celeriac.testing.conformance.each import EachOfMany
 from tests.conformance.test_memory import MemoryHarness
 
 Patch = pytest.MonkeyPatch
@@ -303,6 +304,29 @@ def publishes_without_asking(patch: Patch) -> None:
     patch.setattr(MemoryPublisher, "publish_if", mutant)
 
 
+def publishes_each_without_asking(patch: Patch) -> None:
+    def mutant(self: MemoryPublisher, sendings: Any, *, timeout: float) -> Any:
+        broker_port.publish(self._server, [message for message, _ in sendings])
+        tick = self._server.clock.monotonic()
+        return [self._server.ledger.change_all(changes, tick) for _, changes in sendings]
+
+    patch.setattr(MemoryPublisher, "publish_each_if", mutant)
+
+
+def publishes_all_or_none(patch: Patch) -> None:
+    real = MemoryPublisher.publish_each_if
+
+    def mutant(self: MemoryPublisher, sendings: Any, *, timeout: float) -> Any:
+        changes = [change for _, own in sendings for change in own]
+        tick = self._server.clock.monotonic()
+        there = [self._server.ledger.read(change.key, tick) for change in changes]
+        if all(change.expected == value for change, value in zip(changes, there, strict=True)):
+            return real(self, sendings, timeout=timeout)
+        return [[value] for value in there]
+
+    patch.setattr(MemoryPublisher, "publish_each_if", mutant)
+
+
 def expects_nothing(patch: Patch) -> None:
     patch.setattr(LedgerTable, "allows", lambda self, change, tick: True)
 
@@ -391,6 +415,8 @@ MUTANTS: list[tuple[Mutate, type]] = [
     (settles_in_the_background, schedule.Schedule),
     (changes_half, ledger.Ledgers),
     (publishes_without_asking, ledger.Ledgers),
+    (publishes_each_without_asking, EachOfMany),
+    (publishes_all_or_none, EachOfMany),
     (expects_nothing, ledger.Ledgers),
     (keeps_values_for_ever, ledger.Ledgers),
     (keeps_the_first_life_time, ledger.Ledgers),
