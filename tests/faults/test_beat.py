@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from tests.faults.project import CLOCK
 from tests.faults.scenario import scenario
 from tests.servers import RedisServer, wait_until
 
+#: On a Redis Cluster, too.
+CLUSTER = True
 #: Seconds of harm, in CI, where a test takes 20 s with its start and end; ``./dev faults`` goes on for longer.
 SECONDS = 15.0
 #: Entries of one second: what is missed meanwhile is sent in any case, or as a short delay.
@@ -132,6 +135,42 @@ def test_beats_are_killed_and_started_at_random(place: Place, rng: random.Random
         first, last = min(found["all"]), max(found["all"])
         assert last - first >= SECONDS * fault_scale
         assert len(found["skip"]) > (last - first) / 2, fleet.logs()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "redis",
+        *(pytest.param(each, marks=pytest.mark.extended) for each in ("postgres", "sqlite", "rabbitmq", "cluster")),
+    ],
+)
+def test_runs_that_last_longer_than_their_interval(kind: str, request: pytest.FixtureRequest) -> None:
+    place: Place = request.getfixturevalue(f"{kind}_place")
+    every = {
+        "queue": {"task": "faults.slot", "schedule": 0.2, "overlap": "queue", "args": [300]},
+        "skip": {"task": "faults.slot", "schedule": 0.2, "overlap": "skip", "args": [300]},
+    }
+    with place.fleet(beat_schedule=every) as fleet:
+        fleet.start("-c", "4")
+        beat = fleet.start(what="beat")
+        wait_until(lambda: all(len(slots(fleet)[name]) > 3 for name in every), 30.0, fleet.logs)
+        assert beat.stop() == 0, beat.log()
+        sent = {name: len(beat.lines(f"Sending due task {name} ")) for name in every}
+        wait_until(
+            lambda: sum(run.kind == "end" for run in fleet.journal.read().runs) >= sum(sent.values()), 30.0, fleet.logs
+        )
+        found = judge(place, fleet, "queue")
+        assert {name: len(found[name]) for name in every} == sent
+        runs: dict[str, dict[str, float]] = {"start": {}, "end": {}}
+        for run in fleet.journal.runs:
+            runs[run.kind][run.id] = run.at
+        assert runs["start"].keys() == runs["end"].keys()
+        for name in every:
+            times = sorted((at, runs["end"][line]) for line, at in runs["start"].items() if line.startswith(name))
+            gaps = [start - end for (_, end), (start, _) in pairwise(times)]
+            assert min(gaps) >= 0, f"runs of {name} overlap: {times}\n{fleet.logs()}"
+        left_out = missing(found["skip"], 0.2)
+        assert len(left_out) >= len(found["skip"]) - 1, found["skip"]
 
 
 @pytest.mark.parametrize(

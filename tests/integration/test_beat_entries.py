@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.base import wait_until
+from tests.servers import RedisCluster, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -63,14 +63,17 @@ class Project:
         wait_until(lambda: self.count(word) >= before + by, 20.0, f"{word} runs {by} times more")
 
 
-@pytest.fixture(
-    params=[
-        "redis", "rabbitmq",
-        pytest.param("sqlite", marks=pytest.mark.extended), pytest.param("postgres", marks=pytest.mark.extended),
-    ]
-)  # fmt: skip
+EXTENDED = [pytest.param(name, marks=pytest.mark.extended) for name in ("sqlite", "postgres", "cluster")]
+
+
+@pytest.fixture(params=["redis", "rabbitmq", *EXTENDED])
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
-    url = request.getfixturevalue(f"{request.param}_url")
+    if request.param == "cluster":
+        cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+        cluster.flush()
+        url = cluster.url()
+    else:
+        url = request.getfixturevalue(f"{request.param}_url")
     results = request.getfixturevalue("redis_url") if request.param == "rabbitmq" else ""
     made = Project(tmp_path, url, results)
     nodes = [
