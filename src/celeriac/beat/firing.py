@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from celeriac.beat import making
 from celeriac.beat.entry import Entry
 from celeriac.beat.lazy import evaluated
-from celeriac.beat.state import LIFE, State, running_key, slot_key, state_key
+from celeriac.beat.state import LIFE, State, running_key, slot_key, state_key, taking_key
 from celeriac.codec.envelope import new_id
 from celeriac.exceptions import CeleryError, OperationalError
 from celeriac.model.ledger import LOCK, LOCK_LIFE, Change, Lock, waiting_id
@@ -210,13 +210,18 @@ class Firing:
             making.messages_of(self._app, shot.entry, shot.slot, moment, {}, task_id=own)
         return write.ended
 
-    def _keep(self, states: Sequence[tuple[Write, bytes | None, State, Fired]], timeout: float | None = None) -> None:
-        """End tries by writing a state, where another is expected, and nothing else: ``TAKEN`` where it was not."""
-        if not states:
+    def _keep(
+        self,
+        states: Sequence[tuple[Write, bytes | None, State, Fired]],
+        further: Sequence[Change] = (),
+        timeout: float | None = None,
+    ) -> None:
+        """End tries by writing a state, where another is expected: ``TAKEN`` where it was not. And ``further``."""
+        if not states and not further:
             return
         limit = timeout or self._timeout
         changes = [Change(write.key, state.encode(), seen, LIFE) for write, seen, state, _ in states]
-        made = self._ledger.change(changes, timeout=limit)
+        made = self._ledger.change([*changes, *further], timeout=limit)[: len(changes)]
         missed = [change.key for change, done in zip(changes, made, strict=True) if not done]
         there = iter(self._ledger.read(missed, timeout=limit) if missed else ())
         for (write, _, _, as_), change, done in zip(states, changes, made, strict=True):
@@ -295,7 +300,8 @@ class Firing:
         self._claim([write for write in writes if write.steps == 0], now)
         self._send([write for write in writes if write.steps == 1 and write.ended is None])
         sent = [write for write in writes if write.steps == 2 and write.ended is None]
-        self._keep([(write, write.claim, write.after, Fired.SENT) for write in sent], _STEP)
+        known = [Change(taking_key(write.id), None) for write in sent if _is_noted(write)]
+        self._keep([(write, write.claim, write.after, Fired.SENT) for write in sent], known, _STEP)
 
     def _send(self, writes: Sequence[Write]) -> None:
         """The second step, a call for each queue: what one of them refuses is nothing to the others."""
@@ -349,14 +355,15 @@ class Firing:
                     continue
             write.claim = replace(write.after, sending=True).encode()
             claim = Change(write.key, write.claim, write.shot.seen, LIFE)
-            asked.append((write, [claim, *self._takes(write, now, expected)]))
+            own = [claim, *self._takes(write, now, expected)]
+            if _is_noted(write):
+                own.append(Change(taking_key(write.id), b"1", expires=own[1].expires))
+            asked.append((write, own))
         made = iter(self._ledger.change([each for _, own in asked for each in own], timeout=_STEP) if asked else ())
         unsure = [(write, own) for write, own in asked if not all([next(made) for _ in own])]
-        for write, _ in asked:
-            write.steps = 1
         keys = [each.key for _, own in unsure for each in own]
         found = iter(self._ledger.read(keys, timeout=_STEP) if keys else ())
-        undone: list[Change] = []
+        undone: list[Change] = []  # and what was noted of it
         for write, own in unsure:
             there, *locks = [next(found) for _ in own]
             lock = write.lock
@@ -364,16 +371,37 @@ class Firing:
                 if lock is not None and locks[0] == lock.waiting:
                     # Taken in the moment in which the run of whoever was faster had freed it.
                     undone.append(Change(lock.key, None, lock.waiting))
+                undone += [Change(each.key, None) for each in own[2:]]
                 write.ended = Fired.TAKEN, there
             elif lock is not None and locks[0] not in (lock.waiting, lock.started):
                 if lock.kept:
                     write.ended = Fired.TAKEN, there
-                else:
+                elif not self._takes_over(write, locks[0], own[1]):
                     left.append(self._left(write, write.claim))
+                    undone += [Change(each.key, None) for each in own[2:]]
             # else the answer of an earlier try was lost
-        if undone:
-            self._ledger.change(undone, timeout=_STEP)
-        self._keep(left)
+        self._keep(left, undone, _STEP)
+        for write, _ in asked:
+            if write.ended is None:
+                write.steps = 1
+
+    def _takes_over(self, write: Write, there: bytes | None, taking: Change) -> bool:
+        """Take a lock of ``overlap="skip"`` from a scheduler that was killed after it took it and found that another
+        had sent the slot. Its task was never sent: it is noted so, and the state names another as the last one. Who
+        still lives there sends nothing either, and gives back only what is its own."""
+        state = write.shot.state
+        if there is None or state is None or state.sending or not _is_noted(write):
+            return False
+        holder, waits = waiting_id(there)
+        if not waits or holder == state.id:
+            return False
+        (noted,) = self._ledger.read([taking_key(holder)], timeout=_STEP)
+        if noted is None:
+            return False
+        (made, _) = self._ledger.change(
+            [replace(taking, expected=there), Change(taking_key(holder), None)], timeout=_STEP
+        )
+        return made
 
     def _settled(self, write: Write, value: bytes | None) -> tuple[Write, bytes | None, State, Fired] | None:
         """The state by which a slot is ended that somebody else was about to send, and need not be sent."""
@@ -385,7 +413,9 @@ class Firing:
             # Nothing is sent by this try: what is due behind it is worked out anew.
             return write, shot.seen, replace(shot.state, sending=False, next=shot.next), Fired.TAKEN
         if value is not None and not lock.kept and holder not in (shot.state.id, write.id):
-            return self._left(write, shot.seen)  # the run of another slot
+            # The run of another slot, which the state that is taken over does not name.
+            write.shot = replace(shot, state=replace(shot.state, id=holder))
+            return self._left(write, shot.seen)
         return None
 
     @staticmethod
@@ -400,6 +430,11 @@ class Firing:
 def _is_taken_over(shot: Shot) -> bool:
     """Somebody else was about to send this slot."""
     return shot.state is not None and shot.state.sending and shot.state.slot == shot.slot
+
+
+def _is_noted(write: Write) -> bool:
+    """It is noted that this try takes a lock, until its message is known to be sent."""
+    return write.shot.entry.overlap == "skip" and write.lock is not None
 
 
 def _unless_all(answers: Sequence[Any]) -> Sequence[Any]:

@@ -13,7 +13,7 @@ from typing import Final, Self
 import msgspec
 from msgspec import Struct
 
-__all__ = ["LIFE", "PAUSED", "State", "running_key", "short", "slot_key", "state_key"]
+__all__ = ["LIFE", "PAUSED", "State", "running_key", "short", "slot_key", "state_key", "taking_key"]
 
 #: Seconds for which the state of an entry is kept that is no longer there: longer than the rarest slots are apart.
 LIFE: Final = 5 * 366 * 86400.0
@@ -73,6 +73,11 @@ def slot_key(name: str, slot: datetime) -> str:
 def running_key(name: str) -> str:
     """Where it stands that a run of the entry goes on, for entries whose runs must not overlap."""
     return f"beat:running:{short(name)}"
+
+
+def taking_key(task_id: str) -> str:
+    """Where it stands that a task was given a lock and is not known to be sent, on two servers."""
+    return f"beat:taking:{task_id}"
 
 
 def short(name: str) -> str:

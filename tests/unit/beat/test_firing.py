@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from celeriac.beat.scheduler import SharedScheduler
+from celeriac.beat.state import running_key, taking_key
 from celeriac.model.ledger import LOCK
 from celeriac.schedules import crontab
-from tests.unit.beat.conftest import START, Fleet, away
+from tests.unit.beat.conftest import START, Fleet, Killed, away
 
 
 def _due_together(fleet: Fleet, count: int, **more: Any) -> None:
@@ -120,3 +123,74 @@ def test_one_among_many_that_cannot_be_encoded(fleet: Fleet, caplog: Any) -> Non
     fleet.run(61, scheduler)
     assert len(fleet.sent()) == 5
     assert [r.getMessage()[:23] for r in caplog.records if r.levelname == "ERROR"] == ["beat: Cannot send entry "[:23]]
+
+
+# -- on two servers: overlap="skip" -----------------------------------------------------------------------------------
+
+
+def _dead_taker(fleet: Fleet) -> tuple[SharedScheduler, str]:
+    """A scheduler was killed when it had taken the lock of a slot and seen that another had sent it; returns that
+    other one, and the id in the lock."""
+    fleet.stepwise = True
+    fleet.add("x", 10, overlap="skip")
+    dying, other = fleet.scheduler(), fleet.scheduler()
+    fleet.run(5, dying, other)
+    ledger: Any = dying._ledger
+    change = ledger.change
+
+    def late(changes: Any, **more: Any) -> Any:
+        """The other one sends the slot in this moment, its run is short, and this one dies behind its step."""
+        fleet.run(0, other)
+        (first,) = fleet.sent()
+        assert fleet.lock(running_key("x")) == first.id.encode()
+        fleet.change(running_key("x"), None)
+        change(changes, **more)
+        raise Killed
+
+    ledger.change = late
+    fleet.clock.time = START.timestamp() + 10
+    with pytest.raises(Killed):
+        dying.tick()
+    holder = fleet.lock(running_key("x"))
+    assert holder is not None
+    assert fleet.state("x").id != holder.decode()
+    return other, holder.decode()
+
+
+def test_the_lock_of_a_scheduler_that_died_before_it_gave_it_back_is_taken_over(fleet: Fleet) -> None:
+    other, holder = _dead_taker(fleet)
+    fleet.run(11, other)
+    (second,) = fleet.sent()
+    assert fleet.lock(running_key("x")) == second.id.encode()
+    assert fleet.state("x").count == 2
+    assert fleet.lock(taking_key(holder)) is None
+    assert fleet.lock(taking_key(second.id)) is None
+    fleet.run(10, other)
+    assert fleet.sent() == [], "a run goes on"
+
+
+def test_a_lock_that_somebody_else_gave_is_not_taken_over(fleet: Fleet) -> None:
+    """A dead letter that is sent again has one, too."""
+    other, holder = _dead_taker(fleet)
+    fleet.change(taking_key(holder), None)
+    fleet.run(21, other)
+    assert fleet.sent() == []
+    assert fleet.state("x").slot == START + timedelta(seconds=30)
+
+
+@pytest.mark.parametrize("method", ["change", "read"])
+def test_on_two_servers_a_claim_whose_end_nobody_knows_is_looked_at_again(fleet: Fleet, method: str) -> None:
+    fleet.stepwise = True
+    fleet.add("x", 10, overlap="skip")
+    scheduler = fleet.scheduler()
+    fleet.run(9, scheduler)
+    fleet.change(running_key("x"), b"another started")
+    ledger: Any = scheduler._ledger
+    ledger.fails_after = {method: away(uncertain=True)}
+    fleet.run(5, scheduler)
+    assert fleet.sent() == []
+    assert fleet.state("x").slot == START + timedelta(seconds=10)
+    assert not fleet.state("x").sending
+    fleet.change(running_key("x"), None)
+    fleet.run(10, scheduler)
+    assert len(fleet.sent()) == 1
