@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from celeriac.client.current import worker_request
 from celeriac.client.routes import Address
@@ -16,7 +17,7 @@ from celeriac.codec.json import plain
 from celeriac.codec.serializers import find
 from celeriac.exceptions import EncodeError
 
-__all__ = ["PER_CALL", "Prepared", "prepare"]
+__all__ = ["PER_CALL", "Prepared", "followers", "prepare", "with_headers"]
 
 #: Options that concern one message, not all of a task's.
 PER_CALL = frozenset(
@@ -116,6 +117,33 @@ def prepare(name: str, given: Mapping[str, Any], to: Address, queue: str, conf: 
         retries=get("retries") or 0,
         others=others,
     )
+
+
+def with_headers(prepared: Prepared, name: str, own: Mapping[str, Any]) -> Prepared:
+    """The same with headers of a call's own. Raises ``EncodeError`` for those that JSON cannot hold."""
+    try:
+        return replace(prepared, headers={**prepared.headers, **plain(dict(own))})
+    except EncodeError as error:
+        raise EncodeError(f"cannot send {name}: headers: {error}") from error
+
+
+def followers(call: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The third part of a body: what is sent when the task has ended; None: nothing."""
+    get = call.get
+    embed = {
+        "callbacks": _listed(get("link") or get("callbacks")),
+        "errbacks": _listed(get("link_error") or get("errbacks")),
+        "chain": get("chain"),
+        "chord": get("chord"),
+    }
+    return embed if any(embed.values()) else None
+
+
+def _listed(value: Any) -> list[Any] | None:
+    """Celery takes one signature where a list is meant; a signature is a mapping."""
+    if not value:
+        return None
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _warn_of_typos(name: str, options: Iterable[str]) -> None:

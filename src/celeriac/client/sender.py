@@ -23,7 +23,7 @@ from celeriac.client.connections import PerProcess
 from celeriac.client.current import request_var, worker_request
 from celeriac.client.payloads import payloads_of
 from celeriac.client.prepared import PER_CALL as _PER_CALL
-from celeriac.client.prepared import Prepared, prepare
+from celeriac.client.prepared import Prepared, followers, prepare, with_headers
 from celeriac.client.replies import Replies
 from celeriac.client.routes import ROUTING_SETTINGS, Router
 from celeriac.client.times import earliest, latest
@@ -142,6 +142,9 @@ class Sender:
             key = (name, *options.items())
             found: Prepared | None = known.get(key)
         except TypeError:  # headers, stamps: such options are not remembered
+            if options.get("headers") and router.by_name_only:
+                base = self._prepared(name, args, kwargs, {**options, "headers": ()}, task)
+                return with_headers(base, name, options["headers"])
             key, found = None, None
         if found is not None:
             return found
@@ -189,18 +192,13 @@ class Sender:
             headers["eta"], due = earliest(get("countdown"), get("eta"), now=now, zone=zone)
             headers["expires"], expires = latest(get("expires"), now=now, zone=zone)
         if not _FOLLOWED.isdisjoint(call):
-            embed = {
-                "callbacks": _listed(get("link") or get("callbacks")),
-                "errbacks": _listed(get("link_error") or get("errbacks")),
-                "chain": get("chain"),
-                "chord": get("chord"),
-            }
-            embed = embed if any(embed.values()) else None
+            embed = followers(call)
         lock = get("lock")
         if lock is not None:
             headers[LOCK] = lock
-        reply_to = get("reply_to") or self.replies.address
-        return self._finish(prepared, headers, args, kwargs, embed, reply_to, due, expires)
+        return self._finish(
+            prepared, headers, args, kwargs, embed, get("reply_to") or self.replies.address, due, expires
+        )
 
     def _finish(
         self,
@@ -490,10 +488,3 @@ class Sender:
     def close(self) -> None:
         """Give the connections back; the next call opens new ones. Idempotent."""
         self._publisher.close()
-
-
-def _listed(value: Any) -> list[Any] | None:
-    """Celery takes one signature where a list is meant; a signature is a mapping."""
-    if not value:
-        return None
-    return list(value) if isinstance(value, (list, tuple)) else [value]

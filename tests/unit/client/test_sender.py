@@ -351,3 +351,23 @@ def test_a_slip_in_an_option_is_told(sender: Sender, recwarn: pytest.WarningsRec
         sender.message("t", options={"idempotancy_key": "x"})
     foreign = {"mandatory": True, "content_type": "x", "stamped_headers": ["tasks_id"], "tasks_id": "1"}
     sender.message("t", options=foreign)
+
+
+@pytest.mark.parametrize("routes", [None, {"tasks.add": {"queue": "math", "headers": {"from": "route", "r": 1}}}])
+def test_headers_of_a_call_come_over_those_of_its_route(routes: Any) -> None:
+    """What else follows from the options is remembered, and must not change by it."""
+    sender = make(task_routes=routes)
+    plain = sender.message("tasks.add", (1,), {}, {"priority": 3})
+    for number in (1, 2):
+        own = {"shadow": "x", "mine": number, "when": [number]}
+        message = sender.message("tasks.add", (1,), {}, {"priority": 3, "headers": own})
+        differing = {key: value for key, value in message.headers.items() if plain.headers.get(key) != value}
+        assert differing.items() >= own.items()
+        assert differing.keys() - own.keys() == {"id", "root_id"}
+        assert (message.queue, message.priority) == (plain.queue, plain.priority)
+        assert "from" not in message.headers
+    assert ("from" in plain.headers) == bool(routes)
+    again = sender.message("tasks.add", (1,), {}, {"priority": 3})
+    assert "mine" not in again.headers
+    with pytest.raises(EncodeError, match=r"cannot send tasks\.add: headers"):
+        sender.message("tasks.add", (1,), {}, {"headers": {"x": object()}})
