@@ -159,7 +159,8 @@ def test_runs_that_last_longer_than_their_interval(kind: str, request: pytest.Fi
         wait_until(
             lambda: sum(run.kind == "end" for run in fleet.journal.read().runs) >= sum(sent.values()), 30.0, fleet.logs
         )
-        found = judge(place, fleet, "queue")
+        found = judge(place, fleet)
+        assert missing(found["queue"], 0.2) == [], fleet.logs()
         assert {name: len(found[name]) for name in every} == sent
         runs: dict[str, dict[str, float]] = {"start": {}, "end": {}}
         for run in fleet.journal.runs:
