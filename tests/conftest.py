@@ -54,7 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without ``--extended`` each sentence is tried on each kind of server once."""
+    """Without ``--extended`` each sentence is tried on each kind of server once. The small files come last: where
+    several processes take file by file, none is left alone with a long one at the end."""
+    items.sort(key=lambda item: item.path.is_relative_to(ROOT / "tests" / "unit"))
     if config.option.extended:
         return
     further = [item for item in items if item.get_closest_marker("extended")]
