@@ -232,6 +232,12 @@ class Proxy:
 
     async def _unlisten(self) -> None:
         if self._listener is not None:
+            # First nobody is accepted any more, then those are met who just were: asyncio forgets them, sockets and
+            # all, when their listener is gone.
+            for each in self._listener.sockets:
+                asyncio.get_running_loop().remove_reader(each.fileno())
+            for _ in range(5):
+                await asyncio.sleep(0)
             self._listener.close()
             self._listener = None
 
@@ -260,8 +266,6 @@ class Proxy:
         self._closing = True
         await self._unlisten()
         self.flowing.set()
-        for _ in range(5):
-            await asyncio.sleep(0)  # whoever has just connected is met: a task that never began closes no socket
         while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
             for link in self._links:
                 link.reset()
