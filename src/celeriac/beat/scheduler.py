@@ -32,6 +32,7 @@ from celeriac.beat.stored import Stored
 from celeriac.beat.track import Track, anchored, spread
 from celeriac.beat.unknown import Unknown
 from celeriac.beat.written import Book
+from celeriac.codec.escape import one_line
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.ports import BlockingLedger, Publisher
@@ -226,7 +227,7 @@ class SharedScheduler:
         self._order = len(on)
         heapq.heapify(self._heap)
         if not self._loaded:
-            logger.info("beat: %d entries", len(tracks))
+            logger.info("beat: entries: %d", len(tracks))
             self._unknown.begin(entries)
         self._loaded = True
 
@@ -324,7 +325,8 @@ class SharedScheduler:
         text = _text(error)
         if track.told != text:
             track.told = text
-            logger.error("beat: Cannot send entry %r (task %s): %s", track.entry.name, track.entry.task, text)
+            entry = track.entry
+            logger.error("beat: Cannot send entry %r (task %s): %s", entry.name, one_line(entry.task), text)
         return self.hours.now() + (_MOST if isinstance(error, OperationalError) else _BROKEN)
 
     def _look(self, track: Track) -> Look:
@@ -397,19 +399,20 @@ class SharedScheduler:
 
     def _note(self, track: Track, slot: datetime, fired: Fired) -> None:
         entry = track.entry
+        name = one_line(entry.name)
         if fired is Fired.LEFT:
-            logger.info("beat: Slot %s of %s is left out: the run before goes on", slot.isoformat(), entry.name)
+            logger.info("beat: Slot %s of %s is left out: the run before goes on", slot.isoformat(), name)
             return
         self.sent += 1
         late = max(0.0, self.hours.now() - slot.timestamp())
         self.lateness.append(late)
         if late > _OVERDUE:
             logger.warning("beat: Entry %r was due at %s: sent %.0f s late", entry.name, slot.isoformat(), late)
-        logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
+        logger.info("Scheduler: Sending due task %s (%s)", name, one_line(entry.task))
 
 
 def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 def _pages(tracks: Sequence[Track]) -> Iterable[Sequence[Track]]:

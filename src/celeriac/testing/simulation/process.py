@@ -98,19 +98,13 @@ class _Step(asyncio.Handle):
         self._source_traceback = None
 
 
-class _Timer(asyncio.TimerHandle):
+class _Timer(_Step, asyncio.TimerHandle):
     """The same for one that is due later."""
 
     def __init__(
         self, when: float, callback: Any, args: Any, process: Process, context: contextvars.Context | None
     ) -> None:
-        self._context = contextvars.copy_context() if context is None else context
-        self._loop = process
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
+        _Step.__init__(self, callback, args, process, context)
         self._when = when
         self._scheduled = False
 
