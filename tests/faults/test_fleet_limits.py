@@ -135,7 +135,7 @@ def test_the_seat_of_a_killed_child_is_free_at_once(place: Place, tmp_path: Path
         fleet.start("-c", "3")
         ids = place.send_many("seated_gate", [(str(tmp_path),)] * 3)
         wait_until(lambda: len(started(fleet, ids)) == 2, 10.0, lambda: fleet.logs())
-        assert place.depth().scheduled == 1
+        wait_until(lambda: place.depth().scheduled == 1, 10.0, lambda: f"one waits {place.depth()}")
         victim, other = started(fleet, ids)
         (third,) = set(ids) - {victim, other}
         os.kill(fleet.journal.started(victim)[0].pid, signal.SIGKILL)

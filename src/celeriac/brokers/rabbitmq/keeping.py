@@ -97,6 +97,7 @@ class Keeper:
             self._consumed = generation
             self._moving.clear()
             self._intake.consume(self._name, 0)
+            await self._intake.alive()  # before a copy comes, or it would be led back after a second
 
     def _declaring(self) -> Generator[tuple[Any, ...], Any, None]:
         yield from declare_exchange(self._name, "fanout", True, True)
