@@ -54,9 +54,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without ``--extended`` each sentence is tried on each kind of server once. The small files come last: where
-    several processes take file by file, none is left alone with a long one at the end."""
-    items.sort(key=lambda item: item.path.is_relative_to(ROOT / "tests" / "unit"))
+    """Without ``--extended`` each sentence is tried on each kind of server once. The longest file comes first and the
+    small ones last: where several processes take file by file, none is left alone with a long one at the end."""
+    longest, small = ROOT / "tests" / "simulation" / "test_seeds.py", ROOT / "tests" / "unit"
+    items.sort(key=lambda item: -1 if item.path == longest else item.path.is_relative_to(small))
     if config.option.extended:
         return
     further = [item for item in items if item.get_closest_marker("extended")]

@@ -466,7 +466,7 @@ def test_a_delivery_counts_as_held_until_it_is_settled(rabbitmq_server: RabbitSe
         broker = await opened(url)
         await broker.publish(messages(*map(str, range(50))))
         held: Sequence[Delivery] = await claimed(broker, 50)
-        wait_until(lambda: rabbitmq_server.queues(rabbitmq_vhost)["q"] == (0, 50))
+        wait_until(lambda: rabbitmq_server.queues(rabbitmq_vhost).get("q") == (0, 50))
         await broker.settle([Accept(each) for each in held[::2]])
         assert rabbitmq_server.queues(rabbitmq_vhost)["q"] == (0, 25)
         await broker.settle([Accept(each) for each in held[1::2]])

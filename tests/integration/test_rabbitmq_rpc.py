@@ -349,7 +349,7 @@ def test_a_task_without_a_result(
     add.apply_async((1, 1), ignore_result=True)
     assert add.delay(1, 2).get(timeout=10) == 3
     # What was read is acknowledged a moment later.
-    wait_until(lambda: rabbitmq_server.queues(rabbitmq_vhost)[client.oid] == (0, 0), 15.0, "the queue is empty")
+    wait_until(lambda: rabbitmq_server.queues(rabbitmq_vhost).get(client.oid) == (0, 0), 15.0, "the queue is empty")
     client.close()
     assert waiting(rabbitmq_url, client.oid) == 0
 

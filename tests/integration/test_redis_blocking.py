@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import hiredis
@@ -234,7 +235,8 @@ def test_no_subscription_is_left(reader: RedisReader, redis_server: RedisServer)
     assert reader.wait(["never"], timeout=0.05) is None
     # UNSUBSCRIBE is sent, not waited for: the server may read our question first.
     wait_until(lambda: redis_server.command("PUBSUB", "CHANNELS") == [], 5.0, "all subscriptions to be gone")
-    assert int(redis_server.info("clients")["connected_clients"]) < 8
+    # A few in the pools, not one for each of fifty.
+    assert int(redis_server.info("clients")["connected_clients"]) < 25
 
 
 def test_a_started_task_does_not_wake_for_ever(reader: RedisReader) -> None:
@@ -329,16 +331,12 @@ class _Elderly:
 
     @staticmethod
     def _pump(source: socket.socket, target: socket.socket, refuse: bool) -> None:
-        with source, target:
+        with source, target, suppress(OSError):  # either may be gone
             while data := source.recv(65536):
                 target.sendall(data.replace(b"HELLO", b"HELLX") if refuse else data)
-            try:
-                target.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+            target.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_servers_without_resp3(redis_server: RedisServer, redis_url: str) -> None:
     with _Elderly(redis_server.port) as url:
         reader, publisher = redis.reader(url, AdapterOptions()), redis.publisher(url, AdapterOptions())

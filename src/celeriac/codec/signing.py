@@ -214,7 +214,7 @@ def _as_sent(headers: Mapping[str, Any]) -> Mapping[str, Any]:
 def _decode_headers(headers: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = _decode(_encode(headers))
-    except UnicodeEncodeError:  # lone surrogates, in argsrepr for instance
+    except (UnicodeEncodeError, TypeError):  # lone surrogates, in argsrepr for instance; keys that are numbers
         found = json.loads(json.dumps(headers), resolve=False)
     return found
 

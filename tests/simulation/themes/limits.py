@@ -87,8 +87,10 @@ class Limits(Theme):
             return
         for ask, permit in zip(args[0], answer, strict=True):
             if permit.permission is Permission.GO:
+                again = ask.seats is not None and ask.delivery.token in self._allowed  # it had its start
                 self._allowed[ask.delivery.token] = ask
-                if ask.rate is not None and not self.apart:  # else it was allowed somewhat earlier, nobody knows when
+                # Where the ledger is apart it was allowed somewhat earlier, nobody knows when.
+                if ask.rate is not None and not self.apart and not again:
                     self._start(ask.rate)
 
     def _start(self, rate: Any) -> None:

@@ -53,7 +53,9 @@ class Limits:
             return LOST
         if ask.seats is not None:
             row = self._row(ask.seats)
-            if token not in row.holders and not row.promised.get(task_id, 0) > now:
+            if token in row.holders:
+                return GO  # once more: it may run already
+            if not row.promised.get(task_id, 0) > now:
                 self._wake(ask.seats.key, row, now, promise)
                 if self._used(row, now) >= row.most:
                     self._park(ask.seats, token, task_id, first=row.promised.pop(task_id, None) is not None)
@@ -65,7 +67,6 @@ class Limits:
             if due is not None:
                 if row is not None:
                     row.promised.pop(task_id, None)
-                    row.holders.discard(token)
                 return Permit(Permission.LATER, due)
         if row is not None:
             row.promised.pop(task_id, None)

@@ -106,7 +106,10 @@ def permit(
             row = rows.get(ask.seats.key)
             if row is None:
                 row = rows[ask.seats.key] = _Row(sqlite, ask.seats, now, promise)
-            if row.holders.get(key) != claim and not row.promised.get(key):
+            if row.holders.get(key) == claim:
+                permits.append(GO)  # once more: it may run already
+                continue
+            if not row.promised.get(key):
                 woken += row.wake()
                 if row.free <= 0:
                     row.park(claim, key, alone=ask.delivery.marks.suspect)

@@ -128,7 +128,11 @@ BEGIN
                 v_at := cardinality(v_names);
             END IF;
             SELECT * INTO s FROM {schema}.seat WHERE key = p_keys[i] AND id = p_ids[i];
-            IF NOT coalesce(s.claim = p_claims[i] OR s.claim IS NULL AND s.until > {schema}.moment(), false) THEN
+            IF s.claim = p_claims[i] THEN
+                p_permits := p_permits || 'go'::text;    -- once more: it may run already
+                CONTINUE;
+            END IF;
+            IF NOT coalesce(s.claim IS NULL AND s.until > {schema}.moment(), false) THEN
                 v_one := {schema}.wake_parked(p_keys[i], v_free[v_at], p_promise, p_pause);
                 v_free[v_at] := v_free[v_at] - cardinality(v_one);
                 p_woken := p_woken || v_one;

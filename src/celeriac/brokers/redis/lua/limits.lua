@@ -184,7 +184,9 @@ for j = 1, #tokens do
   elseif n > 0 then
     local place = place_of(n)
     seat = place.seat
-    if not seat.holders[token] and not seat.promised[id] then
+    if seat.holders[token] then
+      rate = 0  -- once more: it may run already
+    elseif not seat.promised[id] then
       wake(place)
       if seat.used >= seat.most then
         park(place, token, id, tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6]))
@@ -201,9 +203,6 @@ for j = 1, #tokens do
     if verdict == '' and not seat.holders[token] then
       call('ZADD', seat.key, '+inf', token)
       seat.holders[token], seat.used = true, seat.used + 1
-    elseif verdict ~= '' and seat.holders[token] then
-      call('ZREM', seat.key, token)
-      seat.holders[token], seat.used = nil, seat.used - 1
     end
   end
   answer[j] = verdict
