@@ -136,8 +136,8 @@ class Limiter(Protocol):
         stays leased, and the caller releases it to that time with ``Marks.reserved``. Coming back in time it is held to
         the pace alone, not to the line of those that wait. Starts keep their interval, but for ``SLACK``.
 
-        GO takes a seat until the delivery's lease ends, however it ends. Asking again for one that has a seat is GO, takes
-        no second seat and no time of its rate: a request that comes late must not end what was allowed."""
+        GO takes a seat until the delivery's lease ends, however it ends. Asking again for one that has a seat is GO,
+        takes no second seat and no time of its rate: a request that comes late must not end what was allowed."""
         ...
 
     async def freed(self, seats: Sequence[Seats], forgone: Sequence[Ask] = ()) -> None:
