@@ -121,8 +121,6 @@ class _Round:
         if ask.seats is not None:
             row = book.row(ask.seats.key, now)
             mine = next((each for each in row if each.id == delivery.message.id), None)
-            if mine is not None and mine.token == delivery.token:
-                return GO, None  # once more: it may run already
             if mine is None and len(row) >= ask.seats.most:
                 return Permit(Permission.LATER, self._later(now), delivery.marks.reserved), None
         due = None

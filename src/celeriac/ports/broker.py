@@ -137,7 +137,8 @@ class Limiter(Protocol):
         the pace alone, not to the line of those that wait. Starts keep their interval, but for ``SLACK``.
 
         GO takes a seat until the delivery's lease ends, however it ends. Asking again for one that has a seat is GO,
-        takes no second seat and no time of its rate: a request that comes late must not end what was allowed."""
+        takes no second seat and no time of its rate: a request that comes late must not end what was allowed. (What
+        cannot park writes by compare-and-set, so a late request changes nothing: there the rate is asked again.)"""
         ...
 
     async def freed(self, seats: Sequence[Seats], forgone: Sequence[Ask] = ()) -> None:
