@@ -32,6 +32,8 @@ __all__ = ["FOLDER", "SETTINGS", "SIDE", "VALUES", "Refused", "make_app"]
 #: Environment variables: settings as JSON, and the folder of journal and gates.
 SETTINGS = "COMPAT_SETTINGS"
 FOLDER = "COMPAT_FOLDER"
+#: Seconds between two tries. A worker of Celery writes RETRY when the next try is sent already, over the end of a quick one.
+SOON = 0.3
 
 #: A value for every type tag of kombu's JSON.
 VALUES: dict[str, Any] = {
@@ -114,7 +116,7 @@ def retry(self: Any, times: int) -> int:
     """Retries until it was tried that often."""
     note("retry", self.request.id, self.request.retries)
     if self.request.retries < times:
-        raise self.retry(exc=KeyError("missing"), countdown=0.05, max_retries=10)
+        raise self.retry(exc=KeyError("missing"), countdown=SOON, max_retries=10)
     return int(self.request.retries)
 
 
@@ -260,7 +262,7 @@ def make_app(**settings: Any) -> Any:
         bind=True,
         autoretry_for=(ConnectionError,),
         max_retries=5,
-        default_retry_delay=0,
+        default_retry_delay=SOON,
     )
     app.task(gated, name="compat.tracked", bind=True, track_started=True)
     app.task(soft, name="compat.soft", soft_time_limit=0.3)
