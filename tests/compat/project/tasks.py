@@ -32,7 +32,8 @@ __all__ = ["FOLDER", "SETTINGS", "SIDE", "VALUES", "Refused", "make_app"]
 #: Environment variables: settings as JSON, and the folder of journal and gates.
 SETTINGS = "COMPAT_SETTINGS"
 FOLDER = "COMPAT_FOLDER"
-#: Seconds between two tries. A worker of Celery writes RETRY when the next try is sent already, over the end of a quick one.
+#: Seconds between two tries. A worker of Celery writes RETRY when the next try is sent already, over the end of a
+#: quick one.
 SOON = 0.3
 
 #: A value for every type tag of kombu's JSON.
