@@ -36,7 +36,7 @@ _EMPTY = """
     {Gone, length(rabbit_amqqueue:list(Vhost))}
 """
 #: Name, ready, held; a name as Erlang's text of bytes.
-_ROW = re.compile(r"#Bin<([\d,]*)>\s*},\s*(\d+),\s*(\d+)")
+_ROW = re.compile(r"\{'?([^',{}]+)'?,\s*(\d+),\s*(\d+)\}")
 
 
 class RabbitServer(Server):
@@ -110,10 +110,12 @@ class RabbitServer(Server):
         """Name → messages that are ready, and that are held."""
         wanted = "[name, messages_ready, messages_unacknowledged]"
         rows = self.erl(
-            f"[{{Name, Ready, Held}} || [{{name, Name}}, {{messages_ready, Ready}}, {{messages_unacknowledged, Held}}]"
+            # As atoms: erl_call shows the beginning of a long binary.
+            "[{binary_to_atom(Name, utf8), Ready, Held} || "
+            "[{name, {resource, _, queue, Name}}, {messages_ready, Ready}, {messages_unacknowledged, Held}]"
             f" <- rabbit_amqqueue:info_all(<<{_bytes(vhost)}>>, {wanted})]"
         )
-        return {bytes(map(int, name.split(","))).decode(): (int(a), int(b)) for name, a, b in _ROW.findall(rows)}
+        return {name: (int(a), int(b)) for name, a, b in _ROW.findall(rows)}
 
     def ctl(self, *words: str, timeout: float = 60.0) -> str:
         """rabbitmqctl; its output. Takes a second; ``erl`` is faster."""
