@@ -141,9 +141,9 @@ def test_the_pool_follows_the_load(place: Place, task: str) -> None:
     with place.fleet(worker_lease=30, **conf) as fleet:
         node = fleet.start("--autoscale=4,1")
         assert _children(node) == 1
-        ids = place.send_many(task, [(number, 300) for number in range(20)])
+        ids = place.send_many(task, [(number, 300) for number in range(48)])  # enough until there are four
         wait_until(lambda: _children(node) == 4, 15.0, node.log)
-        place.wait_all(fleet, ids, 40.0)
+        place.wait_all(fleet, ids, 60.0)
         wait_until(lambda: _children(node) == 1, 20.0, node.log)
         place.judge(fleet, {each: number for number, each in enumerate(ids)})
         assert fleet.journal.again(ids) == 0, "a busy child was ended"
