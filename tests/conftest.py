@@ -54,10 +54,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without ``--extended`` each sentence is tried on each kind of server once. The longest file comes first and the
-    small ones last: where several processes take file by file, none is left alone with a long one at the end."""
-    longest, small = ROOT / "tests" / "simulation" / "test_seeds.py", ROOT / "tests" / "unit"
-    items.sort(key=lambda item: -1 if item.path == longest else item.path.is_relative_to(small))
+    """Without ``--extended`` each sentence is tried on each kind of server once. Long files that would come late come
+    first, and the small ones last: where several processes take file by file, none is left alone with a long one."""
+    tests = ROOT / "tests"
+    long = {tests / "simulation" / "test_seeds.py", tests / "workflows" / "test_property.py"}
+    items.sort(key=lambda item: -1 if item.path in long else item.path.is_relative_to(tests / "unit"))
     if config.option.extended:
         return
     further = [item for item in items if item.get_closest_marker("extended")]
