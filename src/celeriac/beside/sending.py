@@ -150,7 +150,9 @@ def _take(
     if all(made):
         return True
     done = [pair for pair, was in zip(wanted, made, strict=True) if was]
-    ledger.change(Sending([each for each, _ in done], [value for _, value in done]).undone(), timeout=left)
+    back = Sending([each for each, _ in done], [value for _, value in done]).undone()
+    # The marks of all, taken or not: one that stays would make others wait for what nobody sends.
+    ledger.change([*back, *_unmarked(changes)], timeout=left)
     return False
 
 

@@ -157,6 +157,14 @@ def test_all_keys_or_none() -> None:
     assert ledger.values == {"one": b"a", "two": b"a", "note": b"n"}
 
 
+def test_whoever_comes_too_late_leaves_no_mark() -> None:
+    ledger = FakeLedger()
+    ledger.before_change = [lambda: ledger.values.update(k=b"x")]  # between the look and the taking
+    sending, there = hold(ledger, message(id="a"), [Change("k", b"a", None, 9.0)], timeout=1.0)
+    assert (sending, there) == (None, [b"x"])
+    assert ledger.values == {"k": b"x"}, "others would wait for it"
+
+
 def test_a_holder_that_gives_up_between_two_looks() -> None:
     bench = Bench()
     ledger = bench.ledger

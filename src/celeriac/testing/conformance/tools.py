@@ -6,6 +6,7 @@ Knows the ports only.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import functools
 import itertools
 import os
@@ -150,6 +151,7 @@ def child(act: Callable[[], object]) -> int:
     if pid:
         return pid
     code = 1
+    faulthandler.enable(2)
     try:
         act()
         code = 0
@@ -160,16 +162,16 @@ def child(act: Callable[[], object]) -> int:
 
 
 def ended(pid: int, timeout: float = 10.0) -> int:
-    """The exit code of a child; one that hangs is killed, which shows as a negative signal number."""
+    """The exit code of a child; one that hangs is ended, with its stack on stderr, which shows as ``-SIGABRT``."""
     deadline = time.monotonic() + timeout
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return -signal.SIGKILL
+            os.kill(pid, signal.SIGABRT)
+            _, status = os.waitpid(pid, 0)
+            return os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
 
 
