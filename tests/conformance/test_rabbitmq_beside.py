@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from celeriac.brokers import postgres, rabbitmq, redis
+from celeriac.brokers.rabbitmq.unkept import UNKEPT_BESIDE
 from celeriac.ports import Broker
 from celeriac.testing.conformance import Conformance
 from celeriac.testing.conformance.dead import Dead
@@ -16,7 +17,7 @@ from celeriac.testing.conformance.putting_off import PuttingOff
 from celeriac.testing.conformance.rules import RulesTheme
 from celeriac.testing.conformance.waiting import Waiting
 from celeriac.testing.pair import pair
-from tests.conformance.test_rabbitmq import _LEDGER, EXEMPT, RabbitHarness, proxy, vhost_of
+from tests.conformance.test_rabbitmq import RabbitHarness, proxy, vhost_of
 from tests.proxy import Proxy
 from tests.servers import HOST, RabbitServer, free_port
 
@@ -27,12 +28,7 @@ class _Pair(RabbitHarness):
     parks = False
     purges_locks = False
     withdraws = False
-    exempt = {
-        **{name: why for name, why in EXEMPT.items() if why != _LEDGER},
-        "test_it_keeps_priority_and_due_time": EXEMPT["test_priorities_are_kombus_steps"],
-        "test_a_fenced_one_frees_nothing": EXEMPT["test_extend_renews_from_now"],
-        "test_settling_and_losing_a_lease_keep_a_lock": EXEMPT["test_extend_renews_from_now"],
-    }
+    exempt = UNKEPT_BESIDE
 
     def __init__(self, server: RabbitServer, vhost: str, proxy: Proxy, companion: object, ledger: str) -> None:
         super().__init__(server, vhost, proxy)

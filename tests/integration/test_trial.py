@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.servers import PostgresServer, RedisCluster, RedisServer, free_port, wait_until
+from celeriac.brokers import rabbitmq
+from celeriac.ports import AdapterOptions
+from celeriac.testing.conformance.tools import message
+from tests.servers import PostgresServer, RabbitServer, RedisCluster, RedisServer, free_port, wait_until
 
 _CELERIAC = "import sys; from celeriac.cli import main; sys.exit(main())"
 #: The memory broker hands out the newest first.
@@ -98,6 +101,35 @@ def test_a_database_in_use_keeps_what_it_has(
     assert done.returncode == 0, done.stdout + done.stderr
     assert groups(done)["order"]["broken"] == []
     assert postgres_server.execute(schemas) == before
+
+
+def test_a_rabbitmq_in_use_keeps_what_it_has(
+    tmp_path: Path, rabbitmq_server: RabbitServer, rabbitmq_vhost: str
+) -> None:
+    url = rabbitmq_server.url(rabbitmq_vhost)
+    refused = run(tmp_path, url, "--only", "order")
+    assert refused.returncode == 2
+    assert "rabbitmqctl add_vhost celeriac-test && rabbitmqctl set_permissions -p celeriac-test guest" in refused.stderr
+    _publish(url, "q", "celeriac.dead")
+    before = rabbitmq_server.queues(rabbitmq_vhost)
+    assert before["q"] == before["celeriac.dead"] == (1, 0)
+    own = rabbitmq_server.new_vhost("celeriac-test")
+    done = run(tmp_path, url, "--only", "order", "--only", "schedule", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert groups(done)["schedule"]["held"] > 10
+    assert groups(done)["order"]["broken"] == groups(done)["schedule"]["broken"] == []
+    assert rabbitmq_server.queues(rabbitmq_vhost) == before
+    assert rabbitmq_server.queues(own) == {}
+    names = f'[Name || {{resource, <<"{own}">>, exchange, Name}} <- rabbit_exchange:list_names()]'
+    others = f'[Name || Name <- {names}, Name =/= <<>>, binary:longest_common_prefix([Name, <<"amq.">>]) < 4]'
+    assert rabbitmq_server.erl(others) == "[]"
+    rabbitmq_server.drop_vhost(own)
+
+
+def _publish(url: str, *queues: str) -> None:
+    publisher = rabbitmq.publisher(url, AdapterOptions())
+    publisher.publish([message(queue=queue) for queue in queues], timeout=20.0)
+    publisher.close()
 
 
 def test_files_beside_a_file(tmp_path: Path) -> None:

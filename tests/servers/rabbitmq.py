@@ -77,11 +77,11 @@ class RabbitServer(Server):
     def tls_url(self) -> str:
         return f"amqps://guest:guest@{HOST}:{self.tls_port}/?ssl_ca_certs={quote(str(tls_files()[0]))}"
 
-    def new_vhost(self) -> str:
+    def new_vhost(self, name: str = "") -> str:
         """A virtual host without anything in it, the user guest may do everything there."""
-        if self._emptied:
+        if self._emptied and not name:
             return self._emptied.pop()
-        name = f"v{next(_numbers)}"
+        name = name or f"v{next(_numbers)}"
         everything = ", ".join(['<<".*">>'] * 3)
         guest = f'<<"guest">>, <<"{name}">>, {everything}, <<"test">>'
         add = f'rabbit_vhost:add(<<"{name}">>, <<"test">>)'

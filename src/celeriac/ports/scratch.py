@@ -23,6 +23,11 @@ class Scratch(Protocol):
     #: Queues and results lie together, so that one step may write both, and limited tasks wait there.
     one_server: bool
 
+    def exempt(self, beside: bool) -> Mapping[str, str]:
+        """Sentences that this server cannot keep, and why (``Harness.exempt``); ``beside``: with the ledger of another
+        beside it."""
+        ...
+
     def inject(self, queue: str, raw: bytes) -> None:
         """Put bytes behind the messages of a queue."""
         ...

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import Struct
@@ -24,6 +25,7 @@ __all__ = ["Broken", "Group", "Trial", "running", "unreachable"]
 
 #: Longest text of what was expected and what came, in characters.
 _LONGEST = 600
+_ENTRANCE = ("ssl", "alternates", "login_method", "connect_timeout")
 #: Not imported here: pytest has to rewrite its assertions, so that they show their values.
 _SUITE = Path(__file__).parent / "conformance" / "yours.py"
 
@@ -59,18 +61,20 @@ class Trial:
         self.name = f"celeriac-test-{secrets.token_hex(3)}"
         self.urls = [url] if ledger is None else [url, ledger]
         self.late = late
-        self._options = options
+        #: What adapters are told of the app's settings, at each URL.
+        self._options = [options, options.ledger_options or AdapterOptions()]
         self._number = 0
-        self.places = [self._place(each, 0) for each in self.urls]
+        self.places = self._places(0)
 
-    def _place(self, url: str, number: int) -> Scratch:
-        make = getattr(resolver.adapter(url), "scratch", None)
-        if make is None:
-            raise ImproperlyConfigured(
-                f"{resolver.mask(url)} cannot be put to the test while in use: its adapter makes no place of its own"
-            )
-        place: Scratch = make(url, self._options, f"{self.name}-{number}")
-        return place
+    def _places(self, number: int) -> list[Scratch]:
+        name = f"{self.name}-{number}"
+        return [_place(url, told, name) for url, told in zip(self.urls, self._options, strict=False)]
+
+    def entrance(self, which: int) -> dict[str, Any]:
+        """Fields of ``AdapterOptions`` that lead into a server, without the name of the place there."""
+        told = self._options[which]
+        transport = {name: value for name, value in told.transport.items() if name != "global_keyprefix"}
+        return {**{name: getattr(told, name) for name in _ENTRANCE}, "transport": transport}
 
     def run(self, done: Callable[[Group], None], only: Collection[str] = ()) -> int:
         """Run the suite, or ``only`` groups of it; ``done`` hears of each group when it is over. Returns pytest's exit
@@ -97,12 +101,22 @@ class Trial:
     def place(self) -> Iterator[list[Scratch]]:
         """Places for one test."""
         self._number += 1
-        places = [self._place(url, self._number) for url in self.urls]
+        places = self._places(self._number)
         try:
             yield places
         finally:
             for each in places:
                 each.clear()
+
+
+def _place(url: str, options: AdapterOptions, name: str) -> Scratch:
+    make = getattr(resolver.adapter(url), "scratch", None)
+    if make is None:
+        raise ImproperlyConfigured(
+            f"{resolver.mask(url)} cannot be put to the test while in use: its adapter makes no place of its own"
+        )
+    place: Scratch = make(url, options, name)
+    return place
 
 
 #: The one that runs, for ``conformance/yours.py``.

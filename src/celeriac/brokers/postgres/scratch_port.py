@@ -35,6 +35,10 @@ class PostgresScratch:
         self.what = f"the schemas {name.rpartition('-')[0].replace('-', '_')}_*"
         self.unreachable = f"postgresql://user:s3cret-word@127.0.0.1:{_NOBODY}/postgres"
 
+    def exempt(self, beside: bool) -> Mapping[str, str]:
+        """See ``Scratch.exempt``."""
+        return {}
+
     def inject(self, queue: str, raw: bytes) -> None:
         """See ``Scratch.inject``."""
         add = sql.SQL("SELECT {}.add(ARRAY[%s], ARRAY[0::smallint], ARRAY[NULL::float8], ARRAY[%s::bytea])")

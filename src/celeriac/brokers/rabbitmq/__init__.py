@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from celeriac.brokers.rabbitmq.dead import RabbitDeadLetters
     from celeriac.brokers.rabbitmq.publishing import RabbitPublisher
     from celeriac.brokers.rabbitmq.queues import RabbitBroker
+    from celeriac.brokers.rabbitmq.scratch_port import RabbitScratch
 
-__all__ = ["broker", "caller", "dead_letters", "publisher"]
+__all__ = ["broker", "caller", "dead_letters", "publisher", "scratch"]
 
 
 def broker(url: str, options: AdapterOptions) -> RabbitBroker:
@@ -46,3 +47,10 @@ def dead_letters(url: str, options: AdapterOptions) -> RabbitDeadLetters:
     from celeriac.brokers.rabbitmq.dead import RabbitDeadLetters
 
     return RabbitDeadLetters(url, options)
+
+
+def scratch(url: str, options: AdapterOptions, name: str) -> RabbitScratch:
+    """A place of its own for tests: a virtual host. Raises ``ImproperlyConfigured`` on a bad URL."""
+    from celeriac.brokers.rabbitmq.scratch_port import RabbitScratch
+
+    return RabbitScratch(url, options, name)

@@ -16,7 +16,7 @@ from typing import Any
 from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.layout import bind, declare_exchange, declare_queue
 
-__all__ = ["LONGEST", "declaring", "entrance", "leading_to", "routing_key"]
+__all__ = ["LONGEST", "declaring", "entrance", "exchanges", "leading_to", "queues", "routing_key"]
 
 _BITS = 28
 _PREFIX = "celeriac_celery_delayed"
@@ -29,6 +29,16 @@ _MARK = "celeriac-delay"
 
 def _level(number: int) -> str:
     return f"{_PREFIX}_{number}"
+
+
+def queues() -> list[str]:
+    """All in which delayed messages wait."""
+    return [_level(number) for number in range(_BITS)]
+
+
+def exchanges() -> list[str]:
+    """All that lead there, and out again."""
+    return [_DELIVERY, *queues()]
 
 
 def entrance() -> str:

@@ -34,6 +34,10 @@ class ScratchKeys:
         self.what = f"keys {self._prefix}*"
         self.unreachable = f"{parts.scheme}://user:s3cret-word@127.0.0.1:{_NOBODY}/0"
 
+    def exempt(self, beside: bool) -> Mapping[str, str]:
+        """See ``Scratch.exempt``."""
+        return {}
+
     def _drop(self, pool: Pool) -> None:
         """All of them on one server, page by page, so that nobody waits for it."""
         literal = "".join(f"\\{each}" if each in "*?[]\\" else each for each in self._prefix)

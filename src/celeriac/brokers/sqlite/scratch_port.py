@@ -31,6 +31,10 @@ class SqliteScratch:
         self.what = f"files {self._path}*"
         self.unreachable = f"sqlite:///{quote(self._path)}/missing/folder.db"
 
+    def exempt(self, beside: bool) -> Mapping[str, str]:
+        """See ``Scratch.exempt``."""
+        return {}
+
     def inject(self, queue: str, raw: bytes) -> None:
         """See ``Scratch.inject``."""
         with closing(sqlite3.connect(self._path, timeout=5.0)) as file, file:

@@ -21,11 +21,13 @@ __all__ = ["TestYours"]
 class _Place(Harness):
     """Places of one's own on one server, or two."""
 
-    def __init__(self, urls: Sequence[str], places: Sequence[Scratch], late: float) -> None:
+    def __init__(self, running: trial.Trial, places: Sequence[Scratch]) -> None:
         super().__init__()
+        urls, late = running.urls, running.late
         self._scratch = scratch = places[0]
+        self.exempt = scratch.exempt(len(places) > 1)
         self.adapter = resolver.adapter(urls[0])  # type: ignore[assignment]  # a module, as any adapter is
-        self.url, self.options = scratch.url, scratch.options
+        self.url, self.options = scratch.url, {**running.entrance(0), **scratch.options}
         self.unreachable = scratch.unreachable
         self.publisher_schedules = scratch.publisher_schedules
         self.between_processes = not scratch.url.startswith("memory:")
@@ -34,10 +36,11 @@ class _Place(Harness):
             self.one_server = self.parks = False
             self.adapter = _limited(self.adapter)
         if len(places) > 1:
-            ledger, options = places[1], {"key_prefix": "", **places[1].options}
+            ledger, options = places[1], {"key_prefix": "", **running.entrance(1), **places[1].options}
             self.parks = self.purges_locks = self.withdraws = False
+            nobody = ledger.unreachable or ledger.url
             self.adapter = pair(
-                self.adapter, resolver.adapter(urls[1]), lambda url: ledger.url if url == self.url else url, options
+                self.adapter, resolver.adapter(urls[1]), lambda url: ledger.url if url == self.url else nobody, options
             )
 
     async def inject(self, queue: str, raw: bytes) -> None:
@@ -61,4 +64,4 @@ class TestYours(Conformance):
         if running is None:
             pytest.skip("run by `celeriac broker test`")
         with running.place() as places:
-            yield _Place(running.urls, places, running.late)
+            yield _Place(running, places)
