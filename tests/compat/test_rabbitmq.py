@@ -4,7 +4,7 @@ workers on one queue, remote control and events across, and the declarations of 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def rabbit(make_rabbitmq: Callable[..., RabbitServer]) -> RabbitServer:
-    return make_rabbitmq()
-
-
-@pytest.fixture(scope="module")
-def vhost(rabbit: RabbitServer) -> str:
-    return rabbit.new_vhost()
+def vhost(rabbitmq_server: RabbitServer) -> str:
+    return rabbitmq_server.new_vhost()
 
 
 @pytest.fixture(scope="module")
 def fleet(
-    rabbit: RabbitServer,
+    rabbitmq_server: RabbitServer,
     vhost: str,
     compat_redis: RedisServer,
     celery_python: Path,
@@ -36,7 +31,7 @@ def fleet(
 ) -> Iterator[Fleet]:
     """``ours@host`` on the queue ``ours``, ``theirs@host`` on ``theirs``, both on ``both``."""
     folder = tmp_path_factory.mktemp("rabbit")
-    with Fleet(compat_redis, folder, celery_python, db=9, broker_url=rabbit.url(vhost)) as fleet:
+    with Fleet(compat_redis, folder, celery_python, db=9, broker_url=rabbitmq_server.url(vhost)) as fleet:
         workers = [
             fleet.theirs("theirs@host", "-c", "2", "-Q", "theirs,both", "-E"),
             fleet.ours("ours@host", "-c", "2", "-Q", "ours,both", "-E"),
@@ -110,16 +105,16 @@ def test_celery_hears_our_events(fleet: Fleet) -> None:
     assert {"worker-heartbeat", "task-received", "task-started", "task-succeeded"} <= set(kinds), kinds
 
 
-def test_what_is_declared_is_the_same(fleet: Fleet, rabbit: RabbitServer, vhost: str) -> None:
+def test_what_is_declared_is_the_same(fleet: Fleet, rabbitmq_server: RabbitServer, vhost: str) -> None:
     """Whoever declares first: nothing is declared otherwise by the other, and nobody complains."""
-    queues = rabbit.ctl("list_queues", "-q", "-p", vhost, "name", "durable", "auto_delete", "arguments")
+    queues = rabbitmq_server.ctl("list_queues", "-q", "-p", vhost, "name", "durable", "auto_delete", "arguments")
     rows = {line.split("\t")[0]: line.split("\t")[1:] for line in queues.splitlines()}
     for name in ("ours", "theirs", "both"):
         assert rows[name] == ["true", "false", "[]"]
-    bindings = rabbit.ctl("list_bindings", "-q", "-p", vhost, "source_name", "destination_name", "routing_key")
+    bindings = rabbitmq_server.ctl("list_bindings", "-q", "-p", vhost, "source_name", "destination_name", "routing_key")
     for name in ("ours", "theirs", "both"):
         assert f"{name}\t{name}\t{name}" in bindings.splitlines(), bindings
-    exchanges = rabbit.ctl("list_exchanges", "-q", "-p", vhost, "name", "type", "durable")
+    exchanges = rabbitmq_server.ctl("list_exchanges", "-q", "-p", vhost, "name", "type", "durable")
     found = {line.split("\t")[0]: line.split("\t")[1:] for line in exchanges.splitlines()}
     assert found["ours"] == found["theirs"] == found["both"] == ["direct", "true"]
     assert found["celeryev"] == ["topic", "true"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,15 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def rabbit(make_rabbitmq: Callable[..., RabbitServer]) -> RabbitServer:
-    return make_rabbitmq()
-
-
-@pytest.fixture(scope="module")
 def fleet(
-    rabbit: RabbitServer,
+    rabbitmq_server: RabbitServer,
     compat_redis: RedisServer,
     celery_python: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Fleet]:
     """``ours@host`` on the queue ``ours``, ``theirs@host`` on ``theirs``."""
     folder = tmp_path_factory.mktemp("rpc")
-    url = rabbit.url(rabbit.new_vhost())
+    url = rabbitmq_server.url(rabbitmq_server.new_vhost())
     with Fleet(compat_redis, folder, celery_python, db=8, broker_url=url, result_backend="rpc://") as fleet:
         workers = [fleet.theirs("theirs@host", "-c", "2", "-Q", "theirs"), fleet.ours("ours@host", "-Q", "ours")]
         for worker in workers:

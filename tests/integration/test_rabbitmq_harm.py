@@ -16,6 +16,7 @@ from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept
 from celeriac.ports import AdapterOptions
 from celeriac.testing.conformance.tools import ids, message, messages
+from tests.integration.test_rabbitmq_rpc import make_app, waiting, working
 from tests.proxy import Proxy
 from tests.servers import HOST, RabbitServer, eventually, free_port, wait_until
 
@@ -205,6 +206,28 @@ class TestRestarts:
 
         asyncio.run(main())
         publisher.close()
+
+    @pytest.mark.parametrize("persistent", [True, pytest.param(False, marks=pytest.mark.extended)])
+    def test_results_by_rpc_at_a_restart(self, node: RabbitServer, url: str, persistent: bool) -> None:
+        """What was stored outlives it with ``result_persistent``; sender, worker and reader go on in any case."""
+        client = make_app(url, result_persistent=persistent)
+        with working(url, result_persistent=persistent) as worker:
+            results = [client.tasks["rpc.add"].delay(i, 1) for i in range(20)]
+            wait_until(lambda: waiting(url, client.oid) == 20, 20)
+            slow = worker.tasks["rpc.slow"].delay()
+            wait_until(lambda: slow.state == "PROGRESS", 10)
+            node.stop()
+            with pytest.raises(OperationalError):
+                results[0].get(timeout=2)
+            node.start()
+            worker.gate.set()
+            assert slow.get(timeout=60) == "done"
+            if persistent:
+                assert [result.get(timeout=30) for result in results] == list(range(1, 21))
+            else:
+                assert [result.state for result in results] == ["PENDING"] * 20
+            assert client.tasks["rpc.add"].delay(5, 5).get(timeout=30) == 10
+        client.close()
 
 
 class TestSilence:

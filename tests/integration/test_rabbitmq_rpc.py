@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +22,7 @@ from celeriac.brokers.rabbitmq.address import parse
 from celeriac.brokers.rabbitmq.blocking import Connection, monotonic
 from celeriac.brokers.rabbitmq.layout import passive
 from celeriac.contrib.testing.worker import start_worker
-from celeriac.exceptions import ImproperlyConfigured, OperationalError
+from celeriac.exceptions import ImproperlyConfigured
 from celeriac.exceptions import TimeoutError as CeleriacTimeoutError
 from celeriac.ports import AdapterOptions
 from celeriac.result import AsyncResult
@@ -352,30 +352,3 @@ def test_a_task_without_a_result(
     wait_until(lambda: rabbitmq_server.queues(rabbitmq_vhost).get(client.oid) == (0, 0), 15.0, "the queue is empty")
     client.close()
     assert waiting(rabbitmq_url, client.oid) == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("persistent", [True, pytest.param(False, marks=pytest.mark.extended)])
-def test_a_restart_of_the_server(make_rabbitmq: Callable[..., RabbitServer], persistent: bool) -> None:
-    """What was stored outlives it with ``result_persistent``; sender, worker and reader go on in any case."""
-    server = make_rabbitmq()
-    url = server.url()
-    client = make_app(url, result_persistent=persistent)
-    with working(url, result_persistent=persistent) as worker:
-        results = [client.tasks["rpc.add"].delay(i, 1) for i in range(20)]
-        wait_until(lambda: waiting(url, client.oid) == 20, 20)
-        slow = worker.tasks["rpc.slow"].delay()
-        wait_until(lambda: slow.state == "PROGRESS", 10)
-        server.stop()
-        with pytest.raises(OperationalError):
-            results[0].get(timeout=2)
-        server.start()
-        worker.gate.set()
-        assert slow.get(timeout=60) == "done"
-        if persistent:
-            assert [result.get(timeout=30) for result in results] == list(range(1, 21))
-        else:
-            assert [result.state for result in results] == ["PENDING"] * 20
-        assert client.tasks["rpc.add"].delay(5, 5).get(timeout=30) == 10
-    client.close()
-    server.close()

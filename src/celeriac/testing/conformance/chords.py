@@ -11,9 +11,9 @@ from celeriac.exceptions import OperationalError
 from celeriac.model.chord import Closing, Gathered, NewChord, Part
 from celeriac.ports import CHORD_DONE, ResultStore
 from celeriac.testing.conformance.harness import Harness
-from celeriac.testing.conformance.tools import asynchronous, gathered
+from celeriac.testing.conformance.tools import ample, asynchronous, gathered
 
-__all__ = ["BODY", "Chords", "chord", "holding", "part", "value"]
+__all__ = ["BODY", "Chords", "chord", "part", "value"]
 
 BODY = b'{"task": "conformance.body", "args": []}'
 SHAPE = b'{"result": [["c", null], [[["m-0", null], null]]]}'
@@ -41,11 +41,6 @@ def part(
     """A member's end: ``m-0`` has the index 0 and so on."""
     known = {"value": value(index), "body": BODY, **fields}
     return Part(chord=chord_id, id=member or f"m-{index}", index=index, expires=expires, grows=grows, **known)
-
-
-def holding(harness: Harness) -> float:
-    """A time for tokens that tests can wait for."""
-    return harness.lease * 2
 
 
 async def _joined(store: ResultStore, *parts: Part, token: str = "t") -> list[str]:
@@ -280,7 +275,7 @@ class Chords:
 
     @asynchronous
     async def test_a_token_is_over_after_its_time(self, harness: Harness) -> None:
-        wait = holding(harness)
+        wait = ample(harness)
         store = await harness.open_store(chord_token=wait)
         await store.open_chords([chord(1)])
         assert await _joined(store, part(0), token="late") == ["c"]
@@ -353,7 +348,7 @@ class Chords:
 
     @asynchronous
     async def test_the_sweeper_finds_what_nobody_closes(self, harness: Harness) -> None:
-        wait = holding(harness)
+        wait = ample(harness)
         store, other = await harness.open_store(chord_token=wait), await harness.open_store(chord_token=wait)
         await store.join([part(1), part(0)], token="t")
         await store.open_chords([chord(2, shape=SHAPE), chord(2, "incomplete")])
@@ -379,7 +374,7 @@ class Chords:
 
     @asynchronous
     async def test_the_sweeper_leaves_a_holder_his_time(self, harness: Harness) -> None:
-        wait = holding(harness)
+        wait = ample(harness)
         store = await harness.open_store(chord_token=wait)
         await store.open_chords([chord(1)])
         await harness.lapse(wait * 0.7)
@@ -429,7 +424,7 @@ class Chords:
 
     @asynchronous
     async def test_members_renew_the_life_of_a_chord(self, harness: Harness) -> None:
-        life = harness.lease * 2
+        life = ample(harness)
         store = await harness.open_store()
         await store.open_chords([chord(3, expires=life)])
         for index in range(2):

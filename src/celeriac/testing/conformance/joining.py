@@ -12,10 +12,10 @@ from celeriac.model.chord import Closing, Part
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept, Completion, DeadLetter, DeadReason, Hold, Release, Settlement, Verdict
 from celeriac.ports import CHORD_LOOK, Broker, ResultStore
-from celeriac.testing.conformance.chords import BODY, chord, holding, part, value
+from celeriac.testing.conformance.chords import BODY, chord, part, value
 from celeriac.testing.conformance.harness import Harness
 from celeriac.testing.conformance.results import record
-from celeriac.testing.conformance.tools import asynchronous, ids, message, messages, only, take, unified
+from celeriac.testing.conformance.tools import ample, asynchronous, ids, message, messages, only, take, unified
 
 __all__ = ["Joining"]
 
@@ -353,7 +353,7 @@ class Joining:
 
     @asynchronous
     async def test_what_holds_nothing_completes_nothing(self, harness: Harness) -> None:
-        wait = holding(harness)
+        wait = ample(harness)
         broker, store = await _servers(harness, chord_token=wait)
         await store.open_chords([chord(1)])
         held = Completion(settlement=Hold(), publish=[message("b", "next")], result=record("a"), parts=[part(0)])

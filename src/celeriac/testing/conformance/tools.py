@@ -28,6 +28,7 @@ __all__ = [
     "EMPTY_BODY",
     "Background",
     "accept",
+    "ample",
     "asynchronous",
     "child",
     "ended",
@@ -69,6 +70,11 @@ def message(
     return Message(
         id=task_id, task=task, headers={**known, **(headers or {})}, body=body, queue=queue, due=due, **fields
     )
+
+
+def ample(harness: Harness) -> float:
+    """A time in seconds of which tests let pass a part, and do something in the rest, on a loaded machine."""
+    return max(harness.lease, harness.late) * 2
 
 
 def messages(*task_ids: str, queue: str = "q", **fields: Any) -> list[Message]:
