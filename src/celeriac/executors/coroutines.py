@@ -141,11 +141,16 @@ class CoroutinesExecutor:
 
     def cancel(self, token: str) -> bool:
         """Cancel a running coroutine."""
-        entry = self._tasks.get(token)
-        if entry is None or self._loop is None:
+        if token not in self._tasks or self._loop is None:
             return False
-        self._loop.call_soon_threadsafe(entry[0].cancel)
+        self._loop.call_soon_threadsafe(self._cancel, token)
         return True
+
+    def _cancel(self, token: str) -> None:
+        """Looked up here, where the lines run: the line may have gone on to another delivery meanwhile."""
+        entry = self._tasks.get(token)
+        if entry is not None:
+            entry[0].cancel()
 
     def stop(self) -> None:
         """End the loop once everything fed is done."""

@@ -51,6 +51,10 @@ class ThreadsExecutor:
         #: thread id → what it runs and since when; plain dict operations are atomic.
         self._active: dict[int, tuple[Delivery, float]] = {}
         self._warned: set[str] = set()
+        #: Deliveries that were fed and not recalled, and thread id → how many of them it has ended. What a thread has
+        #: taken and not yet put down in ``_active`` is in neither inbox nor ``_active``.
+        self._fed = 0
+        self._ended: dict[int, int] = {}
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._stopping = False
@@ -65,12 +69,13 @@ class ThreadsExecutor:
     def feed(self, batch: Sequence[Delivery]) -> None:
         """Take deliveries; starts threads while there are fewer than needed and allowed."""
         put = self._inbox.put
+        self._fed += len(batch)
         for delivery in batch:
             put(delivery)
         with self._lock:
             if self._stopping:
                 return
-            wanted = min(self.limit, len(self._active) + self._inbox.qsize())
+            wanted = min(self.limit, self._fed - sum(list(self._ended.values())))
             while len(self._threads) < wanted:
                 thread = threading.Thread(target=self._work, name=f"task-{len(self._threads)}", daemon=True)
                 self._threads.append(thread)
@@ -78,7 +83,8 @@ class ThreadsExecutor:
 
     def _work(self) -> None:
         ident, get, run, done, active = threading.get_ident(), self._inbox.get, self._run, self._done, self._active
-        monotonic = time.monotonic
+        monotonic, ended = time.monotonic, self._ended
+        ended[ident] = 0
         while True:
             delivery = get()
             if delivery is None:
@@ -96,6 +102,7 @@ class ThreadsExecutor:
                     break
                 except SoftTimeLimitExceeded:
                     pass  # it came too late, and must not hit what this thread does next
+            ended[ident] += 1
             done((finished,))
 
     def _strike(self, ident: int, entry: tuple[Delivery, float]) -> None:
@@ -120,11 +127,13 @@ class ThreadsExecutor:
             try:
                 delivery = self._inbox.get_nowait()
             except Empty:
-                return back
+                break
             if delivery is None:
                 self._inbox.put(None)
-                return back
+                break
             back.append(delivery)
+        self._fed -= len(back)
+        return back
 
     def active(self) -> list[tuple[Delivery, float]]:
         """The running tasks."""

@@ -282,6 +282,31 @@ def test_a_cancelled_coroutine_does_not_cancel_the_next() -> None:
     executor.stop()
 
 
+def test_a_cancellation_that_comes_too_late_hits_nobody_else() -> None:
+    done, ending, go_on = Sink(), threading.Event(), threading.Event()
+
+    async def run(lent: Delivery) -> str:
+        try:
+            await asyncio.sleep(0)
+            if lent.token == "t:0":
+                ending.set()
+                go_on.wait(PATIENCE)  # its last step: it does not wait for its loop any more
+                return "over"
+            for _ in range(5):
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            return "cancelled"
+        return "ran"
+
+    executor = coroutines(run, done, limit=1)
+    executor.feed([delivery(0), delivery(1)])
+    assert ending.wait(PATIENCE)
+    executor.cancel("t:0")
+    go_on.set()
+    assert done.wait(2) == ["over", "ran"]
+    executor.stop()
+
+
 def test_coroutines_that_never_wait_leave_the_others_their_turn() -> None:
     done, order = Sink(), []
 
@@ -296,6 +321,31 @@ def test_coroutines_that_never_wait_leave_the_others_their_turn() -> None:
     done.wait(100)
     assert order.index("t:0") < 10
     executor.stop()
+
+
+def test_a_thread_that_just_takes_one_up_is_not_taken_for_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, taking, go_on = Sink(), threading.Event(), threading.Event()
+
+    class Time:
+        """Stops the first thread between the inbox and its word that it is busy."""
+
+        @staticmethod
+        def monotonic() -> float:
+            if threading.current_thread().name == "task-0":
+                taking.set()
+                go_on.wait(PATIENCE)
+            return 0.0
+
+    monkeypatch.setattr("celeriac.executors.threads.time", Time)
+    executor = threads(lambda lent: lent.token, done)
+    with serving(executor):
+        executor.feed([delivery(0)])
+        assert taking.wait(PATIENCE)
+        executor.feed([delivery(1)])
+        assert done.wait(1) == ["t:1"]
+        go_on.set()
+        assert done.wait(2) == ["t:1", "t:0"]
+    assert executor.recall() == []
 
 
 def test_a_limit_that_comes_too_late_hits_nobody_else() -> None:
