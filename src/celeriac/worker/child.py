@@ -125,7 +125,6 @@ class Child:
         self.departure = Departure(options, self.runner, orders, self.retire)
         self.runner.after = self.departure.after_task if self.departure.watches else None
         self.runner.stuck = self.departure.leave if orders is not None else None
-        self._overdue: set[str] = set()
         self.soft = SoftLimit()
         self.sync = self._sync_executor()
 
@@ -347,21 +346,31 @@ class Child:
 
     def _end_overdue(self, now: float) -> None:
         """Hard limits that only the end of the process keeps: of threads, and of coroutines whose loop is blocked. The
-        overdue one has failed, the others go back uncounted, and the child is replaced where there is a supervisor."""
-        ends = self.options.pool == "threads" or self._orders is not None
-        overdue = self.sync.active() if self.options.pool == "threads" else []
+        overdue one has failed, the others go back uncounted, and the child is replaced where there is a supervisor.
+
+        The supervisor ends the process of any other itself; but of one that was acknowledged early nobody would have
+        the message then, so its end is written here, a moment before."""
+        threads = self.options.pool == "threads"
+        if threads or (self.slot is not None and self.completer.early):
+            for delivery, started in self.sync.active():
+                if threads or delivery.token in self.completer.early:
+                    self._end_if_overdue(delivery, started, now, leaves=threads)
         if self._coroutines is not None:
-            overdue += [(delivery, started + _BLOCKED) for delivery, started in self._coroutines.active()]
-        for delivery, started in overdue:
-            limit = self.runner.hard_limit(delivery)
-            token = delivery.token
-            if limit is None or now <= started + limit or token in self._overdue or token not in self.fetcher.held:
-                continue
-            self._overdue.add(token)
-            self.completer.put([self.runner.conclude(delivery, TimedOut(limit))])
-            if ends:
-                self.exit_reason = f"a task ran longer than its time limit of {limit:g} s"
-                self.stop(grace=0.0)
+            # Their bodies alone: what a payload store needs, before and after, is not theirs.
+            timed = dict(self.runner.timed)
+            for delivery, _ in self._coroutines.active():
+                if delivery.token in timed:
+                    started = timed[delivery.token] + _BLOCKED
+                    self._end_if_overdue(delivery, started, now, leaves=self._orders is not None)
+
+    def _end_if_overdue(self, delivery: Delivery, started: float, now: float, *, leaves: bool) -> None:
+        limit, held = self.runner.hard_limit(delivery), delivery.token in self.fetcher.held
+        if limit is None or now <= started + limit or not held or self.services.is_ended(delivery):
+            return
+        self.services.end(delivery, TimedOut(limit))
+        if leaves:
+            self.exit_reason = f"a task ran longer than its time limit of {limit:g} s"
+            self.stop(grace=0.0)
 
     def _start_coroutines(self) -> Executor:
         if self._coroutines is None:

@@ -104,13 +104,13 @@ def _end(child: Child, delivery: Delivery, order: Order) -> bool:
     if child.options.pool == "threads" and child.slot is not None:
         # Nothing ends a thread but the end of its process: the others in it go back uncounted (as for hard limits).
         child.exit_reason = "a task was terminated"
-        child.completer.put([child.runner.conclude(delivery, outcome)])
+        child.services.end(delivery, outcome)
         child.stop(grace=0.0)
         return True
     del terminated[token]
     if token in child.completer.early:
         # No lease tells of it when its process is gone: it is written now, and its process ended at the next order.
-        child.completer.put([child.runner.conclude(delivery, outcome)])
+        child.services.end(delivery, outcome)
         return True
     return False
 

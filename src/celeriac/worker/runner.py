@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -59,8 +59,13 @@ __all__ = ["STORE_AWAY", "Entry", "Runner"]
 
 logger = logging.getLogger("celery.app.trace")
 
+T = TypeVar("T")
+
 #: Seconds until a task is offered again whose arguments lie in a payload store that is away.
 STORE_AWAY = 5.0
+#: Seconds beyond its hard limit in which the child writes the end of a task that was acknowledged before it ran: its
+#: message is gone, so nobody can when the supervisor has ended the process.
+_TELL = 1.0
 #: Weight of the newest run in the moving average of a task's run time.
 _NEWEST = 0.2
 
@@ -114,6 +119,8 @@ class Runner:
         self.time_limits: dict[str, tuple[float | None, float | None]] = {}
         #: token → outcome, of coroutines that are cancelled on request.
         self.terminated: dict[str, o.Revoked] = {}
+        #: token → since when its body runs (monotonic), of coroutines that have a limit.
+        self.timed: dict[str, float] = {}
         self._slot = slot
         self._monotonic, self._rand = clock.monotonic, rand
         self._results = results
@@ -201,7 +208,8 @@ class Runner:
         options, slot = entry.options, self._slot
         hard = message.time_limit or options.time_limit or self.options.time_limit
         if slot is not None:
-            slot.begin(delivery.token, message.id, started, started + hard if hard else 0.0, hard or 0.0)
+            told = 0.0 if options.acks_late else _TELL
+            slot.begin(delivery.token, message.id, started, started + hard + told if hard else 0.0, hard or 0.0)
             hard = None  # the supervisor's to keep
         limit = message.soft_time_limit or options.soft_time_limit or self.options.soft_time_limit
         try:
@@ -248,29 +256,40 @@ class Runner:
         started = self._monotonic()
         if started >= self.valid_until:
             return delivery
+        cancelled = False
         if self.payloads is None:
             prepared = self._prepare(delivery)
         else:  # which may read from far away
-            prepared = await asyncio.to_thread(self._prepare, delivery)
+            prepared, cancelled = await _to_its_end(asyncio.to_thread(self._prepare, delivery))
         if isinstance(prepared, Completion):
+            self.terminated.pop(delivery.token, None)
             return prepared
         entry, request, embed = prepared
-        hard, soft = self.hard_limit(delivery), self.soft_limit(delivery)
-        try:
-            if hard or soft:
-                from celeriac.worker.timed import run_timed
-
-                outcome = await run_timed(entry.tracer.arun, request, soft=soft, hard=hard, stuck=self._stuck)
-            else:
-                outcome = await entry.tracer.arun(request)
-        except (Exception, asyncio.CancelledError, WorkerShutdown, WorkerTerminate) as error:  # noqa: BLE001
-            outcome = self._failed(error)
+        outcome = self._failed(asyncio.CancelledError()) if cancelled else await self._body(delivery, entry, request)
         if self.terminated and delivery.token in self.terminated:
             outcome = self.terminated.pop(delivery.token)
         runtime = self._monotonic() - started
         if self.payloads is None:
             return self.conclude(delivery, outcome, entry, embed, request, runtime)
-        return await asyncio.to_thread(self.conclude, delivery, outcome, entry, embed, request, runtime)
+        concluding = asyncio.to_thread(self.conclude, delivery, outcome, entry, embed, request, runtime)
+        completion, _ = await _to_its_end(concluding)
+        self.terminated.pop(delivery.token, None)  # too late: it was over
+        return completion
+
+    async def _body(self, delivery: Delivery, entry: Entry, request: Any) -> o.Outcome:
+        hard, soft = self.hard_limit(delivery), self.soft_limit(delivery)
+        try:
+            if not (hard or soft):
+                outcome: o.Outcome = await entry.tracer.arun(request)
+                return outcome
+            from celeriac.worker.timed import run_timed
+
+            self.timed[delivery.token] = self._monotonic()
+            return await run_timed(entry.tracer.arun, request, soft=soft, hard=hard, stuck=self._stuck)
+        except (Exception, asyncio.CancelledError, WorkerShutdown, WorkerTerminate) as error:  # noqa: BLE001
+            return self._failed(error)
+        finally:
+            self.timed.pop(delivery.token, None)
 
     def _stuck(self) -> None:
         if self.stuck is not None:
@@ -452,6 +471,18 @@ class Runner:
     def _foreign(self, name: str) -> TaskOptions:
         """Options for a task that is not registered here: the settings' defaults."""
         return TaskOptions(name=name, result_expires=self.app.conf.seconds("result_expires") or None)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
+    """What comes of work on a thread, which nothing ends, and whether its caller was to be cancelled meanwhile: without
+    its completion a delivery would be held for ever."""
+    working, cancelled = asyncio.ensure_future(work), False
+    while not working.done():
+        try:
+            await asyncio.wait({working})
+        except asyncio.CancelledError:
+            cancelled = True
+    return working.result(), cancelled
 
 
 def _goes_on(task_id: str, asked: Sequence[Any]) -> bool:

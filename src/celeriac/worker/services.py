@@ -18,6 +18,7 @@ from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
 from celeriac.executors import Executor
 from celeriac.model.message import Delivery
+from celeriac.model.outcome import Outcome
 from celeriac.model.settle import Completion, Release, StoredResult
 from celeriac.ports import Broker, Clock, ResultStore
 from celeriac.worker.closer import Aside
@@ -62,6 +63,8 @@ class Services:
         self.runner = runner
         self.clock = clock
         self._sync = sync
+        #: Tokens of what was ended while it ran.
+        self._ended: set[str] = set()
         self.limits = limits = Limits(broker, runner, aside)
         self.completer = completer = Completer(
             broker,
@@ -98,6 +101,10 @@ class Services:
 
     def take(self, batch: Sequence[Completion | Delivery | StoredResult]) -> None:
         """Pass finished work to the completer; a bare delivery did not run because its lease was not certain."""
+        if self._ended:
+            batch = [
+                item for item in batch if not (isinstance(item, Completion) and self.is_ended(item.ending.delivery))
+            ]
         stale = [item for item in batch if isinstance(item, Delivery)]
         if stale:
             self.fetcher.give_back(stale)
@@ -106,6 +113,15 @@ class Services:
         if batch:
             self.completer.put(batch)  # type: ignore[arg-type]
             self.fetcher.changed()
+
+    def end(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Write the end of what still runs, and may go on for a moment: how it ends then is nobody's affair."""
+        self._ended.add(delivery.token)
+        self.completer.put([self.runner.conclude(delivery, outcome)])
+
+    def is_ended(self, delivery: Delivery) -> bool:
+        """Its end was written while it ran."""
+        return delivery.token in self._ended
 
     def _claimed(self, began: float) -> None:
         self.leases.claimed(began)

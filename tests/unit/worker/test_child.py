@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,11 +16,13 @@ import pytest
 from celeriac import Celery
 from celeriac.brokers.memory import server
 from celeriac.model.settle import StoredResult
+from celeriac.payloads.directory import Directory
 from celeriac.worker import child as child_module
 from celeriac.worker import fetcher
 from celeriac.worker.child import Child
 from celeriac.worker.inprocess import in_process
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.slot import Slots
 from tests.unit.worker.fakes import delivery, done
 
 #: More than any test needs; whoever waits so long has hung.
@@ -95,6 +98,15 @@ def gate(app: Celery) -> Iterator[Gate]:
     app.task(name="early", acks_late=False, shared=False)(made.__call__)
     yield made
     made.open.set()
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    waiting = threading.Event()
+    for _ in range(int(LONG / 0.002)):
+        if holds():
+            return
+        waiting.wait(0.002)
+    raise AssertionError("it never came")
 
 
 def send(app: Celery, name: str, count: int = 1) -> list[str]:
@@ -179,6 +191,62 @@ def test_acknowledged_early_it_never_goes_back(app: Celery, gate: Gate) -> None:
     assert node.depth() == (0, 0)
     gate.open.set()
     node.join()
+
+
+def test_the_hard_limit_of_one_acknowledged_early_is_recorded(app: Celery, gate: Gate) -> None:
+    """When the supervisor has ended its process nobody has its message any more."""
+    app.tasks["early"].time_limit = 0.05
+    (task_id,) = send(app, "early")
+    node = Node(app)
+    slot = node.child.slot = node.child.runner._slot = Slots(1)[0]
+    node.start()
+    gate.wait()
+    running = slot.running()
+    assert running is not None
+    assert running.deadline == pytest.approx(running.started + 0.05 + 1.0), "the supervisor leaves time for it"
+    eventually(lambda: node.record(task_id) is not None)
+    gate.open.set()
+    node.stop()
+    stored = node.record(task_id) or {}
+    assert (stored["status"], stored["result"]["exc_type"]) == ("FAILURE", "TimeLimitExceeded")
+
+
+def test_what_a_store_needs_is_not_of_a_coroutines_limit(
+    app: Celery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.conf.payload_store = str(tmp_path)
+
+    @app.task(name="large", time_limit=0.05)
+    async def large(text: str) -> str:
+        return text
+
+    real, busy, go_on = Directory.read, threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> bytes:
+        busy.set()
+        assert go_on.wait(LONG)
+        return real(*args)
+
+    monkeypatch.setattr(Directory, "read", slow)
+    monkeypatch.setattr(child_module, "_BLOCKED", 0.0)
+    task_id = app.tasks["large"].delay("x" * 70_000).id
+    node = Node(app).start()
+    assert busy.wait(LONG)
+    looks, later = [], threading.Event()
+    watch = node.child._end_overdue
+
+    def look(now: float) -> None:
+        watch(now)
+        looks.append(now)
+        if now > looks[0] + 0.1:
+            later.set()
+
+    monkeypatch.setattr(node.child, "_end_overdue", look)
+    assert later.wait(LONG)
+    go_on.set()
+    node.until(ready=0, leased=0)
+    node.stop()
+    assert (node.record(task_id) or {})["status"] == "SUCCESS"
 
 
 def test_what_is_just_put_down_is_waited_for(app: Celery, gate: Gate) -> None:

@@ -41,13 +41,12 @@ class FakeChild:
         self.requeued = 0
         self.cancellable: set[str] = set()
         self.graces: list[Any] = []
-        self.runner = SimpleNamespace(
-            totals={"t": 3}, count=3, terminated={}, conclude=lambda *what: what, now=lambda: self.now
-        )
+        self.runner = SimpleNamespace(totals={"t": 3}, count=3, terminated={}, now=lambda: self.now)
         #: Seconds since the epoch, by the broker.
         self.now = time.time()
         self.written: list[Any] = []
-        self.completer = SimpleNamespace(early=set(), put=self.written.extend)
+        self.completer = SimpleNamespace(early=set())
+        self.services = SimpleNamespace(end=lambda *what: self.written.append(what))
         self.report = SimpleNamespace(events=False)
         self.fetcher = SimpleNamespace(
             held={}, queues=["celery"], connected=True, requeued=self._requeued, ruled=self._ruled

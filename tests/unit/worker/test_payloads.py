@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from celeriac.exceptions import OperationalError, SoftTimeLimitExceeded
 from celeriac.model import outcome as o
 from celeriac.model.message import NO_MARKS, Delivery, Marks
 from celeriac.model.settle import Completion, DeadLetter, DeadReason, Release, Verdict
+from celeriac.payloads.directory import Directory
 from celeriac.worker.completer import Completer
 from celeriac.worker.payloads import PayloadDropper
 from celeriac.worker.runner import Runner
@@ -77,6 +79,34 @@ def test_arguments_and_result(payloads: Payloads, make_runner: Callable[..., Run
 def test_those_of_a_coroutine(payloads: Payloads, make_runner: Callable[..., Runner]) -> None:
     completion = ran(asyncio.run(make_runner().arun(referring(payloads, "echo_later", LARGE))))
     assert payloads.get_result(record(completion)["payload"], frozenset({"json"})) == LARGE
+
+
+@pytest.mark.parametrize(("step", "status"), [("read", "REVOKED"), ("write", "SUCCESS")])
+def test_a_coroutine_is_ended_while_its_store_is_slow(
+    payloads: Payloads, make_runner: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch, step: str, status: str
+) -> None:
+    """It has an end all the same: else it would be held for ever."""
+    runner, one = make_runner(), referring(payloads, "echo_later", LARGE)
+    real, busy, go_on = getattr(Directory, step), threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> Any:
+        busy.set()
+        assert go_on.wait(30)
+        return real(*args)
+
+    monkeypatch.setattr(Directory, step, slow)
+
+    async def main() -> Any:
+        running = asyncio.create_task(runner.arun(one))
+        assert await asyncio.to_thread(busy.wait, 30)
+        runner.terminated[one.token] = o.Revoked("terminated")
+        running.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        return await asyncio.wait_for(running, 30)
+
+    assert record(ran(asyncio.run(main())))["status"] == status
+    assert runner.terminated == {}
 
 
 def test_a_member_of_a_chord_keeps_its_result(payloads: Payloads, make_runner: Callable[..., Runner]) -> None:
