@@ -120,7 +120,8 @@ class Enforcer:
             await self._order([Rule(key, value, until) for key in keys])
             return
         await self._learn()
-        known = {rule.key: rule for rule in self.book.in_force()}
+        now = self._runner.now()
+        known = {rule.key: rule for rule in self.book.in_force() if rule.expires is None or rule.expires > now}
         missing = [key for key in keys if key not in known or (order.terminate and not _terminates(known[key]))]
         if missing:
             await self._rules.set_rules([self._change(key, value) for key in missing])
@@ -147,14 +148,16 @@ class Enforcer:
                 self._end(task)
 
     def _end(self, task: Mapping[str, Any]) -> None:
-        """End the process of a running task, once; the supervisor's notice then finds the token in ``terminating``."""
+        """End the process of a running task, once by each signal: a task may survive the gentler ones. The supervisor's
+        notice then finds the token in ``terminating``."""
         token, pid = task["token"], task["pid"]
-        if token in self.terminating or pid == os.getpid():
-            return
         try:
             number = signal_number(task["signal"])
         except ValueError:  # written by somebody else's client
             number = int(signal.SIGTERM)
+        before = self.terminating.get(token)
+        if pid == os.getpid() or (before is not None and before.signum == number):
+            return
         self.terminating[token] = o.Revoked("terminated", number, task["by"], task["why"])
         while len(self.terminating) > TERMINATING_MAX:
             del self.terminating[next(iter(self.terminating))]

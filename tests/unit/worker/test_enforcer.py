@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -162,6 +163,24 @@ def test_what_is_written_is_not_written_again(bench: Bench) -> None:
     assert decode_order(bench.broker.known[-1].value or b"").terminate
     revoke(bench, "revoke:a", terminate=True)
     assert len(bench.log("set_rules")) == 1
+
+
+def test_a_rule_whose_time_is_over_is_written_anew(bench: Bench, runner: Runner) -> None:
+    bench.broker.rule(rule("revoke:x", 7, expires=1000.0))
+    runner.now = lambda: 990.0
+    bench.look()
+    runner.now = lambda: 1010.0
+    asyncio.run(bench.enforcer.revoke(["revoke:x"], Order()))
+    assert bench.log("set_rules")[-1] == ["revoke:x"]
+
+
+def test_a_second_order_may_be_less_gentle(bench: Bench) -> None:
+    sent: list[int] = []
+    bench.enforcer._kill = lambda pid, number: sent.append(number)
+    task = {"token": "t", "pid": 1, "by": "", "why": ""}
+    for name in ("SIGINT", "SIGINT", "SIGKILL", "SIGKILL"):
+        bench.enforcer._end({**task, "signal": name})
+    assert sent == [signal.SIGINT, signal.SIGKILL]
 
 
 def test_what_cannot_be_written_is_told(bench: Bench) -> None:
