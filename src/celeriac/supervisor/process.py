@@ -149,9 +149,11 @@ async def _stop_on_signal(child: Child, wake_read: int) -> None:
     reader = asyncio.StreamReader()
     pipe = os.fdopen(wake_read, "rb")
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    while signal.SIGTERM not in await reader.read(64):
-        pass
-    child.stop()
+    while signals_read := await reader.read(64):
+        if signal.SIGTERM in signals_read:
+            child.stop()
+            return
+    # A task has closed the other end: the signal's handler is left. Never read it again, rather than for ever.
 
 
 def kick(wake: int) -> None:

@@ -31,7 +31,7 @@ from celeriac.worker.burial import NO_MORE, Died, notice
 from celeriac.worker.kept import KeptOrders
 from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
-from celeriac.worker.slot import GO, LEAVING, LEFT, READY, RETIRE, STANDBY, TERMINATED, Running, Slots
+from celeriac.worker.slot import GO, LEAVING, LEFT, READY, RETIRE, STANDBY, STARTING, TERMINATED, Running, Slots
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -249,7 +249,8 @@ class Supervisor:
             self._say_why(place, starts, now)
         place.pid = 0
         if not is_agent:
-            self._tell(place, how, running)
+            if not STARTING <= place.slot.state < READY:  # those have claimed nothing, and in an outage nobody reads
+                self._tell(place, how, running)
             if place.heir is not None and place.heir.pid and place.heir.standby:
                 place.heir.order(RETIRE if place.retiring else GO)
         # Nobody runs there: the agent must not keep the lease of its task alive.

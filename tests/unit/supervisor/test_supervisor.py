@@ -181,6 +181,7 @@ def test_one_that_dies_before_it_is_up_has_failed_however_long_it_took(bench: Be
     bench.now += 20
     bench.dies(bench.first, EXIT_1)
     assert bench.made._starts.failures == 1
+    assert bench.told() == [], "it has held nothing, and an agent without a broker reads nothing"
 
 
 def test_no_room_for_another_process(bench: Bench, monkeypatch: Any, caplog: Any) -> None:
