@@ -13,6 +13,8 @@ __all__ = ["maybe_schedule", "schedule"]
 
 _ZERO = timedelta(0)
 _MINUTE = timedelta(minutes=1)
+_HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
 
 
 class schedule(BaseSchedule):  # noqa: N801 - Celery's name
@@ -51,14 +53,30 @@ class schedule(BaseSchedule):  # noqa: N801 - Celery's name
     def latest_between(self, start: datetime, end: datetime) -> datetime | None:
         """As ``BaseSchedule.latest_between``; the times count from ``start``."""
         if self.relative and self.run_every >= _MINUTE:
-            slot = None
-            for slot in self.slots_between(start, end):  # noqa: B007 - the last one
-                pass
-            return slot
+            return self._latest_rounded(start, aware(end).astimezone(UTC))
         first = self.next_after(start)
         if first is None or first > aware(end):
             return None
         return first + (aware(end).astimezone(UTC) - first) // self.run_every * self.run_every
+
+    def _latest_rounded(self, start: datetime, end: datetime) -> datetime | None:
+        latest, slot = None, self.next_after(start)
+        while slot is not None and slot <= end:
+            latest = self._ahead(slot, end)
+            slot = self.next_after(latest)
+        return latest
+
+    def _ahead(self, slot: datetime, end: datetime) -> datetime:
+        """A later time in the row, up to a day behind ``slot`` and not behind ``end``; ``slot`` itself where that is
+        not sure. Rounded times are equally far apart as long as the clock is not changed: a year has half a million
+        minutes."""
+        unit = _HOUR if self.run_every >= _HOUR else _MINUTE
+        local = slot.astimezone(self.tz)
+        if self.run_every >= _DAY or local.second or local.microsecond or (unit is _HOUR and local.minute):
+            return slot
+        step = self.run_every // unit * unit
+        later = slot + min(end - slot, _DAY) // step * step
+        return later if later.astimezone(self.tz).utcoffset() == local.utcoffset() else slot
 
     def is_due(self, last_run_at: datetime) -> schedstate:
         """Whether to run now, and the seconds until the time after that, or until this one."""

@@ -46,6 +46,30 @@ def test_the_slots_of_a_downtime() -> None:
     assert schedule(timedelta(days=9_999_999)).latest_between(start, start + HOUR) is None
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Oslo", "Australia/Lord_Howe", "Asia/Kathmandu", "Africa/Casablanca"])
+@pytest.mark.parametrize("minutes", [1, 1.5, 7, 60, 90, 300, 2000])
+@pytest.mark.parametrize(
+    "start", ["2026-03-27 20:31:07.5", "2026-10-23 23:59:59", "2026-04-03 00:00", "2026-02-14 10:20"]
+)
+def test_the_last_rounded_one_of_a_downtime(zone: str, minutes: float, start: str) -> None:
+    every = schedule(timedelta(minutes=minutes), relative=True, tz=zone)
+    slots = list(every.slots_between(at(start), at(start) + timedelta(days=3)))
+    for number in (0, 1, 2, 17, 100, 1000, 2500, len(slots) - 1):
+        for slot in slots[number : number + 1]:
+            assert every.latest_between(at(start), slot) == slot
+            following = every.next_after(slot)
+            assert following is not None
+            assert every.latest_between(at(start), following - timedelta(microseconds=1)) == slot
+
+
+def test_the_last_rounded_one_of_ten_years_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = schedule(60, relative=True, tz="Europe/Oslo")
+    asked, real = [], schedule.next_after
+    monkeypatch.setattr(schedule, "next_after", lambda self, moment: asked.append(moment) or real(self, moment))
+    assert every.latest_between(at("2026-01-01 00:00:30"), at("2036-01-01 00:00:30")) == at("2036-01-01")
+    assert len(asked) < 50_000, "not five million"
+
+
 @pytest.mark.parametrize(
     ("every", "last", "slot"),
     [
