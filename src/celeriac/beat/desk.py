@@ -270,9 +270,12 @@ def _shown(entry: Entry, state: State | None, now: datetime, deadline: float | N
         known = state is not None and state.fingerprint == entry.fingerprint
         begin = state.slot if state is not None and known else counted_from(entry, state, now)
         begin = begin if entry.since is None else max(begin, entry.since)
-        found = due(entry, begin, now, deadline)
-        if found.slots or found.next is not None:  # else it is over: what was missed is too old, or not caught up
-            following = next_slot(entry, begin)
+        try:
+            found = due(entry, begin, now, deadline)
+            if found.slots or found.next is not None:  # else it is over: what was missed is too old, or not caught up
+                following = next_slot(entry, begin)
+        except Exception:  # noqa: BLE001 - a schedule of the user's own: the schedulers' logs say what is wrong with it
+            pass
     shown = Shown(
         entry=entry,
         next_run=following,

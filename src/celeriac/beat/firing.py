@@ -84,6 +84,8 @@ class Write(Struct, kw_only=True, eq=False):
     steps: int = 0
     #: On two servers: the state that says who is sending.
     claim: bytes = b""
+    #: Its message may be there, though another try is to follow.
+    doubtful: bool = False
     #: What became of it.
     ended: Outcome | Exception | None = None
 
@@ -126,7 +128,7 @@ class Firing:
                 del self._open[write.shot.entry.name]
                 if write.ended[0] is Fired.SENT:
                     self._app.sender.announce(write.messages)
-                else:
+                elif not write.doubtful:
                     making.drop(self._app, write.messages)
         ended: list[Any] = [each.ended if isinstance(each, Write) else each for each in made]
         return ended
@@ -140,16 +142,25 @@ class Firing:
     def _begun(self, shot: Shot, now: float) -> Write | Outcome | Exception:
         """A new try, or one whose end is not known; what became of it where nothing has to be sent."""
         write = self._open.pop(shot.entry.name, None)
-        if write is not None and write.shot.slot == shot.slot and write.shot.seen == shot.seen:
-            if isinstance(write.ended, Exception):
-                write.ended = None
-            return write
         try:
+            if write is not None and write.shot.slot == shot.slot and write.shot.seen == shot.seen:
+                return self._resumed(write, now)
             if self._app.conf.task_always_eager and self._app.tasks.get(shot.entry.task) is not None:
                 return self._run_here(shot, now)
             return self._made(shot, now)
-        except UNFIT as error:
+        except Exception as error:  # noqa: BLE001 - the user's functions, routers and receivers: others must not wait
             return error
+
+    def _resumed(self, write: Write, now: float) -> Write:
+        """The same try, under the same id. What is not known to be sent is made anew: it expires from now on, not since
+        a server is away."""
+        write.ended = None
+        if write.steps < 2 and any(message.expires is not None for message in write.messages):
+            shot, headers = write.shot, {} if write.lock is None else {LOCK: write.lock.header()}
+            moment = datetime.fromtimestamp(now, UTC)
+            write.messages = making.messages_of(self._app, shot.entry, shot.slot, moment, headers, task_id=write.id)
+            write.steps = 0  # its lock lasts as long
+        return write
 
     def _made(self, shot: Shot, now: float) -> Write:
         lock = self._lock(shot, now)
@@ -329,7 +340,7 @@ class Firing:
             if error.uncertain:
                 # They may be there. The next try is another task, whose message takes this one's lock.
                 for write in writes:
-                    write.ended = Fired.TAKEN, write.claim
+                    write.ended, write.doubtful = (Fired.TAKEN, write.claim), True
             return error
         except (TypeError, ValueError) as error:  # one cannot be encoded, and nothing was sent
             if len(writes) == 1:
@@ -379,7 +390,8 @@ class Firing:
                 elif not self._takes_over(write, locks[0], own[1]):
                     left.append(self._left(write, write.claim))
                     undone += [Change(each.key, None) for each in own[2:]]
-            # else the answer of an earlier try was lost
+            elif lock is not None:  # the answer of an earlier try was lost, or its message expires later now
+                undone.append(replace(own[1], expected=lock.waiting))
         self._keep(left, undone, _STEP)
         for write, _ in asked:
             if write.ended is None:

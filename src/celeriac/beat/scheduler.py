@@ -278,7 +278,7 @@ class SharedScheduler:
         for first in range(0, len(found), _CALL):
             try:
                 self._send(found[first : first + _CALL])
-            except OperationalError:
+            except BaseException:
                 for left in found[first + _CALL :]:
                     self._put(left, left.when)
                 raise
@@ -319,6 +319,10 @@ class SharedScheduler:
                 self._put(track, self.hours.now() + (_MOST if known else 0.0))
             if not known:
                 raise
+        except BaseException:  # nobody foresaw it: what is due must not be forgotten for that
+            for track in left.values():
+                self._put(track, self.hours.now())
+            raise
 
     def _broken(self, track: Track, error: Exception) -> float:
         """What is due cannot be made a message: its slots stay, for a scheduler that can, or until this is mended."""
@@ -352,7 +356,10 @@ class SharedScheduler:
                 if not (yield from self._shoot(track, [state.slot], state.next)):
                     continue
             else:
-                found = due(track.entry, track.passed, datetime.fromtimestamp(now, UTC), self._deadline)
+                try:
+                    found = due(track.entry, track.passed, datetime.fromtimestamp(now, UTC), self._deadline)
+                except Exception as error:  # noqa: BLE001 - a schedule of the user's own: others must not wait for it
+                    return self._broken(track, error)
                 if not (yield from self._shoot(track, found.slots, found.next)):
                     continue
                 track.passed = found.passed

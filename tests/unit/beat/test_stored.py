@@ -68,6 +68,15 @@ class TestDesk:
         with pytest.raises(EntryRefused, match="take it out there"):
             desk.delete("written")
 
+    def test_one_that_cannot_say_when_it_is_due_is_shown(self, fleet: Fleet, desk: Periodic) -> None:
+        class Failing(schedule):
+            def next_after(self, moment: datetime) -> datetime:
+                raise RuntimeError("the user's own")
+
+        fleet.add("bad", Failing(1))
+        fleet.add("good", 1)
+        assert [(each.entry.name, each.next_run is None) for each in desk.list()] == [("bad", True), ("good", False)]
+
     def test_what_is_not_there(self, desk: Periodic) -> None:
         for call in (desk.show, desk.pause, desk.resume, desk.delete, desk.run, desk.change):
             with pytest.raises(EntryNotFound, match="'nothing'"):
