@@ -11,6 +11,7 @@ import pytest
 
 from celeriac.brokers import postgres
 from celeriac.brokers.postgres.address import address
+from celeriac.brokers.postgres.session import Session
 from celeriac.brokers.postgres.wire import bare
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.limits import GO, PARKED, Ask, Seats
@@ -155,12 +156,88 @@ def test_a_deadlock_is_tried_again(postgres_server: PostgresServer, postgres_url
             first, second = sorted(int(each.token.rpartition(":")[2]) for each in held)
             other.execute(lock, (second,))
             extending = asyncio.ensure_future(broker.extend(held))
-            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            await eventually(lambda: postgres_server.execute(waits) == [(1,)], 5.0, "extend waits for the other")
+            await eventually(lambda: postgres_server.execute(_WAIT) == [(1,)], 5.0, "extend waits for the other")
             await asyncio.to_thread(other.execute, lock, (first,))
             assert not extending.done()
             other.execute("ROLLBACK")
             assert list(await extending) == []
+        await broker.close()
+
+    asyncio.run(main())
+
+
+#: How many statements wait for a lock.
+_WAIT = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+
+def test_a_claim_that_comes_to_it_after_it_was_given_up(
+    postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes then is delivered at once, not when its lease ends."""
+    monkeypatch.setattr(Session.call, "__defaults__", (0.2,))
+    schema = address(postgres_url, _options()).schema
+
+    async def main() -> None:
+        broker = postgres.broker(postgres_url, _options())
+        await broker.open()
+        await broker.publish([message("a")])
+        with postgres_server.connect() as other:
+            other.execute("BEGIN")
+            other.execute(f"LOCK TABLE {schema}.ready IN ACCESS EXCLUSIVE MODE".encode())
+            for _ in range(2):
+                with pytest.raises(OperationalError, match="no answer"):
+                    await broker.claim(["q"], limit=5, wait=0.0)
+            other.execute("ROLLBACK")
+        monkeypatch.undo()
+        (held,) = await broker.claim(["q"], limit=5, wait=5.0)
+        assert list(await broker.settle([Accept(held)])) == []
+        await broker.close()
+
+    asyncio.run(main())
+
+
+def test_what_a_cancelled_claim_takes_is_given_back_at_the_close(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    schema = address(postgres_url, _options()).schema
+
+    async def main() -> None:
+        broker = postgres.broker(postgres_url, _options())
+        await broker.open()
+        await broker.publish([message("a")])
+        with postgres_server.connect() as other:
+            other.execute("BEGIN")
+            other.execute(f"LOCK TABLE {schema}.ready IN ACCESS EXCLUSIVE MODE".encode())
+            claiming = asyncio.ensure_future(broker.claim(["q"], limit=5, wait=0.0))
+            await eventually(lambda: postgres_server.execute(_WAIT) == [(1,)], 5.0, "the claim waits")
+            claiming.cancel()
+            await asyncio.wait({claiming})
+            closing = asyncio.ensure_future(broker.close())
+            await asyncio.sleep(0)
+            other.execute("ROLLBACK")
+            await closing
+        counts = f"SELECT (SELECT count(*) FROM {schema}.ready), (SELECT count(*) FROM {schema}.lease)"
+        assert postgres_server.execute(counts) == [(1, 0)]
+
+    asyncio.run(main())
+
+
+def test_tidying_leaves_a_seat_that_just_goes_to_another(postgres_server: PostgresServer, postgres_url: str) -> None:
+    schema = address(postgres_url, _options()).schema
+
+    async def main() -> None:
+        broker = postgres.broker(postgres_url, _options())
+        await broker.open()
+        with postgres_server.connect() as one, postgres_server.connect() as other:
+            one.execute(f"INSERT INTO {schema}.seat VALUES ('k', 1, 111, 0), ('gone', 2, 111, 0)".encode())
+            one.execute("BEGIN")
+            one.execute(f"INSERT INTO {schema}.lease VALUES (222, 1, 'o', 9e9)".encode())
+            one.execute(f"UPDATE {schema}.seat SET claim = 222 WHERE key = 'k'".encode())
+            tidying = asyncio.ensure_future(asyncio.to_thread(other.execute, f"SELECT {schema}.tidy(60)".encode()))
+            await eventually(lambda: postgres_server.execute(_WAIT) == [(1,)], 5.0, "it waits for the row")
+            one.execute("COMMIT")
+            await tidying
+        assert postgres_server.execute(f"SELECT key, claim FROM {schema}.seat") == [("k", 222)]
         await broker.close()
 
     asyncio.run(main())

@@ -64,8 +64,13 @@ class PostgresBroker:
         await self._session.open()
 
     async def close(self) -> None:
-        """Close the connection; claims that wait end empty."""
+        """Close the connection; claims that wait end empty. What a cancelled claim took is given back before."""
         self._bus.close()
+        if self._session.is_open:
+            await self._claims.answered()
+            self._give_back()
+        if self._releasing:
+            await asyncio.wait(self._releasing)
         await self._session.close()
 
     async def declare(self, queues: Sequence[str]) -> None:

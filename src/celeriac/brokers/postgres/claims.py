@@ -5,7 +5,8 @@ sleeps until it is told; every two seconds it looks without having been told. Be
 is neither: it looks again and again, in growing pauses.
 
 A claim whose answer got lost has taken messages that nobody knows of. Its number is known, so the next claim looks
-them up and delivers them; a cancelled claim leaves its answer to the next one.
+them up and delivers them; so do those after it for a while, for the server may have come to it only then, held up by
+somebody's lock. A cancelled claim leaves its answer to the next one.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ _POLL_FIRST, _POLL_LAST = 0.01, 0.5
 _LATE = 0.0005
 #: Seconds that the answer to a cancelled claim waits for the next claim.
 _LEFT = 0.1
+#: Seconds between two looks for what claims have taken whose answer got lost.
+_ASK = 0.5
 _LIMIT = 10_000
 
 
@@ -57,7 +60,11 @@ class Claims:
         self._stash: list[Delivery] = []
         #: Called when nobody may have come for what a cancelled claim took.
         self.left: Callable[[], None] | None = None
-        self._doubtful: list[int] = []
+        #: Number of a claim whose answer got lost → until when it is looked for, by the monotonic clock.
+        self._doubtful: dict[int, float] = {}
+        self._ask_at = 0.0
+        #: Looks that wait for their answers.
+        self._looks: set[asyncio.Future[tuple[list[Delivery], float | None]]] = set()
         self._queues: dict[str, str] = {}
         #: Where claims begin to look, for each list of queues.
         self._marks: dict[tuple[str, ...], Marks] = {}
@@ -79,7 +86,7 @@ class Claims:
         deadline = time.monotonic() + wait
         known, poll = self.epoch, _POLL_FIRST
         while True:
-            if self._doubtful:
+            if self._doubtful and time.monotonic() >= self._ask_at:
                 await self._look_up_doubtful()
             if self._stash and (taken := self._from_stash(queues, limit)):
                 return taken
@@ -133,6 +140,8 @@ class Claims:
     async def _take(self, names: list[str], limit: int) -> tuple[list[Delivery], float | None]:
         """One look: deliveries, and the seconds until the next message is due. Its answer is never lost."""
         task = asyncio.ensure_future(self._look(names, limit))
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -150,7 +159,8 @@ class Claims:
             rows = await self._session.call("claim", args)
         except OperationalError as error:
             if error.uncertain:
-                self._doubtful.append(number)
+                self._doubtful[number] = time.monotonic() + self._lease
+                self._ask_at = 0.0
             raise
         *found, (_, _, _, now, self.epoch, due, took, new) = rows
         marks.found(start, took, new, limit, time.monotonic())
@@ -198,17 +208,24 @@ class Claims:
                 asyncio.get_running_loop().call_later(_LEFT, self.left)
 
     async def _look_up_doubtful(self) -> None:
-        doubtful = list(self._doubtful)
-        rows = await shielded(self._session.call("mine", (self._owner, doubtful)))
-        self._doubtful = [number for number in self._doubtful if number not in doubtful]
+        rows = await shielded(self._session.call("mine", (self._lease, self._owner, list(self._doubtful))))
+        now = time.monotonic()
+        self._ask_at = now + _ASK
         for claim, key, queue, raw in rows:
+            self._doubtful.pop(claim, None)
             self._stash += self.deliveries([(key, queue, raw)], claim)
+        self._doubtful = {number: until for number, until in self._doubtful.items() if until > now}
 
     def _from_stash(self, queues: Sequence[str], limit: int) -> list[Delivery]:
         taken = [delivery for delivery in self._stash if delivery.queue in queues][:limit]
         tokens = {delivery.token for delivery in taken}
         self._stash = [delivery for delivery in self._stash if delivery.token not in tokens]
         return taken
+
+    async def answered(self) -> None:
+        """Wait for the answers to cancelled claims."""
+        if self._looks:
+            await asyncio.wait(self._looks)
 
     def give_back(self) -> list[Delivery]:
         """Deliveries that nobody came for; the caller releases them."""

@@ -21,9 +21,11 @@ CALL {schema}.launch(?::text, ?::integer, NULL)
 -- :claim  queues, limit, owner, claim, lease, held doors, marks
 SELECT * FROM {schema}.claim(?::text[], ?::integer, ?::text, ?::bigint, ?::float8, ?::text[], ?::bigint[])
 
--- :mine  owner, claims: what claims whose answer got lost have taken
-SELECT l.claim, l.id, m.queue, m.envelope FROM {schema}.lease AS l JOIN {schema}.message AS m ON m.id = l.id
-WHERE l.owner = ?::text AND l.claim = ANY (?::bigint[]) ORDER BY l.id
+-- :mine  lease, owner, claims: what claims whose answer got lost have taken; its leases begin anew
+WITH held AS (
+    UPDATE {schema}.lease AS l SET until = {schema}.moment() + ?::float8
+    WHERE l.owner = ?::text AND l.claim = ANY (?::bigint[]) RETURNING l.claim, l.id
+) SELECT h.claim, h.id, m.queue, m.envelope FROM held AS h JOIN {schema}.message AS m ON m.id = h.id ORDER BY h.id
 
 -- :owned  owner
 SELECT l.claim, l.id, m.queue, m.envelope FROM {schema}.lease AS l JOIN {schema}.message AS m ON m.id = l.id

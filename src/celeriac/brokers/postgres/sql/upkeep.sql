@@ -73,8 +73,13 @@ BEGIN
     END IF;
     DELETE FROM {schema}.pace WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM {schema}.pace WHERE start <= v_now AND line <= v_now FOR UPDATE SKIP LOCKED));
-    DELETE FROM {schema}.seat AS s WHERE claim IS NULL AND until <= v_now - p_seat_memory OR claim IS NOT NULL
-        AND NOT EXISTS (SELECT FROM {schema}.lease AS l WHERE l.claim = s.claim AND l.id = s.id);
+    DELETE FROM {schema}.seat AS s WHERE claim IS NULL AND until <= v_now - p_seat_memory;
+    -- Of the claim that was seen: a row that was given to another meanwhile is looked at again, but its lease is not.
+    WITH over AS MATERIALIZED (
+        SELECT s.key, s.id, s.claim FROM {schema}.seat AS s WHERE s.claim IS NOT NULL
+            AND NOT EXISTS (SELECT FROM {schema}.lease AS l WHERE l.claim = s.claim AND l.id = s.id)
+    )
+    DELETE FROM {schema}.seat AS s USING over AS o WHERE s.key = o.key AND s.id = o.id AND s.claim = o.claim;
     DELETE FROM {schema}.ledger WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM {schema}.ledger WHERE expires <= v_now ORDER BY expires LIMIT 2000 FOR UPDATE SKIP LOCKED));
     DELETE FROM {schema}.bus WHERE expires <= v_now;
