@@ -130,3 +130,8 @@ def check(app: Any, entry: Entry) -> None:
             f"entry {entry.name!r}: overlap='queue' cannot go with max_concurrency of {entry.task}: a run has one "
             "seat; take one of the two away"
         )
+    if entry.overlap == "queue" and not task.acks_late:
+        raise ImproperlyConfigured(
+            f"entry {entry.name!r}: overlap='queue' counts unacknowledged deliveries, so it needs acks_late=True of "
+            f"{entry.task}"
+        )

@@ -343,6 +343,7 @@ def test_a_unique_task_is_sent_under_its_lock(fleet: Fleet) -> None:
         ({"options": {"idempotency_key": "x"}}, "'idempotency_key' cannot be given"),
         ({"task": "tasks.alone", "overlap": "skip"}, "cannot go with a unique task"),
         ({"task": "tasks.few", "overlap": "queue"}, "cannot go with max_concurrency"),
+        ({"task": "tasks.early", "overlap": "queue"}, "needs acks_late=True of tasks.early"),
         ({"schedule": "never"}, "schedule: 'never'"),
     ],
 )
@@ -352,6 +353,9 @@ def test_what_cannot_be_is_told_at_the_start(fleet: Fleet, more: dict[str, Any],
 
     @fleet.app.task(name="tasks.few", max_concurrency=2)
     def few() -> None: ...
+
+    @fleet.app.task(name="tasks.early", acks_late=False)
+    def early() -> None: ...
 
     fleet.add("x", more.pop("schedule", 10), **more)
     with pytest.raises(ImproperlyConfigured, match=f"entry 'x': .*{says}"):
