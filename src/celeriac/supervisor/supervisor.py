@@ -281,6 +281,7 @@ class Supervisor:
             limit=child.over_limit,
             many=many,
             tasks=child.slot.tasks,
+            early=culprit is not None and culprit.early,
         )
         os.write(self._notices_write, notice(died))
 

@@ -33,6 +33,7 @@ from celeriac.worker.guest import Guest
 from celeriac.worker.limits import Limits
 from celeriac.worker.link import Link
 from celeriac.worker.memory import NodeMemory
+from celeriac.worker.obituary import Obituary
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.outbox import Relays
 from celeriac.worker.payloads import PayloadDropper
@@ -105,6 +106,7 @@ class Agent:
             self.enforcer,
             Verdicts(broker, self.enforcer.book.signer, clock),
             Concluder(runner, self.completer.put, aside),
+            Obituary(store, runner, self.completer.put),
             clock=clock,
             backoff=Backoff(rand=rand),
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -16,11 +17,14 @@ from celeriac.model.message import Delivery, Malformed
 from celeriac.ports import Broker, Clock
 from celeriac.worker.concluding import Concluder
 from celeriac.worker.enforcer import Enforcer
+from celeriac.worker.obituary import Obituary
 from celeriac.worker.verdicts import Verdicts
 
 __all__ = ["LOOKS", "NO_MORE", "Burial", "Died", "notice"]
 
 logger = logging.getLogger("celery.worker")
+
+T = TypeVar("T")
 
 #: Seconds before the further looks at what a dead child holds: a claim that it had sent is granted after its death.
 LOOKS = (0.02, 0.1, 0.4)
@@ -42,6 +46,8 @@ class Died(msgspec.Struct, frozen=True, kw_only=True):
     many: bool = False
     #: Tasks that the child had run.
     tasks: int = 0
+    #: The task that ran was acknowledged before, and its result is to be stored.
+    early: bool = False
 
 
 class Burial:
@@ -53,6 +59,7 @@ class Burial:
         enforcer: Enforcer,
         verdicts: Verdicts,
         conclude: Concluder,
+        obituary: Obituary,
         *,
         clock: Clock,
         backoff: Backoff,
@@ -61,6 +68,7 @@ class Burial:
         self._enforcer = enforcer
         self._verdicts = verdicts
         self._conclude = conclude
+        self._obituary = obituary
         self._clock = clock
         self._backoff = backoff
         #: Tasks run by children that are gone.
@@ -77,10 +85,14 @@ class Burial:
     async def bury(self, died: Died) -> None:
         """Settle what a dead child held: the culprit by what ended it, the others as they were. Tries until it worked,
         and looks again for what was claimed in its name meanwhile."""
-        if self._verdicts.active and died.id:
+        culprit = Delivery(message=Malformed(reason="", raw=b"", id=died.id), token=died.token, queue="")
+        if died.early:
+            verdict = self._verdict(culprit, died, False)
+            await self._insist(lambda: self._obituary.write(died.id, verdict))
+        elif self._verdicts.active and died.id:
             # What it ran is on its way to somebody else, who is told by its id.
-            culprit = Delivery(message=Malformed(reason="", raw=b"", id=died.id), token=died.token, queue="")
-            await self._leave(died, self._verdict(culprit, died, False))
+            verdict = self._verdict(culprit, died, False)
+            await self._insist(lambda: self._verdicts.leave(died.id, verdict))
         orphans = await self._orphans(died)
         # Of many, none is named; but a suspect that was alone is taken for the cause (``model/leases.py``).
         alone = died.many and len(orphans) == 1 and orphans[0].marks.suspect
@@ -98,22 +110,18 @@ class Burial:
             if late:
                 self._conclude([(delivery, o.Unstarted(orphaned=True)) for delivery in late])
 
-    async def _leave(self, died: Died, verdict: o.Outcome) -> None:
-        while True:
-            try:
-                return await self._verdicts.leave(died.id, verdict)
-            except OperationalError as error:
-                await self._wait(error)
-
     async def _orphans(self, died: Died) -> Sequence[Delivery]:
+        return await self._insist(lambda: self._broker.orphans(died.owner))
+
+    async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
-                orphans = await self._broker.orphans(died.owner)
+                done = await work()
             except OperationalError as error:
                 await self._wait(error)
             else:
                 self._backoff.reset()
-                return orphans
+                return done
 
     async def _wait(self, error: OperationalError) -> None:
         pause = self._backoff.next()

@@ -63,8 +63,7 @@ T = TypeVar("T")
 
 #: Seconds until a task is offered again whose arguments lie in a payload store that is away.
 STORE_AWAY = 5.0
-#: Seconds beyond its hard limit in which the child writes the end of a task that was acknowledged before it ran: its
-#: message is gone, so nobody can when the supervisor has ended the process.
+#: Seconds beyond its hard limit in which the child itself writes the end of a task that was acknowledged early.
 _TELL = 1.0
 #: Weight of the newest run in the moving average of a task's run time.
 _NEWEST = 0.2
@@ -208,8 +207,10 @@ class Runner:
         options, slot = entry.options, self._slot
         hard = message.time_limit or options.time_limit or self.options.time_limit
         if slot is not None:
-            told = 0.0 if options.acks_late else _TELL
-            slot.begin(delivery.token, message.id, started, started + hard + told if hard else 0.0, hard or 0.0)
+            late = options.acks_late
+            deadline = started + hard + (0.0 if late else _TELL) if hard else 0.0
+            early = not (late or options.ignore_result or message.headers.get("ignore_result"))
+            slot.begin(delivery.token, message.id, started, deadline, hard or 0.0, early)
             hard = None  # the supervisor's to keep
         limit = message.soft_time_limit or options.soft_time_limit or self.options.soft_time_limit
         try:

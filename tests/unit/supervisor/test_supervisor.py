@@ -39,6 +39,13 @@ def test_the_slot_names_the_culprit(bench: Bench, caplog: pytest.LogCaptureFixtu
     assert bench.first.slot.running() is None
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_whether_its_message_is_gone_is_told(bench: Bench, early: bool) -> None:
+    bench.first.slot.begin("o:7", "id-7", 1.0, 0.0, 0.0, early)
+    bench.dies(bench.first, KILLED)
+    assert [died.early for died in bench.told()] == [early]
+
+
 def test_between_tasks_there_is_none(bench: Bench) -> None:
     bench.first.slot.begin("o:7", "id-7", 1.0, 0.0, 0.0)
     bench.first.slot.end()

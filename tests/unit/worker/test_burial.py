@@ -81,6 +81,21 @@ def test_over_its_hard_limit(bench: Bench) -> None:
     assert settled[innocent.token] == Release(innocent, marks=Marks())
 
 
+def test_of_one_acknowledged_early_only_its_result_is_written(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    culprit, innocent = delivery(), delivery()
+    told: list[Any] = []
+
+    async def write(task_id: str, outcome: o.Outcome) -> None:
+        told.append((task_id, outcome))
+        if len(told) == 1:
+            raise OperationalError("away")
+
+    monkeypatch.setattr(bench.agent.burial._obituary, "write", write)
+    settled = buried(bench, died(culprit, early=True, limit=5.0), innocent)
+    assert told == [(culprit.message.id, o.TimedOut(5.0))] * 2
+    assert settled == {innocent.token: Release(innocent, marks=Marks())}
+
+
 def test_ended_on_request(bench: Bench) -> None:
     culprit, innocent = delivery(), delivery()
     end = o.Revoked("terminated", 15)
