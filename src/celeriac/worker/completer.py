@@ -74,7 +74,8 @@ class Completer:
     ``join`` concludes complete chords (``Joiner.conclude``), run by ``aside``; ``ended(deliveries)`` hears of those
     that were accepted under their lease: nobody will ask for their messages again; ``now()`` is what due times count
     by. A completion whose delivery is in
-    ``early`` was acknowledged before its run: it has nothing to settle.
+    ``early`` was acknowledged before its run: it has nothing to settle. STARTED records are written while ``certain()``
+    only: of a task whose lease may be lost another may have stored the end.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Completer:
         ended: Callable[[Sequence[Delivery]], None] | None = None,
         clock: Clock = SYSTEM,
         now: Callable[[], float] | None = None,
+        certain: Callable[[], bool] = lambda: True,
     ) -> None:
         self.early: set[str] = set()
         self._broker = broker
@@ -99,6 +101,7 @@ class Completer:
         self._ended = ended
         self._clock = clock
         self._now = now or clock.now
+        self._certain = certain
         self._written = 0.0
         #: Size of the batch that is being written.
         self._writing = 0
@@ -168,7 +171,7 @@ class Completer:
         renewed = renewals(left.todo, self._now())
         while started or left:
             try:
-                if started and self._store is not None:
+                if started and self._store is not None and self._certain():
                     await self._store.put(started)
                 started = []
                 if renewed and isinstance(self._broker, Ledger):

@@ -77,6 +77,7 @@ class Services:
             ended=PayloadDropper(runner.payloads, aside) if runner.payloads is not None else None,
             clock=clock,
             now=runner.now,
+            certain=lambda: clock.monotonic() < runner.valid_until,
         )
         self.fetcher = Fetcher(
             broker,

@@ -115,6 +115,21 @@ def test_nothing_is_reordered_by_an_outage() -> None:
     assert on_bench(body).settled == tokens([first, second, third])
 
 
+def test_what_was_started_under_a_lease_that_may_be_lost_is_not_told() -> None:
+    """Somebody else has the task then, and may have stored its end: a STARTED behind it would stay for ever."""
+    certain = [True]
+
+    async def body(bench: Bench) -> None:
+        bench.completer._certain = lambda: certain[0]
+        bench.store.faults.away("put")
+        certain[0] = False
+        await bench.write([StoredResult("x", b"started", False), done(delivery(), result=b"result")])
+        certain[0] = True
+        await bench.write([StoredResult("y", b"started, too", False)])
+
+    assert on_bench(body).of("put") == [[b"result"], [b"started, too"]]
+
+
 def test_started_records_come_before_results() -> None:
     one = delivery(id="x")
     started = StoredResult("x", b"started", False)
