@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -49,6 +49,7 @@ from celeriac.worker.follow_ups import FollowUps, Sent
 from celeriac.worker.joiner import Joiner
 from celeriac.worker.records import Recorder
 from celeriac.worker.report import Report
+from celeriac.worker.timed import run_timed, to_its_end
 
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
@@ -58,8 +59,6 @@ if TYPE_CHECKING:
 __all__ = ["STORE_AWAY", "Entry", "Runner"]
 
 logger = logging.getLogger("celery.app.trace")
-
-T = TypeVar("T")
 
 #: Seconds until a task is offered again whose arguments lie in a payload store that is away.
 STORE_AWAY = 5.0
@@ -261,7 +260,7 @@ class Runner:
         if self.payloads is None:
             prepared = self._prepare(delivery)
         else:  # which may read from far away
-            prepared, cancelled = await _to_its_end(asyncio.to_thread(self._prepare, delivery))
+            prepared, cancelled = await to_its_end(asyncio.to_thread(self._prepare, delivery))
         if isinstance(prepared, Completion):
             self.terminated.pop(delivery.token, None)
             return prepared
@@ -273,7 +272,7 @@ class Runner:
         if self.payloads is None:
             return self.conclude(delivery, outcome, entry, embed, request, runtime)
         concluding = asyncio.to_thread(self.conclude, delivery, outcome, entry, embed, request, runtime)
-        completion, _ = await _to_its_end(concluding)
+        completion, _ = await to_its_end(concluding)
         self.terminated.pop(delivery.token, None)  # too late: it was over
         return completion
 
@@ -283,8 +282,6 @@ class Runner:
             if not (hard or soft):
                 outcome: o.Outcome = await entry.tracer.arun(request)
                 return outcome
-            from celeriac.worker.timed import run_timed
-
             self.timed[delivery.token] = self._monotonic()
             return await run_timed(entry.tracer.arun, request, soft=soft, hard=hard, stuck=self._stuck)
         except (Exception, asyncio.CancelledError, WorkerShutdown, WorkerTerminate) as error:  # noqa: BLE001
@@ -311,7 +308,11 @@ class Runner:
             name = one_line(f"{message.task}[{message.id}]")
             logger.warning("Task %s waits for its arguments: %s", name, error)
             return self.conclude(delivery, o.Postponed(STORE_AWAY), entry=entry, embed=NO_EMBED)
-        request = entry.request(message, args, kwargs, embed, hostname=self._hostname, redelivered=delivery.redelivered)
+        try:
+            again = delivery.redelivered
+            request = entry.request(message, args, kwargs, embed, hostname=self._hostname, redelivered=again)
+        except Exception as error:  # noqa: BLE001 - a Request class of the user's own: it costs this task, not the child
+            return self.conclude(delivery, o.Failure(error, format_traceback(error)), entry, embed)
         if entry.options.track_started and self.started is not None:
             self.started(self._recorder.started(message, entry.options))
         self.report.received(message, request)
@@ -472,18 +473,6 @@ class Runner:
     def _foreign(self, name: str) -> TaskOptions:
         """Options for a task that is not registered here: the settings' defaults."""
         return TaskOptions(name=name, result_expires=self.app.conf.seconds("result_expires") or None)
-
-
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
-    """What comes of work on a thread, which nothing ends, and whether its caller was to be cancelled meanwhile: without
-    its completion a delivery would be held for ever."""
-    working, cancelled = asyncio.ensure_future(work), False
-    while not working.done():
-        try:
-            await asyncio.wait({working})
-        except asyncio.CancelledError:
-            cancelled = True
-    return working.result(), cancelled
 
 
 def _goes_on(task_id: str, asked: Sequence[Any]) -> bool:

@@ -1,18 +1,35 @@
-"""Limits of ``async def`` tasks: the soft one raises SoftTimeLimitExceeded in the coroutine, the hard one ends it."""
+"""Limits of ``async def`` tasks: the soft one raises SoftTimeLimitExceeded in the coroutine, the hard one ends it.
+
+And what nothing ends: the work on a thread that is done for one.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, TypeVar
 
 from celeriac.exceptions import SoftTimeLimitExceeded
 from celeriac.model import outcome as o
 
-__all__ = ["run_timed"]
+__all__ = ["run_timed", "to_its_end"]
+
+T = TypeVar("T")
 
 #: Seconds that a coroutine has to end after its hard limit has cancelled it.
 MERCY = 1.0
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
+    """What comes of work on a thread, which nothing ends, and whether its caller was to be cancelled meanwhile: without
+    its completion a delivery would be held for ever."""
+    working, cancelled = asyncio.ensure_future(work), False
+    while not working.done():
+        try:
+            await asyncio.wait({working})
+        except asyncio.CancelledError:
+            cancelled = True
+    return working.result(), cancelled
 
 
 class _SoftLimit(SoftTimeLimitExceeded, asyncio.CancelledError):
