@@ -174,7 +174,6 @@ def test_a_claim_that_comes_to_it_after_it_was_given_up(
     postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it takes then is delivered at once, not when its lease ends."""
-    monkeypatch.setattr(Session.call, "__defaults__", (0.2,))
     schema = address(postgres_url, _options()).schema
 
     async def main() -> None:
@@ -184,6 +183,7 @@ def test_a_claim_that_comes_to_it_after_it_was_given_up(
         with postgres_server.connect() as other:
             other.execute("BEGIN")
             other.execute(f"LOCK TABLE {schema}.ready IN ACCESS EXCLUSIVE MODE".encode())
+            monkeypatch.setattr(Session.call, "__defaults__", (0.2,))
             for _ in range(2):
                 with pytest.raises(OperationalError, match="no answer"):
                     await broker.claim(["q"], limit=5, wait=0.0)
