@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celeriac import states
+from celeriac.app.starts import Starts
 from celeriac.client import records, resolver
 from celeriac.client.connections import PerProcess
 from celeriac.client.transactions import outlet_of
@@ -35,6 +36,7 @@ class Backend:
     def __init__(self, app: Any, url: str | None) -> None:
         self.app = app
         self.url = url
+        self.starts = Starts()
         self._reader: PerProcess[Reader] | None = None
         #: Any process can read any record; False: the one that has sent the task alone (``rpc://``).
         self.shared = not str(url).startswith("rpc:")
@@ -96,6 +98,7 @@ class Backend:
         body = seal(signer_of(conf), "result", task_id, body)
         reply_to = getattr(request, "reply_to", None) or ""
         record = StoredResult(task_id, body, terminal, conf.seconds("result_expires"), reply_to)
+        self.starts.overtake(record)
         self.reader.put([record], timeout=_TIMEOUT)
         return result
 

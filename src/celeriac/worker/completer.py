@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from celeriac.app.starts import Starts
 from celeriac.clock import SYSTEM
 from celeriac.codec.envelope import new_id
 from celeriac.codec.escape import one_line
@@ -75,7 +76,7 @@ class Completer:
     that were accepted under their lease: nobody will ask for their messages again; ``now()`` is what due times count
     by. A completion whose delivery is in
     ``early`` was acknowledged before its run: it has nothing to settle. STARTED records are written while ``certain()``
-    only: of a task whose lease may be lost another may have stored the end.
+    only: of a task whose lease may be lost another may have stored the end. ``starts``: what tasks store meanwhile.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Completer:
         clock: Clock = SYSTEM,
         now: Callable[[], float] | None = None,
         certain: Callable[[], bool] = lambda: True,
+        starts: Starts | None = None,
     ) -> None:
         self.early: set[str] = set()
         self._broker = broker
@@ -102,6 +104,7 @@ class Completer:
         self._clock = clock
         self._now = now or clock.now
         self._certain = certain
+        self._starts = starts or Starts()
         self._written = 0.0
         #: Size of the batch that is being written.
         self._writing = 0
@@ -166,13 +169,15 @@ class Completer:
 
     async def write(self, batch: list[Completion | StoredResult]) -> None:
         """Write a batch, again and again while a server is away."""
-        started = [item for item in batch if isinstance(item, StoredResult)]
+        started = self._starts.wanted([item for item in batch if isinstance(item, StoredResult)])
         left = _Left([item for item in batch if isinstance(item, Completion)])
         renewed = renewals(left.todo, self._now())
         while started or left:
             try:
-                if started and self._store is not None and self._certain():
+                while started and self._store is not None and self._certain():
                     await self._store.put(started)
+                    started = self._starts.newer(started)
+                self._starts.forget(started)
                 started = []
                 if renewed and isinstance(self._broker, Ledger):
                     # Before what it is for: a lock that outlives a lost write is freed by the task all the same.

@@ -314,7 +314,9 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - a Request class of the user's own: it costs this task, not the child
             return self.conclude(delivery, o.Failure(error, format_traceback(error)), entry, embed)
         if entry.options.track_started and self.started is not None:
-            self.started(self._recorder.started(message, entry.options))
+            record = self._recorder.started(message, entry.options)
+            self.app.backend.starts.begin(record)
+            self.started(record)
         self.report.received(message, request)
         return entry, request, embed
 

@@ -78,6 +78,7 @@ class Services:
             clock=clock,
             now=runner.now,
             certain=lambda: clock.monotonic() < runner.valid_until,
+            starts=runner.app.backend.starts,
         )
         self.fetcher = Fetcher(
             broker,

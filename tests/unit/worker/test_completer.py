@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import pytest
 
+from celeriac.app.starts import Starts
 from celeriac.model.settle import StoredResult, Verdict
 from celeriac.worker.completer import Completer
 from tests.unit.worker.completing import Bench, on_bench, unified
@@ -128,6 +130,27 @@ def test_what_was_started_under_a_lease_that_may_be_lost_is_not_told() -> None:
         await bench.write([StoredResult("y", b"started, too", False)])
 
     assert on_bench(body).of("put") == [[b"result"], [b"started, too"]]
+
+
+def test_what_a_task_stores_while_its_start_is_written_is_written_again() -> None:
+    starts = Starts()
+    started, half = StoredResult("x", b"started", False), StoredResult("x", b"half done", False)
+
+    async def body(bench: Bench) -> None:
+        bench.completer._starts = starts
+        starts.begin(started)
+        put = bench.store.put
+
+        async def meanwhile(records: Sequence[StoredResult]) -> None:
+            await put(records)
+            if list(records) == [started]:
+                starts.overtake(half)
+
+        bench.store.put = meanwhile  # type: ignore[method-assign]
+        await bench.write([started, done(delivery(), result=b"result")])
+
+    bench = on_bench(body)
+    assert bench.of("put")[:2] == [[b"started"], [b"half done"]]
 
 
 def test_started_records_come_before_results() -> None:
