@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from celeriac.beside.sending import Sending, hold
+from celeriac.beside.sending import UNSENT, Sending, hold
 from celeriac.exceptions import OperationalError
 from celeriac.model.dead import DeadFilter, DeadPage, DeadRecord, Replay, Stayed
 from celeriac.model.ledger import Change
+from celeriac.model.message import Message
 from celeriac.ports import BlockingLedger, DeadLetters
 
 __all__ = ["BesideDeadLetters"]
@@ -49,7 +50,11 @@ class BesideDeadLetters:
             # In their order. Whoever wants a lock that one before wants too hears what became of that one.
             keys = [each.change.key if each.change is not None else None for each in left]
             count = next((at for at, key in enumerate(keys) if key is not None and key in keys[:at]), len(left))
-            stayed |= {each.key: each for each in self._step(left[:count], deadline)}
+            try:
+                stayed |= {each.key: each for each in self._step(left[:count], deadline)}
+            except OperationalError as error:
+                error.uncertain = error.uncertain or len(left) < len(replays)  # those before are sent
+                raise
             left = left[count:]
         return [stayed[each.key] for each in replays if each.key in stayed]
 
@@ -61,9 +66,7 @@ class BesideDeadLetters:
         try:
             for each in replays:
                 if each.change is not None:
-                    sending, there = hold(
-                        self._ledger, each.message, [each.change], timeout=max(_LEAST, deadline - time.monotonic())
-                    )
+                    sending, there = self._hold(each.message, each.change, deadline)
                     if sending is None:
                         stayed.append(Stayed(each.key, gone=False, there=there[0]))
                         continue
@@ -74,13 +77,20 @@ class BesideDeadLetters:
             if not error.uncertain:
                 self._write([change for each in held.values() for change in each.undone()])
             raise
-        except BaseException:
+        except UNSENT:
             self._write([change for each in held.values() for change in each.undone()])
             raise
         back = {each.key for each in gone}
         ends = [each.undone() if key in back else each.sent() for key, each in held.items()]
         self._write([change for end in ends for change in end])
         return [*stayed, *gone]
+
+    def _hold(self, message: Message, change: Change, deadline: float) -> tuple[Sending | None, Sequence[bytes | None]]:
+        try:
+            return hold(self._ledger, message, [change], timeout=max(_LEAST, deadline - time.monotonic()))
+        except OperationalError as error:
+            error.uncertain = False  # nothing is sent
+            raise
 
     def _write(self, changes: Sequence[Change]) -> None:
         if changes:

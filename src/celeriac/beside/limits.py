@@ -167,6 +167,8 @@ class Limits:
     async def permit(self, asks: Sequence[Ask]) -> Sequence[Permit]:
         """See ``Limiter.permit``; due times are in the ledger's time."""
         asking = _Round(asks, self._lease, self._later)
+        #: Whose seats were noted in the last round, written or not.
+        noted: set[int] = set()
         for number in range(_TRIES):
             if number:
                 await asyncio.sleep(self._rand() * _PAUSE * 2**number)
@@ -175,8 +177,14 @@ class Limits:
             now = self._now()
             judged = asking.judge(book, now)
             changes = book.changes(now)
-            notes = [_note(asks[index]) for index, (permit, _) in judged.items() if permit == GO and asks[index].seats]
-            made = await self._ledger.change_ledger([*changes, *notes]) if changes else ()
+            seated = {index for index, (permit, _) in judged.items() if permit == GO and asks[index].seats}
+            notes = [_note(asks[index]) for index in sorted(seated)]
+            # Somebody else was faster to take the seat.
+            notes += [
+                Change(_note_key(asks[index].delivery.token), None) for index in sorted(noted & judged.keys() - seated)
+            ]
+            noted = seated
+            made = await self._ledger.change_ledger([*changes, *notes]) if changes or notes else ()
             failed = {change.key for change, done in zip(changes, made, strict=False) if not done}
             asking.take(judged, failed)
             if not asking.left:

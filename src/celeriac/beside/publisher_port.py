@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
-from celeriac.beside.sending import hold, purged
+from celeriac.beside.sending import MARGIN, UNSENT, hold, purged
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.model.message import Message
@@ -43,19 +43,26 @@ class BesidePublisher:
     def publish_if(
         self, message: Message, changes: Sequence[Change], *, timeout: float
     ) -> Sequence[bytes | None] | None:
-        """See ``Publisher.publish_if``. A message that may have been sent keeps its keys for ``sending.MARGIN`` seconds
-        beyond ``timeout``."""
+        """See ``Publisher.publish_if``. A message that may have been sent (the answer was lost, the caller was
+        interrupted) keeps its keys for ``sending.MARGIN`` seconds beyond ``timeout``."""
         deadline = time.monotonic() + timeout
-        sending, there = hold(self._ledger, message, changes, timeout=timeout)
+        try:
+            sending, there = hold(self._ledger, message, changes, timeout=timeout)
+        except OperationalError as error:
+            error.uncertain = False  # of the keys some may be taken, for a short time; the message is not sent
+            raise
         if sending is None:
             return there
         try:
-            self._inner.publish([message], timeout=max(0.05, deadline - time.monotonic()))
+            left = deadline - time.monotonic()
+            if left < -MARGIN / 2:  # this process stood still: soon its keys are somebody else's
+                raise OperationalError("the message is not sent: its keys were held for too long meanwhile")
+            self._inner.publish([message], timeout=max(0.05, left))
         except OperationalError as error:
             if not error.uncertain:
                 self._write(sending.undone(), "give back", message)
             raise
-        except BaseException:  # nothing was sent: it cannot be encoded, or the caller was interrupted before
+        except UNSENT:
             self._write(sending.undone(), "give back", message)
             raise
         self._write(sending.sent(), "keep", message, max(_LAST, deadline - time.monotonic()))

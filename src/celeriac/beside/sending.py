@@ -11,16 +11,19 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from celeriac.exceptions import OperationalError
+from celeriac.exceptions import CeleryError, OperationalError
 from celeriac.model.ledger import ANY, Change, Lock, lock_of, purge_key, queued_key, sending_key, waiting_id
 from celeriac.model.message import Message
 from celeriac.ports import BlockingLedger
 
-__all__ = ["MARGIN", "Sending", "hold", "purged"]
+__all__ = ["MARGIN", "UNSENT", "Sending", "hold", "purged"]
 
 #: Seconds beyond the time for a sending for which keys are held until it is known: a producer that is killed meanwhile
 #: blocks them for no longer than both together.
 MARGIN = 5.0
+#: What says that nothing was sent, besides ``OperationalError``: it cannot be encoded. After an interruption (a signal,
+#: a soft limit) nobody knows.
+UNSENT = (TypeError, ValueError, CeleryError)
 #: Seconds between two looks at a key of somebody who is just sending.
 _LOOK = 0.02
 #: Least time for a question, in seconds.
@@ -28,12 +31,36 @@ _LEAST = 0.05
 
 
 class Sending:
-    """One message whose keys are held: ``changes``, what stood there ``before``, and ``notes`` about its lock."""
+    """One message whose keys are held: ``changes``, what stood there ``before``, and ``notes`` about its lock.
+
+    A change whose value was there before is that of an earlier try whose end nobody knows.
+    """
 
     def __init__(self, changes: Sequence[Change], before: Sequence[bytes | None], notes: Sequence[Change] = ()) -> None:
         self._changes = changes
         self._before = before
         self._notes = notes
+
+    def take(self, ledger: BlockingLedger, timeout: float, left: float) -> bool:
+        """Take the keys, which looked free, for the time of a sending; gives back those that were when not all are."""
+        wanted = [(each, value) for each, value in zip(self._changes, self._before, strict=True) if _is_kept(each)]
+        short = [Change(each.key, each.value, each.expected, timeout + MARGIN) for each, _ in wanted]
+        # A mark lasts longer than what it is about.
+        marks = [Change(_mark_of(each.value or b""), b"", ANY, timeout + 2 * MARGIN) for each, _ in wanted]
+        made = ledger.change([*marks, *self._notes, *short], timeout=left)[len(marks) + len(self._notes) :]
+        if all(made):
+            return True
+        done = [pair for pair, was in zip(wanted, made, strict=True) if was]
+        part = Sending([each for each, _ in done], [value for _, value in done], self._notes)
+        # The marks of all, taken or not: one that stays would make others wait for what nobody sends.
+        away = [] if part.is_again else _unmarked(self._changes)
+        ledger.change([*part.undone(), *away], timeout=left)
+        return False
+
+    @property
+    def is_again(self) -> bool:
+        """An earlier try has taken some of the keys, and nobody knows whether it has sent the message."""
+        return any(each.expected == each.value for each in self._changes)
 
     def sent(self) -> list[Change]:
         """It is on its way: the keys are taken for as long as they are wanted. What a worker has written there since
@@ -42,16 +69,21 @@ class Sending:
             each if each.expected is ANY else Change(each.key, each.value, each.value, each.expires)
             for each in self._changes
         ]
-        return [*kept, *self._notes, *_unmarked(self._changes)]
+        return [*kept, *_unmarked(self._changes)]
 
     def undone(self) -> list[Change]:
-        """It was not sent: what stood under the keys stands there again, for as long as the new value would have."""
+        """It was not sent: what stood under the keys stands there again, for as long as the new value would have.
+
+        What stands there since an earlier try keeps its short time and its mark: that one may have been sent, or not.
+        """
         back = [
             Change(each.key, there, each.value, None if there is None else each.expires)
             for each, there in zip(self._changes, self._before, strict=True)
-            if each.expected is not ANY
+            if _is_kept(each) and each.expected != each.value
         ]
-        return [*back, *_unmarked(self._changes)]
+        if self.is_again:
+            return back
+        return [*back, *(Change(note.key, None) for note in self._notes), *_unmarked(self._changes)]
 
 
 def hold(
@@ -69,33 +101,36 @@ def hold(
 
     lock = lock_of(message)
     keys = [each.key for each in changes]
-    *there, purge = ledger.read([*keys, purge_key(message.queue)], timeout=left())
+
+    def look() -> tuple[list[bytes | None], bytes | None]:
+        *values, purge = ledger.read([*keys, purge_key(message.queue)], timeout=left())
+        return values, purge
+
+    there, purge = look()
     while True:
         taken = [value for change, value in zip(changes, there, strict=True) if not _fits(change, value)]
         if taken:
             # In this order: a mark that is gone while its key still stands was taken away because the message is sent.
-            marks = [_mark_of(value) for value in taken if value is not None]
+            marks = _marks_of(taken)
             answer = ledger.read([*marks, *keys], timeout=left())
-            before, there, sending = (
-                there,
-                list(answer[len(marks) :]),
-                any(each is not None for each in answer[: len(marks)]),
-            )
+            before, there = there, list(answer[len(marks) :])
             if there != before:
                 continue
-            mine = _continued(changes, there) if sending else _without_purged(ledger, lock, changes, there, left())
-            if mine is None and not sending:
+            waits = any(each is not None for each in answer[: len(marks)])
+            mine = _continued(changes, there) if waits else _without_purged(ledger, lock, changes, there, left())
+            if mine is None and not waits:
                 return None, there
             if mine is None:
                 if time.monotonic() >= deadline:
                     raise OperationalError("an equal task is just being sent, and nobody knows yet whether that works")
                 time.sleep(_LOOK)
-                there = list(ledger.read(keys, timeout=left()))
+                there, purge = look()
                 continue
             changes = mine
-        if _take(ledger, changes, there, timeout, left()):
-            return Sending(changes, there, _notes(lock, message.queue, purge, changes)), there
-        there = list(ledger.read(keys, timeout=left()))
+        sending = Sending(changes, there, _notes(lock, message.queue, purge, changes))
+        if sending.take(ledger, timeout, left()):
+            return sending, there
+        there, purge = look()
 
 
 def _notes(lock: Lock | None, queue: str, purge: bytes | None, changes: Sequence[Change]) -> list[Change]:
@@ -138,22 +173,9 @@ def _continued(changes: Sequence[Change], there: Sequence[bytes | None]) -> list
     return again
 
 
-def _take(
-    ledger: BlockingLedger, changes: Sequence[Change], there: Sequence[bytes | None], timeout: float, left: float
-) -> bool:
-    """Take keys that looked free for a while; gives back those that were when not all are."""
-    wanted = [(each, value) for each, value in zip(changes, there, strict=True) if each.expected is not ANY]
-    short = [Change(each.key, each.value, each.expected, timeout + MARGIN) for each, _ in wanted]
-    # A mark lasts longer than what it is about.
-    marks = [Change(_mark_of(each.value or b""), b"", ANY, timeout + 2 * MARGIN) for each, _ in wanted]
-    made = ledger.change([*marks, *short], timeout=left)[len(marks) :]
-    if all(made):
-        return True
-    done = [pair for pair, was in zip(wanted, made, strict=True) if was]
-    back = Sending([each for each, _ in done], [value for _, value in done]).undone()
-    # The marks of all, taken or not: one that stays would make others wait for what nobody sends.
-    ledger.change([*back, *_unmarked(changes)], timeout=left)
-    return False
+def _is_kept(change: Change) -> bool:
+    """It takes a key, and is not one of those that are written whatever stands there."""
+    return change.expected is not ANY
 
 
 def _fits(change: Change, value: bytes | None) -> bool:
@@ -163,6 +185,13 @@ def _fits(change: Change, value: bytes | None) -> bool:
 def _unmarked(changes: Sequence[Change]) -> list[Change]:
     marks = dict.fromkeys(_mark_of(each.value or b"") for each in changes if each.expected is not ANY)
     return [Change(mark, None) for mark in marks]
+
+
+def _marks_of(taken: Sequence[bytes | None]) -> list[str]:
+    """The marks of those who hold these values. Whoever was started by a worker was sent, whatever its mark says."""
+    held = [waiting_id(value) for value in taken if value is not None]
+    started = {task_id for task_id, waits in held if not waits}
+    return [sending_key(task_id) for task_id, _ in held if task_id not in started]
 
 
 def _mark_of(value: bytes) -> str:

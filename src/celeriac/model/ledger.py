@@ -21,6 +21,8 @@ __all__ = [
     "Expected",
     "Lock",
     "lock_of",
+    "purge_key",
+    "queued_key",
     "replaced_key",
     "sending_key",
     "waiting_id",

@@ -24,7 +24,7 @@ from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
 from celeriac.model.backoff import Backoff
 from celeriac.model.chord import Gathered
-from celeriac.model.ledger import Lock
+from celeriac.model.ledger import Change, Lock, queued_key
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept, Completion, Hold, Settlement, StoredResult, Verdict
 from celeriac.ports import Broker, Clock, Ledger, ResultStore, Unified
@@ -266,7 +266,8 @@ class Completer:
     async def _free(self, locks: Sequence[Lock]) -> None:
         """Free the locks of tasks whose end is stored. Again after an outage: what is free by then stays so."""
         if locks and isinstance(self._broker, Ledger):
-            await self._broker.change_ledger([change for lock in locks for change in lock.ends()])
+            notes = [Change(queued_key(lock.holder), None) for lock in locks]
+            await self._broker.change_ledger([*(change for lock in locks for change in lock.ends()), *notes])
 
     def _token_of(self, delivery: Delivery) -> str:
         """A chord is held under the token of a delivery only as long as that one is leased."""

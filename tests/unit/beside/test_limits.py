@@ -57,6 +57,7 @@ def test_somebody_else_was_faster() -> None:
     (late,) = bench.permit(Ask(delivery(id="a"), None, ONE))
     assert late.permission is Permission.LATER
     assert bench.sitters() == ["other"]
+    assert list(bench.ledger.values) == ["seats:key"], "no note of a seat that it has not"
 
 
 def test_a_pace_that_is_written_is_not_taken_twice() -> None:

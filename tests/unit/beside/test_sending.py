@@ -9,7 +9,7 @@ import pytest
 
 from celeriac.beside.publisher_port import BesidePublisher
 from celeriac.beside.sending import MARGIN, hold
-from celeriac.exceptions import ImproperlyConfigured, OperationalError
+from celeriac.exceptions import EncodeError, ImproperlyConfigured, OperationalError, SoftTimeLimitExceeded
 from celeriac.model.ledger import ANY, LOCK, Change, Lock
 from celeriac.model.message import Message
 from tests.unit.beside.fakes import FakeLedger
@@ -76,7 +76,7 @@ def test_three_steps() -> None:
     assert bench.queues.sent == ["a"]
 
 
-@pytest.mark.parametrize("error", [OperationalError("away"), TypeError("no JSON"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [OperationalError("away"), TypeError("no JSON"), EncodeError("no JSON")])
 def test_what_was_not_sent_leaves_no_key(error: BaseException) -> None:
     bench = Bench()
     bench.ledger.values["k"] = b"old"
@@ -99,6 +99,70 @@ def test_what_may_have_been_sent_keeps_its_key_for_a_while() -> None:
     bench.queues.error = None
     assert bench.send("a") is None, "the same message again"
     assert (bench.ledger.values, bench.ledger.lives["k"]) == ({"k": b"a"}, 100.0)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SoftTimeLimitExceeded()])
+def test_who_is_interrupted_may_have_sent_it(error: BaseException) -> None:
+    bench = Bench()
+    bench.queues.error = error
+    with pytest.raises(type(error)):
+        bench.send("a")
+    assert bench.ledger.values == {"k": b"a", "sending:a": b""}
+    assert bench.ledger.lives["k"] == 10.0
+    bench.queues.error = None
+    with pytest.raises(OperationalError, match="nobody knows yet"):
+        bench.send("b", timeout=0.05)
+    assert bench.queues.sent == []
+
+
+def test_a_second_try_that_cannot_be_sent_tells_nobody_of_the_first() -> None:
+    bench = Bench()
+    bench.queues.error = uncertain()
+    with pytest.raises(OperationalError):
+        bench.send("a")
+    bench.queues.error = OperationalError("refused: the server is down by now")
+    with pytest.raises(OperationalError, match="down"):
+        bench.send("a")
+    assert bench.ledger.values == {"k": b"a", "sending:a": b""}, "nobody knows of the first try, and nobody is told"
+    assert bench.ledger.lives["k"] == 10.0, "and its key is free again soon"
+    bench.queues.error = None
+    with pytest.raises(OperationalError, match="nobody knows yet"):
+        bench.send("b", timeout=0.05)
+
+
+def test_what_a_worker_has_started_was_sent() -> None:
+    bench = Bench()
+    bench.queues.error = uncertain()
+    with pytest.raises(OperationalError):
+        bench.publisher.publish_if(locked("a"), [Change("lock", b"a", None, 100.0)], timeout=5.0)
+    bench.ledger.values["lock"] = b"a started"
+    assert bench.publisher.publish_if(locked("b"), [Change("lock", b"b", None, 100.0)], timeout=5.0) == [b"a started"]
+
+
+def test_the_ledger_does_not_answer_before_the_message_is_sent() -> None:
+    bench = Bench()
+    real = bench.ledger.change
+
+    def change(changes: Any, *, timeout: float) -> Any:
+        bench.ledger.change = real  # type: ignore[method-assign]
+        real(changes, timeout=timeout)
+        raise uncertain()
+
+    bench.ledger.change = change  # type: ignore[method-assign]
+    with pytest.raises(OperationalError) as caught:
+        bench.send("a")
+    assert not caught.value.uncertain, "nothing was sent: it may be tried again"
+    assert bench.send("a") is None
+    assert bench.queues.sent == ["a"]
+
+
+def test_a_process_that_stood_still_sends_nothing_under_keys_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, now = Bench(), [100.0]
+    monkeypatch.setattr("celeriac.beside.publisher_port.time.monotonic", lambda: now[0])
+    bench.ledger.before_change = [lambda: now.__setitem__(0, 130.0)]
+    with pytest.raises(OperationalError, match="held for too long"):
+        bench.send("a")
+    assert (bench.ledger.values, bench.queues.sent) == ({}, [])
 
 
 def test_nobody_is_told_of_a_task_that_is_not_sent_yet() -> None:
@@ -217,6 +281,23 @@ def test_the_lock_of_a_purged_task_gives_way() -> None:
     publisher.purge("q", timeout=1.0)
     values["lock"] = b"b started"
     assert send("c") == [b"b started"], "a worker has it"
+
+
+def test_a_purge_while_others_are_waited_for_is_none_of_a_later_send() -> None:
+    bench = Bench()
+    publisher, ledger = bench.publisher, bench.ledger
+    ledger.values.update({"lock": b"x", "sending:x": b""})
+    real, looks = ledger.read, iter(range(100))
+
+    def read(keys: Any, *, timeout: float) -> Any:
+        if next(looks) == 2:  # x gives up, and the queue is purged
+            ledger.values.clear()
+            publisher.purge("q", timeout=1.0)
+        return real(keys, timeout=timeout)
+
+    ledger.read = read  # type: ignore[method-assign]
+    assert publisher.publish_if(locked("a"), [Change("lock", b"a", None, 100.0)], timeout=5.0) is None
+    assert publisher.publish_if(locked("b"), [Change("lock", b"b", None, 100.0)], timeout=5.0) == [b"a"]
 
 
 def test_a_key_outlives_a_purge() -> None:

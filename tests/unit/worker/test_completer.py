@@ -7,8 +7,10 @@ import logging
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from celeriac.app.starts import Starts
+from celeriac.model.ledger import Change, Lock
 from celeriac.model.settle import StoredResult, Verdict
 from celeriac.worker.completer import Completer
 from tests.unit.worker.completing import Bench, on_bench, unified
@@ -293,3 +295,25 @@ def test_an_outage_of_the_one_server() -> None:
 
 
 # -- chords --------------------------------------------------------------------------------------------------------
+
+
+class Keeping(FakeBroker):
+    """A broker with a ledger."""
+
+    async def read_ledger(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        return [None] * len(keys)
+
+    async def change_ledger(self, changes: Sequence[Change]) -> Sequence[bool]:
+        self.log.append(("change", [(each.key, each.value) for each in changes]))
+        return [True] * len(changes)
+
+
+def test_a_lock_is_freed_together_with_the_note_of_where_its_task_waited() -> None:
+    one = delivery(id="a")
+
+    async def body(bench: Bench) -> None:
+        await bench.write([replace(done(one, result=b"r"), frees=[Lock("lock", "a")])])
+
+    bench = on_bench(body, lambda: Bench(Keeping()))
+    assert bench.names() == ["extend", "put", "change", "settle"]
+    assert bench.of("change") == [[("lock", None), ("lock", None), ("queued:a", None)]]
