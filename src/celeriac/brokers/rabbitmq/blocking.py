@@ -131,7 +131,8 @@ class Connection:
     def hang_up(self) -> None:
         """From another thread: whoever reads here finds the connection lost."""
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            with self._turn:
+                self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it is
 

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterable, Sequence
 
 from celeriac.brokers.rabbitmq import methods as m
-from celeriac.brokers.rabbitmq.address import Address
+from celeriac.brokers.rabbitmq.address import REPLY_TIMEOUT, Address
 from celeriac.brokers.rabbitmq.blocking import Connection, Line, failed, monotonic
 from celeriac.brokers.rabbitmq.confirms import Parcel
 from celeriac.brokers.rabbitmq.errors import Closed, alarmed, lost, refused, unroutable
@@ -104,9 +104,16 @@ class Convoy:
         if returned:
             back = {event.header + event.body for event in returned}
             again = [letter for letter in letters if letter.header + letter.body in back]
-            for event in self._sent(again, deadline, anew=True):
-                _, _, exchange, key = m.arguments(event.number, event.payload)
-                raise unroutable(self._line.address, exchange, key)
+            try:
+                left = self._sent(again, deadline, anew=True)
+            except OperationalError as error:
+                error.uncertain = error.uncertain or len(again) < len(letters)
+                raise
+            if left:
+                _, _, exchange, key = m.arguments(left[0].number, left[0].payload)
+                nowhere = unroutable(self._line.address, exchange, key)
+                nowhere.uncertain = len(left) < len(letters)  # the others are sent, and must not be a second time
+                raise nowhere
 
     def _sent(self, letters: Sequence[Outgoing], deadline: float, anew: bool) -> Sequence[Event]:
         """Send them; returns those that no queue took. ``anew``: declare their queues first."""
@@ -155,23 +162,23 @@ class Convoy:
 
     def _start(self, mine: _Waiting, deadline: float, anew: bool) -> _Flight:
         """Make the connection ready, as its only user; the others may join then."""
-        held = self._line.acquire(deadline)  # nobody else uses this line, but for close()
+        held = False
         try:
+            held = self._line.acquire(deadline)  # nobody else uses this line, but for close()
             if not held:
                 raise lost(self._line.address, "another thread is using the connection, and it took too long")
-            connection = self._ready(mine, deadline, anew)
+            flight = _Flight(self._ready(mine, deadline, anew), mine)
+            mine.reads = True
+            with self._lock:
+                self._flight = flight
+                self._changed.notify_all()
         except BaseException:
             if held:
                 self._line.release()
             with self._lock:
-                self._taken = False
+                self._taken, self._flight = False, None
                 self._changed.notify_all()
             raise
-        mine.reads = True
-        flight = _Flight(connection, mine)
-        with self._lock:
-            self._flight = flight
-            self._changed.notify_all()
         return flight
 
     def _ready(self, mine: _Waiting, deadline: float, anew: bool) -> Connection:
@@ -296,7 +303,7 @@ class Convoy:
             with self._lock:
                 self._note(flight, parcels, returned)
         except TimeoutError as silence:
-            if connection.heard > mine.since:
+            if connection.heard > mine.since or self._may_answer(flight, mine):
                 mine.error = _late(connection)  # the connection is good, and others may have more time
             else:
                 self._lose(flight, failed(connection, silence))
@@ -309,6 +316,13 @@ class Convoy:
         except BaseException as interrupt:
             self._lose(flight, lost(connection.address, repr(interrupt), uncertain=True))
             raise
+
+    def _may_answer(self, flight: _Flight, mine: _Waiting) -> bool:
+        """Others wait, too, and the server has not owed an answer for so long that it must be given up."""
+        with self._lock:
+            aboard = [each for each in flight.aboard if each is mine or not each.done]
+        written = min((each.since for each in aboard if each.since), default=0.0)
+        return len(aboard) > 1 and monotonic() - max(flight.connection.heard, written) < REPLY_TIMEOUT
 
     @staticmethod
     def _note(flight: _Flight, parcels: Iterable[Parcel], returned: Iterable[Event]) -> None:

@@ -195,6 +195,19 @@ def test_what_no_queue_takes_is_sent_once_more_and_then_an_error(convoy: Convoy,
     assert "no queue for queue 'q'" in str(error)
 
 
+def test_what_is_sent_beside_what_no_queue_takes_is_not_sent_again(convoy: Convoy, scripts: list[Script]) -> None:
+    sender = Sender(convoy, letter("one"), letter("two"))
+    wait_until(lambda: scripts and scripts[0].written)
+    server = scripts[0]
+    returned = _event(m.BASIC_RETURN, 312, "NO_ROUTE", "", "q", letter=letter("two"))
+    server.says(returned, _event(m.BASIC_ACK, 2, True))
+    wait_until(lambda: len(server.written) == 2)
+    server.says(returned, _event(m.BASIC_ACK, 3, False))
+    error = sender.ends()
+    assert isinstance(error, OperationalError)
+    assert error.uncertain, "a caller that tries all again would send the first twice"
+
+
 def test_a_lost_connection_is_an_error_of_all_and_the_next_call_makes_another(
     convoy: Convoy, scripts: list[Script]
 ) -> None:
@@ -220,6 +233,34 @@ def test_who_has_no_time_left_leaves_the_others_alone(convoy: Convoy, scripts: l
     server.acks(2)
     assert patient.ends() is None
     assert len(scripts) == 1
+
+
+def test_a_short_time_ends_nothing_of_others(convoy: Convoy, scripts: list[Script]) -> None:
+    hasty = Sender(convoy, letter("one"), seconds=0.2)
+    wait_until(lambda: scripts and len(scripts[0].written) == 1)
+    patient = Sender(convoy, letter("two"))
+    wait_until(lambda: len(scripts[0].written) == 2)
+    error = hasty.ends()
+    assert isinstance(error, OperationalError)
+    assert error.uncertain
+    scripts[0].acks(2)
+    assert patient.ends() is None, "the server was slow, and not away"
+    assert len(scripts) == 1
+
+
+def test_who_is_interrupted_before_it_sends_is_in_nobodys_way(
+    convoy: Convoy, scripts: list[Script], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(deadline: float) -> bool:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    made = scripts
+    monkeypatch.setattr(convoy._line, "acquire", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convoy.send([letter("one")], monotonic() + LONG)
+    assert not convoy._taken
+    assert made == []
 
 
 def test_a_silent_connection_is_given_up(convoy: Convoy, scripts: list[Script]) -> None:
