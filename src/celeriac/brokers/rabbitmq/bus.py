@@ -11,6 +11,7 @@ from typing import Any
 
 from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.address import Address
+from celeriac.brokers.rabbitmq.errors import Closed, refused
 from celeriac.brokers.rabbitmq.fields import Properties, decode_header, encode_header, short
 from celeriac.brokers.rabbitmq.frames import Event, publish
 from celeriac.brokers.rabbitmq.layout import bind, declare_exchange, declare_queue
@@ -19,7 +20,7 @@ from celeriac.brokers.rabbitmq.wire import Channel, Wire, connect
 from celeriac.brokers.subscription import Subscription
 from celeriac.codec import json
 from celeriac.codec.envelope import new_id
-from celeriac.exceptions import CeleryError
+from celeriac.exceptions import CeleryError, OperationalError
 
 __all__ = ["RabbitBus", "exchange_of", "opened", "written"]
 
@@ -83,12 +84,17 @@ class RabbitBus:
             return
         await self._outbox.declare(f"exchange {exchange}", exchange_of(exchange))
         if self._channel is None or self._channel.closed is not None:
-            self._channel = await wire.channel()
+            self._channel = await wire.channel(None, self._forget)
         channel = self._channel
         frames = publish(
             channel.number, short(exchange), short(routing_key), header, body, wire.frame_max, mandatory=False
         )
         channel.send(frames)
+
+    def _forget(self, error: OperationalError) -> None:
+        """The channel is over: an exchange may have been deleted."""
+        declared = self._outbox.declared
+        declared.difference_update([name for name in declared if name.startswith("exchange ")])
 
     def listen(self, exchange: str) -> AsyncIterator[tuple[Any, Mapping[str, Any]]]:
         """See ``Bus.listen``."""
@@ -124,11 +130,15 @@ class _Listener(Subscription[Event]):
     async def _subscribe(self) -> None:
         if self._wire is not None:
             self._wire.abort("a new one is made")
+            self._lost.clear()  # of that one
         wire = self._wire = await connect(self._addresses)
         queue = f"{_EVENTS}.{new_id()}" if self._topic == _EVENTS else f"celeriac.{new_id()}.{self._topic}"
         await run(wire, self._declaring(queue))
         channel = await wire.channel(self._told, lambda error: self._lost.set())
-        await channel.ask(m.BASIC_CONSUME, 0, queue, "", False, True, False, False, {})
+        try:
+            await channel.ask(m.BASIC_CONSUME, 0, queue, "", False, True, False, False, {})
+        except Closed as error:
+            raise refused(wire.address, error) from None
         self._stands.set()
 
     def close(self) -> None:
