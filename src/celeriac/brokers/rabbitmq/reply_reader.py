@@ -213,16 +213,18 @@ class ReplyReader:
 
     def _listen(self, connection: Connection, closing: threading.Event) -> None:
         beat = connection.heartbeat
-        heard = monotonic()
+        heard = told = monotonic()
         while not closing.is_set() and not connection.cancelled:
             try:
-                connection.hear(monotonic() + (beat / 2 or _LOOK))
+                # Whatever comes in, the server's heartbeats above all: it has to hear of us, too.
+                connection.hear(told + beat / 2 if beat else monotonic() + _LOOK)
                 heard = monotonic()
             except TimeoutError:
                 if beat and monotonic() - heard > 2 * beat:
                     raise
-                if beat:
-                    connection.send(HEARTBEAT, monotonic() + beat)
+            if beat and monotonic() - told >= beat / 2:
+                connection.send(HEARTBEAT, monotonic() + beat)
+                told = monotonic()
             self._take(connection)
 
     def _take(self, connection: Connection) -> None:

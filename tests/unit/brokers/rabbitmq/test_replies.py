@@ -11,11 +11,11 @@ import pytest
 from celeriac.brokers.rabbitmq.fields import decode_header
 from celeriac.brokers.rabbitmq.frames import Event, Parser
 from celeriac.brokers.rabbitmq.mailbox import Mailbox
-from celeriac.brokers.rabbitmq.reply_reader import state_of
+from celeriac.brokers.rabbitmq.reply_reader import ReplyReader, state_of
 from celeriac.brokers.rabbitmq.replying import addressee, declaring_replies, letter_of
 from celeriac.codec.results import encode_result
 from celeriac.model.settle import StoredResult
-from celeriac.ports import ReplyQueue
+from celeriac.ports import AdapterOptions, ReplyQueue
 
 
 def test_a_record_is_kept_until_it_is_forgotten() -> None:
@@ -150,3 +150,25 @@ def test_what_is_nobodys(body: bytes) -> None:
 def test_the_queue_as_it_is_declared(expires: float | None, arguments: dict[str, int]) -> None:
     (ask,) = declaring_replies(ReplyQueue(name="q", expires=expires))
     assert ask[2:] == ("q", False, True, False, False, False, arguments)
+
+
+def test_the_server_hears_of_a_reader_whatever_it_says_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, closing = [0.0], threading.Event()
+    monkeypatch.setattr("celeriac.brokers.rabbitmq.reply_reader.monotonic", lambda: now[0])
+    sent: list[float] = []
+
+    class Connection:
+        heartbeat, cancelled, delivered = 10, False, ()
+
+        def hear(self, deadline: float) -> None:
+            """The server's own heartbeats come in time."""
+            now[0] += min(4.9, deadline - now[0])
+            if now[0] > 60:
+                closing.set()
+
+        def send(self, data: bytes, deadline: float) -> None:
+            sent.append(now[0])
+
+    reader = ReplyReader(AdapterOptions(alternates=["amqp://somewhere//"]))
+    reader._listen(Connection(), closing)  # type: ignore[arg-type]
+    assert max(later - former for former, later in zip([0.0, *sent], [*sent, 60.0], strict=True)) <= 10.0
