@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -59,6 +60,27 @@ class TestKeeping:
             assert back.message.id == "a"
             assert back.marks.suspect is (way == "death")
             assert not {name for name in back.message.headers if name.startswith("x-")}, "no signature is broken"  # type: ignore[union-attr]
+            await broker.close()
+            await other.close()
+
+        run(main())
+
+    def test_what_changed_hands_and_waits_for_its_moment_is_not_forgotten(
+        self, rabbitmq_server: RabbitServer, rabbitmq_vhost: str, rabbitmq_url: str
+    ) -> None:
+        async def main() -> None:
+            broker, other = await opened(rabbitmq_url, owner="me", transport={"consumer_timeout": 0.5}), None
+            await broker.publish(messages("a"))
+            (delivery,) = await claimed(broker, 1)
+            await asyncio.sleep(0.3)
+            await broker.extend([delivery])
+            await eventually(lambda: rabbitmq_server.queues(rabbitmq_vhost).get("celeriac.held.me") == (0, 1))
+            await eventually(lambda: rabbitmq_server.queues(rabbitmq_vhost).get("q") == (0, 0))
+            await broker.settle([Release(delivery, due=time.time() + 0.2)])
+            assert await broker.claim(["q"], limit=1, wait=0.0) == []  # soon after it nobody claims any more
+            other = await opened(rabbitmq_url)
+            async with asyncio.timeout(5):
+                assert [each.message.id for each in await claimed(other, 1)] == ["a"]
             await broker.close()
             await other.close()
 

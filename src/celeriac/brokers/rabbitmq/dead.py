@@ -79,10 +79,17 @@ class RabbitDeadLetters:
             if there and connection is not None:
                 for queue in {out[key].queue for key in there}:
                     connection.run(self._layout.declaring(queue), deadline)
-                sent = connection.publish([out[key].frames(connection.frame_max) for key in there], deadline)
-                if sent or sent.refused:
-                    raise unroutable(connection.address, "", out[there[0]].queue)
-                self._acknowledge(connection, [tags[key] for key in there], deadline)
+                back = connection.publish([out[key].frames(connection.frame_max) for key in there], deadline)
+                if back.refused:
+                    raise _full(connection, back.refused)
+                left = {event.header + event.body for event in back}
+                sent = [key for key in there if out[key].header + out[key].body not in left]
+                self._acknowledge(connection, [tags[key] for key in sent], deadline)
+                if back:
+                    _, _, exchange, routing_key = m.arguments(back[0].number, back[0].payload)
+                    error = unroutable(connection.address, exchange, routing_key)
+                    error.uncertain = bool(sent)
+                    raise error
         return [Stayed(key) for key in out if key not in tags]
 
     def drop(self, keys: Sequence[str], *, timeout: float) -> int:
@@ -150,6 +157,15 @@ class RabbitDeadLetters:
                     continue
                 if connection.ask(passive(DEAD), deadline)[1] == 0 and not connection.delivered:
                     return
+
+
+def _full(connection: Connection, count: int) -> OperationalError:
+    error = OperationalError(
+        f"RabbitMQ at {connection.address.masked} refused {count} messages: a queue is full (x-max-length with "
+        "reject-publish), or it failed inside; see the server's log"
+    )
+    error.uncertain = True
+    return error
 
 
 def _note(tags: dict[str, int], wanted: Mapping[str, object], event: Event, tag: int) -> None:

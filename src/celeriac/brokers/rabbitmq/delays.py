@@ -14,9 +14,10 @@ from collections.abc import Generator
 from typing import Any
 
 from celeriac.brokers.rabbitmq import methods as m
-from celeriac.brokers.rabbitmq.layout import bind, declare_exchange, declare_queue
+from celeriac.brokers.rabbitmq.errors import Closed
+from celeriac.brokers.rabbitmq.layout import ACCESS_REFUSED, NOT_FOUND, bind, declare_exchange, declare_queue
 
-__all__ = ["LONGEST", "declaring", "entrance", "exchanges", "leading_to", "queues", "routing_key"]
+__all__ = ["LONGEST", "declaring", "entrance", "exchanges", "leading_again", "leading_to", "queues", "routing_key"]
 
 _BITS = 28
 _PREFIX = "celeriac_celery_delayed"
@@ -64,6 +65,17 @@ def routing_key(queue: str, seconds: int) -> str:
 def leading_to(queue: str) -> Generator[tuple[Any, ...], Any, None]:
     """Lead what was delayed for a queue into it."""
     yield bind(queue, _DELIVERY, "*." * _BITS + f"{_key(queue)}.{_MARK}")
+
+
+def leading_again(queue: str) -> Generator[tuple[Any, ...], Any, None]:
+    """As ``leading_to``, by whoever takes from the queue: the one who delays does not hear that it was deleted and made
+    anew, and what was on its way would be dropped. Left to others by a user who may not."""
+    yield from declare_exchange(_DELIVERY, "topic", True, False)
+    try:
+        yield from leading_to(queue)
+    except Closed as error:
+        if error.code not in {ACCESS_REFUSED, NOT_FOUND}:
+            raise
 
 
 def declaring(kind: str) -> Generator[tuple[Any, ...], Any, None]:

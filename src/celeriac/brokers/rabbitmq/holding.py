@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.frames import ack
 from celeriac.model.message import Delivery
+from celeriac.model.settle import Settlement
 
 __all__ = ["Entry", "Held"]
 
@@ -37,7 +38,9 @@ class Consumer:
 class Entry:
     """One unacknowledged delivery."""
 
-    __slots__ = ("body", "consumer", "copies", "delivery", "due", "header", "lent", "queue", "since", "tag")
+    __slots__ = (
+        "body", "consumer", "copies", "delivery", "due", "header", "kept", "lent", "queue", "since", "tag", "told"
+    )  # fmt: skip
 
     def __init__(
         self, tag: int, queue: str, header: bytes, body: bytes, delivery: Delivery, consumer: Consumer | None
@@ -56,6 +59,10 @@ class Entry:
         self.lent = 0
         #: It cannot go back to where it came from: it goes back as a copy.
         self.copies = False
+        #: It came from the queue of this child (``keeping.py``): what is rejected there is led back to its own.
+        self.kept = False
+        #: How it was to end, and the header of the copy that may be on its way since.
+        self.told: tuple[Settlement, bytes] | None = None
 
     def __lt__(self, other: Entry) -> bool:
         return (self.due, self.tag) < (other.due, other.tag)
@@ -112,6 +119,6 @@ class Held:
         frames: list[bytes] = []
         for entry in sorted(entries, key=lambda entry: entry.tag):
             if entry.tag in self.open:
-                frames.append(m.method(channel, m.BASIC_NACK, entry.tag, False, True))
+                frames.append(m.method(channel, m.BASIC_NACK, entry.tag, False, not entry.kept))
                 self._drop(entry)
         return b"".join(frames)

@@ -11,11 +11,12 @@ import asyncio
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import count
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from celeriac.brokers.rabbitmq import delays
 from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.address import Address
 from celeriac.brokers.rabbitmq.errors import Closed
@@ -81,7 +82,7 @@ class Intake:
         self._withdrawing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         #: Hears of what comes from the queue in which long tasks are kept (``keeping.py``).
-        self.on_kept: Callable[[Event, int], None] = lambda event, number: None
+        self.on_kept: Callable[[Event, int, bool], None] = lambda event, number, redelivered: None
         #: Hears why a channel was closed.
         self.on_closed: Callable[[Closed], None] = lambda verdict: None
 
@@ -98,10 +99,11 @@ class Intake:
             if self._wire is None or self._wire.closed is not None:
                 self._wire = await connect(self._addresses)
                 self._declared.clear()
-            self.held = Held(self._owner, next(_generations))
-            self._lost = None
-            self.channel = await self._wire.channel(self._hear, self._on_closed)
-            return self.channel
+            channel = await self._wire.channel(self._hear, self._on_closed)
+            if channel.closed is not None:
+                raise channel.closed
+            self.held, self._lost, self.channel = Held(self._owner, next(_generations)), None, channel
+            return channel
 
     def _on_closed(self, error: OperationalError) -> None:
         """The channel is gone, and with it everything that was held over it."""
@@ -135,8 +137,13 @@ class Intake:
             if queue not in self._declared:
                 await self.open()
                 assert self._wire is not None
-                await run(self._wire, self._layout.declaring(queue))
+                await run(self._wire, self._declaring(queue))
                 self._declared.add(queue)
+
+    def _declaring(self, queue: str) -> Generator[tuple[Any, ...], Any, None]:
+        """A queue that was deleted has lost, too, what leads into it what was delayed."""
+        yield from self._layout.declaring(queue)
+        yield from delays.leading_again(queue)
 
     async def wire(self) -> Wire:
         """The connection, for channels of others: it is never blocked. Raises ``OperationalError``."""
@@ -171,7 +178,7 @@ class Intake:
                 assert self.channel is not None
                 self.channel.send(m.method(self.channel.number, m.BASIC_NACK, number, False, True))
             elif consumer.queue.startswith(HELD):
-                self.on_kept(event, number)
+                self.on_kept(event, number, redelivered)
             else:
                 self._take_in(self._entry(event, number, consumer.queue, redelivered, exchange, key, consumer))
                 self._news.set()
@@ -182,7 +189,7 @@ class Intake:
             self._getting.popleft()
         elif event.number == m.BASIC_CANCEL:
             # The queue was deleted, or its node is gone: it is declared anew.
-            gone = self._by_tag.get(m.arguments(event.number, event.payload)[0])
+            gone = self._by_tag.pop(m.arguments(event.number, event.payload)[0], None)
             if gone is not None:
                 self._consumers.pop(gone.queue, None)
                 self._declared.discard(gone.queue)
@@ -226,8 +233,9 @@ class Intake:
             self._ready.append(entry)
 
     def keep(self, entry: Entry) -> None:
-        """Due within a moment: until then it waits here."""
+        """Due within a moment: until then it waits here. Without a claim it goes back then."""
         heapq.heappush(self._later, entry)
+        self._linger()
 
     def _ripen(self) -> float | None:
         """What is due now is ready; returns the seconds until the next is."""
@@ -370,6 +378,10 @@ class Intake:
         answer.add_done_callback(_heard)
         answer.add_done_callback(lambda _: self._began(consumer))
 
+    def consuming(self, queue: str) -> bool:
+        """Whether it is subscribed to."""
+        return any(consumer.queue == queue for consumer in self._by_tag.values())
+
     def _began(self, consumer: Consumer) -> None:
         consumer.began = True
         self._news.set()
@@ -401,9 +413,10 @@ class Intake:
             channel.send(self.held.acks(channel.number, entries))
 
     def _begin_withdrawal(self) -> None:
-        if self._ended_at + LINGER > asyncio.get_running_loop().time():
+        under_way = self._withdrawing is not None and not self._withdrawing.done()
+        if under_way or self._ended_at + LINGER > asyncio.get_running_loop().time():
             self._linger()
-        elif self._withdrawing is None or self._withdrawing.done():
+        else:
             self._withdrawing = asyncio.get_running_loop().create_task(self._quietly_withdraw())
 
     async def _quietly_withdraw(self) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Generator, Sequence
 from typing import Any
 
+from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.errors import Closed
 from celeriac.brokers.rabbitmq.fields import decode_header
 from celeriac.brokers.rabbitmq.frames import Event, ack
@@ -46,8 +47,6 @@ class Keeper:
         given = options.transport.get("consumer_timeout", _DEFAULT)
         #: 0: the server has none.
         self._timeout = float(given or 0.0)
-        #: The generation over whose channel the queue is consumed.
-        self._consumed = 0
         #: Tokens whose copies are under way.
         self._moving: set[str] = set()
         intake.on_kept = self._arrived
@@ -66,36 +65,49 @@ class Keeper:
             )
 
     async def look_after(self, entries: Sequence[Entry]) -> None:
-        """Let those change hands whose time is half over. Raises ``OperationalError``."""
+        """Let those change hands whose time is half over. What does not work now, for there is an alarm, works next
+        time: they are held until their time is over."""
         if not self._timeout:
             return
+        if not self._intake.consuming(self._name):
+            self._moving.clear()  # what was on its way went with the queue, or with the channel
         since = time.monotonic() - self._timeout / 2
         old = [entry for entry in entries if entry.since < since and entry.delivery.token not in self._moving]
-        if not old:
-            return
-        out = []
+        if old:
+            try:
+                await self._move(old)
+            except OperationalError as error:
+                logger.warning("Cannot keep %d long tasks in time, next try soon: %s", len(old), error)
+
+    async def _move(self, old: Sequence[Entry]) -> None:
         await self._prepare()
+        held = self._intake.held.entries
+        out = []
+        tokens = set()
         for entry in old:
+            if held.get(entry.delivery.token) is not entry:
+                continue  # it has ended, or was lost with its channel: a copy would be a second one
             try:
                 header = changed(entry.header, entry.body, kept=entry.delivery.token)
             except (ValueError, TypeError):
                 continue  # damaged: it is not run, so it is not held for long
             out.append(Outgoing(self._name, entry.queue, "", header, entry.body))
-        tokens = {entry.delivery.token for entry in old}
+            tokens.add(entry.delivery.token)
+        if not out:
+            return
         self._moving |= tokens
         try:
             await self._outbox.publish(out)
-        except OperationalError:
+        except BaseException:
             self._moving -= tokens
             raise
 
     async def _prepare(self) -> None:
-        """The queue, and our subscription to it."""
+        """The queue, and our subscription to it; anew when the channel is another one, or the queue was deleted."""
+        if not self._intake.consuming(self._name):
+            self._outbox.declared.discard(self._name)
         await self._outbox.declare(self._name, self._declaring())
-        generation = self._intake.held.generation
-        if generation and generation != self._consumed:
-            self._consumed = generation
-            self._moving.clear()
+        if self._intake.channel is not None and not self._intake.consuming(self._name):
             self._intake.consume(self._name, 0)
             await self._intake.alive()  # before a copy comes, or it would be led back after a second
 
@@ -123,8 +135,9 @@ class Keeper:
             yield from declare_queue(self._name, True, False, False, {**arguments, "x-queue-type": "classic"})
         yield bind(self._name, self._name, "")
 
-    def _arrived(self, event: Event, number: int) -> None:
-        """A copy is here: it takes the place of the first one."""
+    def _arrived(self, event: Event, number: int, redelivered: bool) -> None:
+        """A copy is here: it takes the place of the first one. One that was given back is all there is of its task: it
+        is led back to its own queue."""
         intake, channel = self._intake, self._intake.channel
         assert channel is not None
         try:
@@ -135,12 +148,13 @@ class Keeper:
         held = intake.held
         entry = held.entries.get(token)
         if entry is None or entry.tag not in held.open:
-            channel.send(ack(channel.number, number))  # its task has ended meanwhile
+            ended = ack(channel.number, number)
+            channel.send(m.method(channel.number, m.BASIC_NACK, number, False, False) if redelivered else ended)
             return
         frames = held.acks(channel.number, [entry])
         entry.tag, entry.since, entry.consumer = number, time.monotonic(), None
         entry.header = event.header
         #: Given back it would come into the queue of this child: it goes back as a copy.
-        entry.copies = True
+        entry.copies = entry.kept = True
         held.open[number] = entry
         channel.send(frames)

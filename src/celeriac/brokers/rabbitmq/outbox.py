@@ -1,8 +1,8 @@
 """Asynchronous publishing with confirms, for workers, over a connection of its own: an alarm of the server stops it and
 nothing else.
 
-Queues are declared before the first message to them. What was sent when an alarm began is remembered: it is not sent a
-second time when the caller tries again.
+Queues are declared before the first message to them. What was sent when an alarm began, or together with something that
+no queue takes, is remembered: it is not sent a second time when the caller tries again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.address import Address
-from celeriac.brokers.rabbitmq.confirms import Confirms
+from celeriac.brokers.rabbitmq.confirms import Confirms, Parcel
 from celeriac.brokers.rabbitmq.errors import Closed, alarmed, lost, refused, unroutable
 from celeriac.brokers.rabbitmq.frames import Event
 from celeriac.brokers.rabbitmq.layout import Layout
@@ -53,6 +53,15 @@ async def run(wire: Wire, asking: Generator[tuple[Any, ...], Any, T]) -> T:
         await channel.close()
 
 
+async def _until_writable(wire: Wire) -> None:
+    try:
+        async with asyncio.timeout(_CONFIRM):
+            await wire.writable.wait()
+    except TimeoutError:
+        if not wire.blocked:
+            raise lost(wire.address, f"it has read nothing for {_CONFIRM:g} s", uncertain=True) from None
+
+
 class Outbox:
     """``publish`` for one event loop. Closed by ``close``, opened by the next publish."""
 
@@ -70,8 +79,10 @@ class Outbox:
         self._connecting = asyncio.Lock()
         #: Queues and exchanges that were declared over this connection, and whatever else its user notes.
         self.declared: set[str] = set()
-        #: What was sent when an alarm began.
+        #: What was sent when an alarm began, or of a call that has failed in another part.
         self._limbo: set[tuple[bytes, bytes]] = set()
+        #: The part of it that was not confirmed then.
+        self._doubtful: Parcel | None = None
 
     async def wire(self) -> Wire:
         """The connection. Raises ``OperationalError``."""
@@ -86,16 +97,23 @@ class Outbox:
         """Run a declaration unless that was done over this connection."""
         wire = await self.wire()
         if name not in self.declared:
+            if wire.blocked:  # nothing is read there
+                raise alarmed(wire.address, wire.blocked, uncertain=False)
             await run(wire, asking)
             self.declared.add(name)
 
     async def publish(self, letters: Sequence[Outgoing]) -> None:
         """Durable when it returns. Raises ``OperationalError``."""
         async with self._lock:
-            await self._end_limbo()
+            await self._end_limbo(letters)
             todo = [letter for letter in letters if (letter.header, letter.body) not in self._limbo]
             for at in range(0, len(todo), _BATCH):
-                await self._batch(todo[at : at + _BATCH])
+                try:
+                    await self._batch(todo[at : at + _BATCH])
+                except OperationalError as error:
+                    error.uncertain = error.uncertain or at > 0
+                    self._limbo.update((letter.header, letter.body) for letter in todo[:at])
+                    raise
             self._limbo.clear()
 
     async def _open(self) -> Channel:
@@ -105,12 +123,18 @@ class Outbox:
         if self._channel is None or self._channel.closed is not None:
             self._confirms = Confirms()
             self._limbo.clear()
-            self._channel = await wire.channel(self._hear, lambda error: self._answered.set())
+            self._channel = await wire.channel(self._hear, self._ended)
             try:
                 await self._channel.ask(m.CONFIRM_SELECT, False)
             except Closed as error:
                 raise refused(wire.address, error) from None
         return self._channel
+
+    def _ended(self, error: OperationalError) -> None:
+        """The channel is over. When that was the server's verdict, what was declared may be there no longer."""
+        if self._channel is not None and self._channel.verdict is not None:
+            self.declared.clear()
+        self._answered.set()
 
     def _hear(self, event: Event) -> None:
         if event.number == m.BASIC_RETURN:
@@ -124,34 +148,47 @@ class Outbox:
             await self.declare(queue, self._layout.declaring(queue))
         await self._transmit(channel, letters)
         if self._parcel.refused:
-            raise OperationalError(
+            error = OperationalError(
                 f"RabbitMQ at {channel.wire.address.masked} refused {self._parcel.refused} messages: a queue is full "
                 "(x-max-length with reject-publish), or it failed inside; see the server's log"
             )
+            error.uncertain = True
+            raise error
         if self._returned:
             await self._again(channel, letters)
 
     async def _again(self, channel: Channel, letters: Sequence[Outgoing]) -> None:
         """Their queue was deleted meanwhile: declare it, and send them once more."""
         back = {(event.header, event.body) for event in self._returned}
-        letters = [letter for letter in letters if (letter.header, letter.body) in back]
-        for queue in {letter.queue for letter in letters if letter.queue}:
+        again = [letter for letter in letters if (letter.header, letter.body) in back]
+        # The others are sent, and are not a second time when the caller tries again.
+        self._limbo.update({(letter.header, letter.body) for letter in letters} - back)
+        for queue in {letter.queue for letter in again if letter.queue}:
             self.declared.discard(queue)
             await self.declare(queue, self._layout.declaring(queue))
-        await self._transmit(channel, letters)
-        for event in self._returned:
-            _, _, exchange, key = m.arguments(event.number, event.payload)
-            raise unroutable(channel.wire.address, exchange, key)
+        await self._transmit(channel, again)
+        if self._returned:
+            left = {(event.header, event.body) for event in self._returned}
+            self._limbo.update(back - left)
+            _, _, exchange, key = m.arguments(self._returned[0].number, self._returned[0].payload)
+            error = unroutable(channel.wire.address, exchange, key)
+            error.uncertain = len(left) < len(letters)
+            raise error
 
     async def _transmit(self, channel: Channel, letters: Sequence[Outgoing]) -> None:
         wire = channel.wire
         self._parcel, self._returned = self._confirms.expect(len(letters)), []
         self._answered.clear()
-        for letter in letters:
-            channel.send(letter.frames(wire.frame_max, channel.number))
-            if not wire.writable.is_set():
-                async with asyncio.timeout(_CONFIRM):
-                    await wire.writable.wait()
+        try:
+            for letter in letters:
+                channel.send(letter.frames(wire.frame_max, channel.number))
+                # During an alarm nothing is read there: what is left waits in memory.
+                if not wire.writable.is_set() and not wire.blocked:
+                    await _until_writable(wire)
+        except BaseException:
+            # Later confirms would be taken for those of what is announced and was not sent.
+            wire.abort("a sending was broken off")
+            raise
         await self._await_confirms(channel, letters)
 
     async def _await_confirms(self, channel: Channel, letters: Sequence[Outgoing]) -> None:
@@ -174,17 +211,19 @@ class Outbox:
         finally:
             wire.on_blocked.discard(wake)
         if channel.closed is not None:
+            channel.closed.uncertain = True
             raise channel.closed
         if not self._parcel.left:
             return
         if wire.blocked:
             self._limbo |= {(letter.header, letter.body) for letter in letters}
+            self._doubtful = self._parcel
             raise alarmed(wire.address, wire.blocked, uncertain=True)
         wire.abort("no confirms")
         raise lost(wire.address, f"no confirms within {_CONFIRM:g} s", uncertain=True)
 
-    async def _end_limbo(self) -> None:
-        """What was sent when an alarm began is confirmed first."""
+    async def _end_limbo(self, letters: Sequence[Outgoing]) -> None:
+        """What was sent when an alarm began is confirmed first; what no queue took then is to be sent again."""
         if not self._limbo:
             return
         wire, channel = self._wire, self._channel
@@ -192,8 +231,13 @@ class Outbox:
             self._limbo.clear()  # nobody knows: it is sent again
             return
         if wire.blocked:
-            raise alarmed(wire.address, wire.blocked, uncertain=True)
+            sent = any((letter.header, letter.body) in self._limbo for letter in letters)
+            raise alarmed(wire.address, wire.blocked, uncertain=sent)
         await self._await_confirms(channel, [])
+        if self._doubtful is not None and self._doubtful.refused:
+            self._limbo.clear()  # nobody knows which
+        self._doubtful = None
+        self._limbo.difference_update((event.header, event.body) for event in self._returned)
 
     async def close(self) -> None:
         """Give the connection back. Idempotent."""

@@ -138,9 +138,11 @@ class RabbitBroker:
                     refused.append(settlement)
             elif isinstance(settlement, Accept):
                 acks.append(entry)
-            elif isinstance(settlement, Release) and self._goes_back(entry, settlement):
+            elif not isinstance(settlement, Release) or entry.told is not None:
+                copies.append((entry, settlement))
+            elif self._goes_back(entry, settlement):
                 fronts.append(entry)
-            elif not (isinstance(settlement, Release) and self._stays(entry, settlement)):
+            elif not self._stays(entry, settlement):
                 copies.append((entry, settlement))
         self._intake.acknowledge(acks)
         self._intake.give_back(fronts)
@@ -168,11 +170,17 @@ class RabbitBroker:
     async def _copy(self, copies: Sequence[tuple[Entry, Settlement]], written: Sequence[str]) -> None:
         """Publish what takes the place of a delivery, then acknowledge that. Killed in between, both are there."""
         held = self._intake.held
+        out: list[Outgoing] = []
         try:
-            out = [await self._replacement(entry, settlement) for entry, settlement in copies]
+            for entry, settlement in copies:
+                out.append(await self._replacement(entry, settlement))
             await self._outbox.publish(out)
-        except BaseException:
+        except BaseException as error:
             # The caller tries again, with what is written already among it.
+            if not isinstance(error, OperationalError) or error.uncertain:
+                # Whatever the time is then: it is the same copy, which the outbox knows by its header.
+                for (entry, settlement), letter in zip(copies, out, strict=False):
+                    entry.told = settlement, letter.header
             if held is self._intake.held:
                 held.entries.update({settlement.delivery.token: entry for entry, settlement in copies})
                 self._ended.update(written)
@@ -182,16 +190,18 @@ class RabbitBroker:
 
     async def _replacement(self, entry: Entry, settlement: Settlement) -> Outgoing:
         now = time.time()
+        told = entry.told[1] if entry.told is not None and entry.told[0] == settlement else None
         if isinstance(settlement, DeadLetter):
             await self._outbox.declare(DEAD, self._layout.declaring_dead())
-            return outgoing_dead(entry, settlement, now)
+            return Outgoing("", DEAD, "", told, entry.body) if told else outgoing_dead(entry, settlement, now)
         assert isinstance(settlement, Release)
         due, queue = settlement.due, entry.queue
         wait = due - now if due is not None else 0.0
         delivery, marks = entry.delivery, settlement.marks
         waited = marks is not None and marks.reserved
         shown = delivery.redelivered or (marks is not None and not waited)
-        header = changed(entry.header, entry.body, marks=marks, due=due if wait > 0 else None, redelivered=shown)
+        then = due if wait > 0 else None
+        header = told or changed(entry.header, entry.body, marks=marks, due=then, redelivered=shown)
         if wait < SHORT:
             return Outgoing("", queue, queue, header, entry.body)
         return await self._delayed(queue, wait, header, entry.body)
