@@ -5,6 +5,7 @@ As in Celery, messages with an ``eta`` go straight to their queue; workers delay
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -32,8 +33,16 @@ class RabbitPublisher:
         self._addresses = parse(url, options)
         self._convoy = Convoy(self._addresses, Layout(options), options.replies)
         self._asking = Line(self._addresses)
+        self._renew()
+
+    def _renew(self) -> None:
+        self._pid = os.getpid()
         self._stages: dict[str, tuple[float, list[Message]]] = {}
         self._staging = threading.Lock()
+
+    def _of_this_process(self) -> None:
+        if self._pid != os.getpid():
+            self._renew()  # the lock may have been held when we were forked, and what waits there is the parent's
 
     def publish(self, messages: Sequence[Message], *, timeout: float) -> None:
         """See ``Publisher.publish``. Some may be there and others not when it raises ``uncertain``."""
@@ -43,6 +52,7 @@ class RabbitPublisher:
 
     def stage(self, messages: Sequence[Message], *, stage: str, timeout: float) -> None:
         """See ``Publisher.stage``: RabbitMQ has no place for them, so they wait in this process."""
+        self._of_this_process()
         for message in messages:
             header_of(message)
         now = time.monotonic()
@@ -55,6 +65,7 @@ class RabbitPublisher:
 
     def launch(self, stage: str, *, count: int, timeout: float) -> None:
         """See ``Publisher.launch``. Who is killed here has sent a part of them."""
+        self._of_this_process()
         with self._staging:
             until, kept = self._stages.get(stage, (0.0, []))
             if until < time.monotonic() or len(kept) != count:
