@@ -15,8 +15,10 @@ from celeriac.brokers.rabbitmq import delays
 from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.address import parse
 from celeriac.brokers.rabbitmq.blocking import Connection, monotonic
-from celeriac.brokers.rabbitmq.fields import decode_header
-from celeriac.brokers.rabbitmq.layout import declare_queue
+from celeriac.brokers.rabbitmq.fields import decode_header, short
+from celeriac.brokers.rabbitmq.frames import publish
+from celeriac.brokers.rabbitmq.layout import bind, declare_queue
+from celeriac.brokers.rabbitmq.messages import header_of
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.ledger import Change
 from celeriac.model.message import Delivery, Marks
@@ -150,6 +152,27 @@ class TestLeases:
             (delivery,) = await claimed(broker, 1)
             assert delivery.message.id == "a", "given back more often than its limit, and still there"
             await broker.settle([Accept(delivery)])
+            await broker.close()
+
+        run(main())
+
+
+class TestStrangers:
+    def test_a_routing_key_that_is_no_text_costs_itself_only(self, rabbitmq_url: str) -> None:
+        """A fanout, topic or headers exchange takes it, and no worker could connect any more."""
+        (address,) = parse(rabbitmq_url, AdapterOptions())
+        connection, deadline = Connection(address, monotonic() + 5), monotonic() + 5
+        connection.run(declare_queue("q", True, False, False, {}), deadline)
+        connection.ask(bind("q", "amq.fanout", ""), deadline)
+        one = message("a")
+        frames = publish(1, short("amq.fanout"), b"\x02\xff\xfe", header_of(one), one.body, connection.frame_max)
+        assert connection.publish([frames], deadline) == []
+        connection.close()
+
+        async def main() -> None:
+            broker = await opened(rabbitmq_url)
+            await broker.publish(messages("b"))
+            assert ids(await claimed(broker, 2)) == ["a", "b"]
             await broker.close()
 
         run(main())

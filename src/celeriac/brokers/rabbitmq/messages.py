@@ -179,10 +179,13 @@ def kept_of(properties: Properties) -> str:
 
 
 def given_back_often(header: bytes) -> bool:
-    """The server counts, and would drop it in the end."""
+    """The server counts, and would drop it in the end. Of a damaged one there can be no copy."""
     if b"x-delivery-count" not in header:
         return False
-    count = decode_header(header).headers.get("x-delivery-count")
+    try:
+        count = decode_header(header).headers.get("x-delivery-count")
+    except ValueError:
+        return False
     return isinstance(count, int) and count >= GIVEN_BACK
 
 

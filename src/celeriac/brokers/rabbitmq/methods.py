@@ -144,6 +144,14 @@ def method(channel: int, number: int, *values: Any) -> bytes:
     return pack(">BHI", 1, channel, len(payload)) + payload + b"\xce"
 
 
+def _readable(data: bytes) -> str:
+    """A short string. Routing keys are written by strangers, and no server looks whether they are text."""
+    try:
+        return str(data, "utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return str(data, "utf-8", "backslashreplace")
+
+
 def arguments(number: int, payload: bytes) -> list[Any]:
     """The arguments in the payload of a method frame, behind its number. Raises ``ValueError``."""
     kinds = _ARGUMENTS.get(number)
@@ -161,7 +169,7 @@ def arguments(number: int, payload: bytes) -> list[Any]:
                 at, bit = at + 1, 0
             if kind == "s":
                 end = at + 1 + payload[at]
-                values.append(str(payload[at + 1 : end], "utf-8", "surrogatepass"))
+                values.append(_readable(payload[at + 1 : end]))
                 at = end
             elif kind == "S":
                 end = at + 4 + unpack_from(">I", payload, at)[0]

@@ -35,6 +35,6 @@ class Returned:
     def look(self, delivery: Delivery) -> Delivery:
         """As it was before it was given back from here, or as it is."""
         until, before = _memory.pop((self._server, delivery.queue, delivery.message.id), (0.0, delivery))
-        if until < time.monotonic():
-            return delivery
+        if until < time.monotonic() or delivery.marks.expired_leases > before.marks.expired_leases + 1:
+            return delivery  # where the server counts: somebody else has lost it since
         return replace(delivery, redelivered=before.redelivered, marks=before.marks)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from celeriac.brokers.rabbitmq import delays
 from celeriac.brokers.rabbitmq import methods as m
@@ -26,9 +27,10 @@ from celeriac.brokers.rabbitmq.frames import HEARTBEAT, Event, Parser, ack, publ
 from celeriac.brokers.rabbitmq.handshake import Handshake
 from celeriac.brokers.rabbitmq.holding import Entry, Held
 from celeriac.brokers.rabbitmq.layout import Layout, _told, declare_queue
-from celeriac.brokers.rabbitmq.messages import changed, due_of, header_of, of_content
+from celeriac.brokers.rabbitmq.messages import changed, due_of, given_back_often, header_of, of_content
+from celeriac.brokers.rabbitmq.returned import Returned
 from celeriac.exceptions import ImproperlyConfigured
-from celeriac.model.message import Malformed, Marks
+from celeriac.model.message import Delivery, Malformed, Marks
 from celeriac.ports import AdapterOptions, BindingFacts, Declaration
 from celeriac.testing.conformance.tools import message
 
@@ -259,6 +261,29 @@ class TestMessages:
     @given(st.binary(max_size=300), st.binary(max_size=50))
     def test_no_bytes_raise(self, header: bytes, body: bytes) -> None:
         of_content(header, body, token="t", queue="q", redelivered=True)
+
+    def test_what_strangers_write_harms_no_connection(self) -> None:
+        payload = m.method(1, m.BASIC_DELIVER, "tag", 7, True, "ex", "ZZ")[7:-1].replace(b"ZZ", b"\xff\xfe")
+        assert m.arguments(m.BASIC_DELIVER, payload) == ["tag", 7, True, "ex", "\\xff\\xfe"]
+        headers = {"x-delivery-count": 5, "bad": "ZZ"}
+        header = encode_header(Properties(headers=headers), 0)
+        assert given_back_often(header)
+        assert not given_back_often(header.replace(b"ZZ", b"\xff\xfe")), "it cannot be copied"
+
+    def test_who_lost_it_behind_us(self) -> None:
+        """What was given back from here comes back as it was, unless the server has counted once more."""
+        one, returned = message("a"), Returned("server")
+
+        def delivered(count: int) -> Delivery:
+            properties = decode_header(header_of(one))
+            headers = {**properties.headers, "x-delivery-count": count}
+            header = encode_header(replace(properties, headers=headers), len(one.body))
+            return of_content(header, one.body, token="", queue="q", redelivered=count > 0)
+
+        returned.note(delivered(0))
+        assert not returned.look(delivered(1)).redelivered, "it was us"
+        returned.note(delivered(0))
+        assert returned.look(delivered(2)).redelivered, "somebody has died with it meanwhile"
 
 
 class TestHandshake:
