@@ -352,3 +352,13 @@ def test_a_task_without_a_result(
     wait_until(lambda: rabbitmq_server.queues(rabbitmq_vhost).get(client.oid) == (0, 0), 15.0, "the queue is empty")
     client.close()
     assert waiting(rabbitmq_url, client.oid) == 0
+
+
+@pytest.mark.parametrize("own", [2**70, "x" * 130_000], ids=["number", "length"])
+def test_a_next_step_that_amqp_cannot_hold_fails_its_task(worker: Any, client: Any, own: Any) -> None:
+    """Not the child, which would meet it again and again."""
+    add = client.tasks["rpc.add"]
+    result = chain(add.s(1, 2), add.s(3).set(headers={"own": own})).apply_async()
+    with pytest.raises(Exception, match=r"more than 64 bits|the headers of rpc\.add have"):
+        result.parent.get(timeout=20)
+    assert add.delay(1, 2).get(timeout=20) == 3

@@ -28,6 +28,7 @@ from celeriac.ports import (
     DeadRecord,
     Depth,
     Ledger,
+    Particular,
     Rules,
     Timekeeper,
     Traits,
@@ -271,7 +272,22 @@ class _Finishing:
         return found
 
 
-_KINDS: tuple[tuple[Any, type], ...] = ((Bus, _OnBus), (Timekeeper, _Clocked), (Unified, _Finishing))
+class _Checking:
+    """``Particular``, where the server of the queues is."""
+
+    _inner: Any
+
+    def check(self, message: Message) -> None:
+        """See ``Particular.check``."""
+        self._inner.check(message)
+
+
+_KINDS: tuple[tuple[Any, type], ...] = (
+    (Bus, _OnBus),
+    (Particular, _Checking),
+    (Timekeeper, _Clocked),
+    (Unified, _Finishing),
+)
 
 
 def _time() -> float:

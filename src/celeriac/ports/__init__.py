@@ -8,7 +8,7 @@ refuses, never a driver's error; none hangs: blocking calls take a timeout in se
 from __future__ import annotations
 
 from celeriac.model.dead import DeadRecord
-from celeriac.ports.broker import Broker, Bus, Ledger, Limiter, Rules, Timekeeper, Unified
+from celeriac.ports.broker import Broker, Bus, Ledger, Limiter, Particular, Rules, Timekeeper, Unified
 from celeriac.ports.facts import AdapterOptions, BindingFacts, Clock, Declaration, Depth, ReplyQueue, Traits
 from celeriac.ports.outbox import OutboxStore, OutboxWriter
 from celeriac.ports.producers import (
@@ -47,6 +47,7 @@ __all__ = [
     "OncePublisher",
     "OutboxStore",
     "OutboxWriter",
+    "Particular",
     "PayloadStore",
     "Publisher",
     "Reader",

@@ -13,7 +13,7 @@ from celeriac.model.rules import RuleChange, RulesRead
 from celeriac.model.settle import Completion, Settlement, Verdict
 from celeriac.ports.facts import Depth, Traits
 
-__all__ = ["Broker", "Bus", "Ledger", "Limiter", "Rules", "Timekeeper", "Unified"]
+__all__ = ["Broker", "Bus", "Ledger", "Limiter", "Particular", "Rules", "Timekeeper", "Unified"]
 
 
 class Broker(Protocol):
@@ -189,6 +189,16 @@ class Ledger(Protocol):
     async def change_ledger(self, changes: Sequence[Change]) -> Sequence[bool]:
         """Make changes in order, each in one atomic step and only when the key holds what is expected; for each whether
         it was made. A change that is made replaces the life time too."""
+        ...
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """A broker whose server cannot hold every message that can be made. Used by workers, before they write an end."""
+
+    def check(self, message: Message) -> None:
+        """Raises ``TypeError`` or ``ValueError`` for a message that ``Broker.publish`` would refuse so. Asks nobody;
+        safe in threads."""
         ...
 
 

@@ -27,7 +27,7 @@ from celeriac.executors.threads import ThreadsExecutor
 from celeriac.model.message import Delivery
 from celeriac.model.outcome import TimedOut
 from celeriac.model.settle import Completion, StoredResult
-from celeriac.ports import Broker, ResultStore, Timekeeper
+from celeriac.ports import Broker, Particular, ResultStore, Timekeeper
 from celeriac.worker.completer import Completer
 from celeriac.worker.connect import connected
 from celeriac.worker.departure import Departure
@@ -255,6 +255,8 @@ class Child:
         if isinstance(self.broker, Timekeeper):
             # Also for what tasks send with a countdown, and for retries.
             self.runner.now = self.runner.app.sender.now = self.broker.now
+        if isinstance(self.broker, Particular):
+            self.runner.follow_ups.check = self.broker.check
         self.services = services = Services(
             self.broker,
             self.store,

@@ -7,7 +7,7 @@ thread; publishes nothing. Errbacks that take ``(request, exc, traceback)`` are 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from celeriac.app.arguments import takes_several
@@ -27,14 +27,18 @@ logger = logging.getLogger("celery.app.trace")
 class Sent:
     """The producer that follow-ups are sent through: what is to be published, and the chords it is part of."""
 
-    __slots__ = ("chords", "messages")
+    __slots__ = ("_check", "chords", "messages")
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[Message], None] | None = None) -> None:
         self.messages: list[Message] = []
         self.chords: list[NewChord] = []
+        self._check = check
 
     def collect(self, message: Message) -> None:
-        """Take a message instead of publishing it."""
+        """Take a message instead of publishing it. ``TypeError`` or ``ValueError`` for one that the broker cannot hold:
+        raised where it is written they would end the child."""
+        if self._check is not None:
+            self._check(message)
         self.messages.append(message)
 
     def open_chord(self, chord: NewChord) -> None:
@@ -46,8 +50,14 @@ class FollowUps:
     """Makes the messages of one app's plans."""
 
     def __init__(self, app: Celery) -> None:
+        #: See ``Particular.check``; None: the broker holds whatever can be made.
+        self.check: Callable[[Message], None] | None = None
         self._app = app
         self._takes_error: dict[str, bool] = {}
+
+    def sent(self) -> Sent:
+        """What is sent through here is collected there."""
+        return Sent(self.check)
 
     def of_success(self, sends: Iterable[Send], request: Any, sent: Sent) -> None:
         """Callbacks and the next step of a chain; they count among the children of the task, as if it had sent them.

@@ -73,12 +73,12 @@ class Joiner:
             values = self._values(chord)
         except CeleryError as error:
             values = ChordError(f"the results of its header cannot be read: {error}")
-        sent = Sent()
+        sent = self._follow_ups.sent()
         if isinstance(values, list):
             try:
                 self._follow_ups.of_any([Send(body, (values,), _lineage(hold))], sent)
             except Exception as error:  # noqa: BLE001 - user code in routers and apply_async
-                values, sent = ChordError(f"Callback error: {error!r}"), Sent()
+                values, sent = ChordError(f"Callback error: {error!r}"), self._follow_ups.sent()
             else:
                 return Completion(settlement=hold, publish=sent.messages, opens=sent.chords, closes=closing)
         return self._failed(body, values, hold, closing, sent, _content_type(chord.body))

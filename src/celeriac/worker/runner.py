@@ -131,7 +131,7 @@ class Runner:
         self._hostname = options.hostname
         #: Where large bodies and results lie; None: nowhere but in their messages.
         self.payloads = payloads_of(conf)
-        self._follow_ups = FollowUps(app)
+        self.follow_ups = FollowUps(app)
         self._recorder = Recorder(options.hostname, conf, clock.now, self.payloads)
         self._joiner: Joiner | None = None
 
@@ -326,7 +326,7 @@ class Runner:
     def joiner(self) -> Joiner:
         """Concludes chords, with the same encoders."""
         if self._joiner is None:
-            self._joiner = Joiner(self.app, self._follow_ups, self._recorder)
+            self._joiner = Joiner(self.app, self.follow_ups, self._recorder)
         return self._joiner
 
     def conclude(
@@ -399,16 +399,16 @@ class Runner:
                 result=self._record(message, decided, options, request, now),
                 frees=decided.frees,
             )
-        sent = Sent()
+        sent = self.follow_ups.sent()
         failed = decided.event == "failed" or decided.state == states.FAILURE
         if not failed:
             self._send(outcome, decided, request, sent)
         if asked:
-            self._follow_ups.of_success(map(Send, asked), request, sent)
+            self.follow_ups.of_success(map(Send, asked), request, sent)
         if added and type(outcome) is not o.Success:
             added = None  # the chord fails, whatever was to be added to it
         if added:
-            self._follow_ups.of_success([Send(each) for each in added if each is not None], request, sent)
+            self.follow_ups.of_success([Send(each) for each in added if each is not None], request, sent)
         results, content_type = self._results, message.content_type if isinstance(message, Message) else ""
         recorder, behind = self._recorder, decided.abandoned
         completion = Completion(
@@ -438,15 +438,15 @@ class Runner:
 
     def _send(self, outcome: o.Outcome, decided: Plan, request: Any, sent: Sent) -> None:
         if decided.sends and type(outcome) is o.Success:
-            self._follow_ups.of_success(decided.sends, request, sent)
+            self.follow_ups.of_success(decided.sends, request, sent)
         elif decided.sends:
-            self._follow_ups.of_any(decided.sends, sent)
+            self.follow_ups.of_any(decided.sends, sent)
 
     def _tell_errbacks(self, message: Any, decided: Plan, request: Any, sent: Sent) -> None:
         if decided.sends:
             if request is None:
                 request = Request.from_message(message, (), {}, hostname=self._hostname)
-            self._follow_ups.of_failure(decided.sends, request, decided.value, decided.traceback or "", sent)
+            self.follow_ups.of_failure(decided.sends, request, decided.value, decided.traceback or "", sent)
 
     def _record(
         self, message: Any, decided: Plan, options: TaskOptions, request: Any, now: float

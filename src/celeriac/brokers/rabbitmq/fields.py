@@ -153,6 +153,8 @@ def _write(value: Any, add: Any, depth: int) -> None:
         add(_double(b"d", value))
     elif isinstance(value, (bytes, bytearray)):
         add(_text(b"x", len(value)) + bytes(value))
+    elif isinstance(value, Decimal):
+        add(_decimal(value))
     elif depth >= MAX_DEPTH:
         raise ValueError(f"headers are nested deeper than {MAX_DEPTH}")
     elif isinstance(value, (list, tuple)):
@@ -161,6 +163,15 @@ def _write(value: Any, add: Any, depth: int) -> None:
         add(b"F" + encode_table(value, depth + 1))
     else:
         raise TypeError(f"a header holds a {type(value).__name__}, which AMQP cannot hold")
+
+
+def _decimal(value: Decimal) -> bytes:
+    """Strangers write them; a message that is put off has to keep its headers."""
+    sign, digits, exponent = value.as_tuple()
+    number = int(Decimal((sign, digits, 0))) if isinstance(exponent, int) else 0
+    if not isinstance(exponent, int) or not (-255 <= exponent <= 0 and -0x80000000 <= number < 0x80000000):
+        raise ValueError(f"a header holds the decimal {value}, which AMQP cannot hold")
+    return b"D" + Format(">Bi").pack(-exponent, number)
 
 
 def _array(items: Sequence[Any], depth: int) -> bytes:

@@ -7,10 +7,12 @@ from celeriac.brokers.rabbitmq.frames import publish
 from celeriac.brokers.rabbitmq.messages import header_of
 from celeriac.model.message import Message
 
-__all__ = ["HEADER_BYTES", "Outgoing", "outgoing"]
+__all__ = ["FRAME_BYTES", "HEADER_BYTES", "Outgoing", "outgoing"]
 
 #: A content header is one frame, and RabbitMQ's are 128 KiB; some is left for what is added on the way.
 HEADER_BYTES = 120_000
+#: What a frame of RabbitMQ's holds.
+FRAME_BYTES = 131_064
 
 
 class Outgoing:
@@ -44,12 +46,16 @@ class Outgoing:
 
 
 def outgoing(message: Message) -> Outgoing:
-    """A message as Celery addresses it. Raises ``TypeError`` or ``ValueError`` for headers that AMQP cannot hold."""
+    """A message as Celery addresses it. Raises ``TypeError`` or ``ValueError`` for headers and names that AMQP cannot
+    hold."""
     header = header_of(message)
     if len(header) > HEADER_BYTES:
         raise ValueError(f"the headers of {message.task} have {len(header)} bytes, RabbitMQ takes {HEADER_BYTES}")
     reply_to = message.reply_to
+    name(message.queue)
     if message.exchange:
         key = message.routing_key
+        name(message.exchange)
+        name(key)
         return Outgoing(message.exchange, key, message.queue, header, message.body, reply_to=reply_to)
     return Outgoing("", message.queue, message.queue, header, message.body, reply_to=reply_to)

@@ -24,11 +24,11 @@ from celeriac.brokers.rabbitmq.layout import DEAD, NOT_FOUND, Layout, passive
 from celeriac.brokers.rabbitmq.looking import look
 from celeriac.brokers.rabbitmq.messages import changed
 from celeriac.brokers.rabbitmq.outbox import Outbox
-from celeriac.brokers.rabbitmq.outgoing import Outgoing, outgoing
+from celeriac.brokers.rabbitmq.outgoing import FRAME_BYTES, Outgoing, outgoing
 from celeriac.exceptions import OperationalError
 from celeriac.model.dead import DeadFilter
 from celeriac.model.message import Delivery, Message
-from celeriac.model.settle import Accept, DeadLetter, Release, Settlement
+from celeriac.model.settle import Accept, DeadLetter, DeadReason, Release, Settlement
 from celeriac.ports import AdapterOptions, DeadRecord, Depth, Traits
 
 __all__ = ["RabbitBroker"]
@@ -81,6 +81,10 @@ class RabbitBroker:
         """See ``Broker.declare``."""
         self._check_open()
         await self._intake.declare(queues)
+
+    def check(self, message: Message) -> None:
+        """See ``Particular.check``."""
+        outgoing(message)
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """See ``Broker.publish``. When it raises, some may be there."""
@@ -201,7 +205,16 @@ class RabbitBroker:
         waited = marks is not None and marks.reserved
         shown = delivery.redelivered or (marks is not None and not waited)
         then = due if wait > 0 else None
-        header = told or changed(entry.header, entry.body, marks=marks, due=then, redelivered=shown)
+        try:
+            header = told or changed(entry.header, entry.body, marks=marks, due=then, redelivered=shown)
+            if len(header) > FRAME_BYTES:
+                raise ValueError(f"its headers would have {len(header)} bytes, a frame holds {FRAME_BYTES}")
+        except (TypeError, ValueError) as error:
+            # A stranger's: there can be no copy of it, and it cannot wait as it is.
+            why = f"it cannot be put off: {error}"
+            return await self._replacement(
+                entry, DeadLetter(delivery=delivery, reason=DeadReason.MALFORMED, detail=why)
+            )
         if wait < SHORT:
             return Outgoing("", queue, queue, header, entry.body)
         return await self._delayed(queue, wait, header, entry.body)

@@ -6,7 +6,7 @@ import pytest
 
 from celeriac.model.message import Marks
 from celeriac.model.settle import DeadLetter, DeadReason
-from celeriac.ports import Depth
+from celeriac.ports import Depth, Particular
 from celeriac.testing.conformance.harness import Harness
 from celeriac.testing.conformance.tools import asynchronous, ids, message, messages, only, take, well_formed
 
@@ -153,3 +153,7 @@ class Order:
             publisher.publish(bad, timeout=5.0)
         publisher.close()
         assert await take(broker) == [], "publish: none of a call that raises for its messages"
+        if isinstance(broker, Particular):
+            with pytest.raises((TypeError, ValueError)):
+                broker.check(bad[1])
+            broker.check(bad[0])

@@ -78,8 +78,10 @@ class TestFields:
         )
         read, _ = decode_table(len(table).to_bytes(4, "big") + table, 0)
         assert read == {"b": 255, "s": -2, "u": 65534, "i": 2**32 - 1, "T": 9, "D": Decimal("1.50")}
+        again = encode_table(read)
+        assert decode_table(again, 0)[0] == read, "what is put off keeps them"
 
-    @pytest.mark.parametrize("value", [object(), {1: 2}, [object()], 2**70])
+    @pytest.mark.parametrize("value", [object(), {1: 2}, [object()], 2**70, *map(Decimal, (2**31, "1e5", "nan"))])
     def test_what_amqp_cannot_hold_is_refused(self, value: Any) -> None:
         with pytest.raises((TypeError, ValueError)):
             encode_table({"x": value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq import queues as module
-from celeriac.brokers.rabbitmq.fields import decode_header
+from celeriac.brokers.rabbitmq.fields import Properties, decode_header, encode_header
 from celeriac.brokers.rabbitmq.frames import Event, Parser
 from celeriac.brokers.rabbitmq.holding import Entry, Held
 from celeriac.brokers.rabbitmq.messages import changed, header_of, of_content
@@ -121,6 +122,34 @@ def test_a_dead_letter_that_may_be_on_its_way_is_the_same_at_the_next_try() -> N
         await bench.fails(letter, uncertain=True)
         assert list(await bench.broker.settle([letter])) == []
         assert [each.header for each in bench.sent] == [bench.sent[0].header] * 2
+
+    on_bench(body)
+
+
+def _stamped() -> bytes:
+    """A time that AMQP can say and no integer of it can."""
+    plain = encode_header(Properties(headers={"own": 7}), 0)
+    size = int.from_bytes(plain[14:18], "big") + 4
+    return plain[:14] + size.to_bytes(4, "big") + plain[18:].replace(b"I\0\0\0\7", b"T" + (2**63).to_bytes(8, "big"))
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        (encode_header(Properties(headers={"own": "x" * 131_020}), 0), "its headers would have"),
+        (_stamped(), "more than 64 bits"),
+    ],
+    ids=["large", "time"],
+)
+def test_what_cannot_be_put_off_is_a_dead_letter(header: bytes, why: str) -> None:
+    async def body(bench: Bench) -> None:
+        entry = bench.lend()
+        entry.header = header
+        assert list(await bench.broker.settle([Release(entry.delivery, due=time.time() + 60)])) == []
+        (sent,) = bench.sent
+        facts = decode_header(sent.header).headers["x-celeriac-dead"]
+        assert (sent.key, facts["reason"]) == ("celeriac.dead", "malformed")
+        assert why in facts["detail"]
 
     on_bench(body)
 
