@@ -9,6 +9,8 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
 from celeriac.beside.sending import MARGIN, UNSENT, hold, purged
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.ledger import Change
@@ -57,6 +59,9 @@ class BesidePublisher:
             left = deadline - time.monotonic()
             if left < -MARGIN / 2:  # this process stood still: soon its keys are somebody else's
                 raise OperationalError("the message is not sent: its keys were held for too long meanwhile")
+            if sending.is_again:
+                # Who gets both looks first whether the other has ended.
+                message = replace(message, headers={**message.headers, "redelivered": True})
             self._inner.publish([message], timeout=max(0.05, left))
         except OperationalError as error:
             if not error.uncertain:

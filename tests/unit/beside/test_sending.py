@@ -21,6 +21,7 @@ class Queues:
 
     def __init__(self) -> None:
         self.sent: list[str] = []
+        self.again: list[str] = []
         self.error: BaseException | None = None
         self.meanwhile: Any = None
         self.closed = 0
@@ -31,6 +32,7 @@ class Queues:
         if self.error is not None:
             raise self.error
         self.sent += [each.id for each in messages]
+        self.again += [each.id for each in messages if each.headers.get("redelivered")]
 
     def rules(self, prefix: str, *, timeout: float) -> str:
         return f"rules of {prefix}"
@@ -98,6 +100,7 @@ def test_what_may_have_been_sent_keeps_its_key_for_a_while() -> None:
     assert bench.ledger.values["k"] == b"a"
     bench.queues.error = None
     assert bench.send("a") is None, "the same message again"
+    assert bench.queues.again == ["a"], "and whoever gets it knows that it may be the second"
     assert (bench.ledger.values, bench.ledger.lives["k"]) == ({"k": b"a"}, 100.0)
 
 
