@@ -92,7 +92,8 @@ def hold(
     """Take the keys of a message, all or none: the sending, or None, and what stands, or stood, under them.
 
     Waits while somebody else holds one for a message that is being sent; takes over the lock of one that was purged.
-    Raises ``OperationalError``, with nothing taken, when that takes longer than ``timeout`` seconds.
+    Raises ``OperationalError`` when that takes longer than ``timeout`` seconds: with nothing taken, or, when the ledger
+    did not answer, for the time of a sending.
     """
     deadline = time.monotonic() + timeout
 

@@ -184,7 +184,8 @@ class RabbitBroker:
             if not isinstance(error, OperationalError) or error.uncertain:
                 # Whatever the time is then: it is the same copy, which the outbox knows by its header.
                 for (entry, settlement), letter in zip(copies, out, strict=False):
-                    entry.told = settlement, letter.header
+                    if isinstance(settlement, DeadLetter) or letter.key != DEAD:
+                        entry.told = settlement, letter.header
             if held is self._intake.held:
                 held.entries.update({settlement.delivery.token: entry for entry, settlement in copies})
                 self._ended.update(written)
