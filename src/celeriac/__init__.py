@@ -26,12 +26,15 @@ if TYPE_CHECKING:
         xmap,
         xstarmap,
     )
+    from celeriac.client.queues import Exchange, Queue
     from celeriac.codec.envelope import new_id as uuid
     from celeriac.codec.failures import register_exception
     from celeriac.codec.secret import Secret
 
 __all__ = [
     "Celery",
+    "Exchange",
+    "Queue",
     "Secret",
     "Signature",
     "StampingVisitor",
@@ -58,6 +61,8 @@ VERSION = version_info = (0, 1, 0)
 
 _HOMES = {
     "Celery": ("celeriac.app.base", "Celery"),
+    "Exchange": ("celeriac.client.queues", "Exchange"),
+    "Queue": ("celeriac.client.queues", "Queue"),
     "Secret": ("celeriac.codec.secret", "Secret"),
     "Signature": ("celeriac.canvas", "Signature"),
     "StampingVisitor": ("celeriac.canvas", "StampingVisitor"),

@@ -15,6 +15,8 @@ import celeriac
 
 PUBLIC = [
     "Celery",
+    "Exchange",
+    "Queue",
     "Secret",
     "Signature",
     "StampingVisitor",

@@ -9,7 +9,7 @@ from celeriac.conf.setting import ANY, BOOL, DICT, INT, LIST, SECONDS, STR, Sett
 
 __all__ = ["ROWS"]
 
-EVENTS = no_effect("events are not sent yet")
+EVENTS = no_effect("events go over Celery's exchange celeryev, as JSON")
 CONTROL_QUEUES = no_effect("queues of control and events are exclusive, with Celery's default times")
 CERTIFICATES = refused("there is no auth serializer; messages and results are signed with signing_key")
 

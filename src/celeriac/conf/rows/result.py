@@ -13,7 +13,7 @@ __all__ = ["ROWS"]
 
 ALWAYS_RETRIES = no_effect("storing a result is always tried again, with backoff, until it succeeds")
 RPC = no_effect("rpc:// sends results over the default exchange, as in Celery")
-SQL = no_effect("the SQL result stores are not built yet")
+SQL = no_effect("results in a database have tables of their own: set result_backend to postgresql:// or sqlite://")
 
 ROWS: tuple[Setting, ...] = (
     Setting(

@@ -12,7 +12,6 @@ from celeriac.conf.setting import ANY, BOOL, DICT, INT, SECONDS, STR, Setting, n
 __all__ = ["ROWS"]
 
 CRASHES = no_effect("what a lost child ran is always tried again, and dead-lettered after worker_max_crashes crashes")
-EVENTS = no_effect("events are not sent yet")
 
 ROWS: tuple[Setting, ...] = (
     # running
@@ -279,7 +278,7 @@ ROWS: tuple[Setting, ...] = (
         False,
         "Producers send the event task-sent.",
         old="CELERY_SEND_TASK_SENT_EVENT",
-        status=EVENTS,
+        status=no_effect("producers send no events; those of workers begin with task-received"),
     ),
     Setting(
         "task_repr_maxlevels",

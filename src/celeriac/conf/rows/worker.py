@@ -11,7 +11,6 @@ from celeriac.conf.setting import ANY, BOOL, INT, SECONDS, STR, Setting, no_effe
 
 __all__ = ["ROWS"]
 
-EVENTS = no_effect("events are not sent yet")
 FIXED = no_effect("this part of a worker cannot be replaced")
 
 ROWS: tuple[Setting, ...] = (
@@ -238,9 +237,7 @@ ROWS: tuple[Setting, ...] = (
         old="CELERY_ENABLE_REMOTE_CONTROL",
         choices=(True, False, "inspect"),
     ),
-    Setting(
-        "worker_send_task_events", BOOL, False, "Send events about tasks.", old="CELERY_SEND_EVENTS", status=EVENTS
-    ),
+    Setting("worker_send_task_events", BOOL, False, "Send events about tasks, as -E does.", old="CELERY_SEND_EVENTS"),
     # logging
     Setting(
         "worker_hijack_root_logger",
