@@ -54,13 +54,14 @@ def explain(error: BaseException) -> tuple[str, int]:
         case QueueNotFound():
             return str(error.args[0]), USAGE
         case BadImport():
-            return _bad_import(error), USAGE
+            return f"{error}: {_foreign(error.__cause__)}", USAGE
         case BrokenPipeError():
             return "", FAILED
         case _:
-            text = str(error) or "no message"
-            known = type(error).__module__.startswith("celeriac.")
-            return (text if known else f"{type(error).__name__}: {text}; --debug shows where"), FAILED
+            if type(error).__module__.startswith("celeriac."):
+                return str(error) or "no message", FAILED
+            # A configuration is imported when it is first read.
+            return _foreign(error), USAGE if isinstance(error, (ImportError, SyntaxError)) else FAILED
 
 
 def report(error: BaseException, *, debug: bool = False) -> int:
@@ -78,20 +79,17 @@ def _usage(error: click.UsageError) -> str:
     return f"{text}; {error.ctx.command_path} --help shows all" if error.ctx is not None else text
 
 
-def _bad_import(error: BadImport) -> str:
-    cause = error.__cause__
-    where = ""
-    if isinstance(cause, SyntaxError):
-        where = f" ({cause.filename}, line {cause.lineno})"
-        text = cause.msg
+def _foreign(error: BaseException | None) -> str:
+    """An error of the user's code: what, and the line where it happened."""
+    if isinstance(error, SyntaxError):
+        where, text = f" ({error.filename}, line {error.lineno})", error.msg
     else:
-        text = str(cause)
-        # The last frame that is neither importlib's nor ours is where it happened.
-        frames = traceback.extract_tb(cause.__traceback__ if cause is not None else None)
+        # The last frame that is neither importlib's nor ours.
+        frames = traceback.extract_tb(error.__traceback__ if error is not None else None)
         outside = [frame for frame in frames if not frame.filename.startswith(("<frozen", _PACKAGE))]
-        if outside:
-            where = f" ({outside[-1].filename}, line {outside[-1].lineno})"
-    return f"{error}: {type(cause).__name__}: {text}{where}; --debug shows the traceback"
+        where = f" ({outside[-1].filename}, line {outside[-1].lineno})" if outside else ""
+        text = str(error) or "no message"
+    return f"{type(error).__name__}: {text}{where}; --debug shows the traceback"
 
 
 def _one_line(text: str) -> str:

@@ -15,6 +15,7 @@ from celeriac.client.current import worker_request
 from celeriac.client.routes import Address
 from celeriac.codec.json import plain
 from celeriac.codec.serializers import find
+from celeriac.conf.remarks import level_outside
 from celeriac.exceptions import EncodeError
 
 __all__ = ["PER_CALL", "Prepared", "followers", "prepare", "with_headers"]
@@ -156,7 +157,7 @@ def _warn_of_typos(name: str, options: Iterable[str]) -> None:
             warnings.warn(
                 f"task {name}: there is no option {option!r} of apply_async, it has no effect; "
                 f"did you mean {close[0]!r}?",
-                stacklevel=2,
+                stacklevel=level_outside(),
             )
 
 

@@ -120,7 +120,14 @@ def wait(
         if on_change is not None:
             on_change(changed or "")
         if deadline is not None and time.monotonic() >= deadline:
-            raise TimeoutError("The operation timed out.")
+            raise TimeoutError(_too_late(task_id, timeout))
+
+
+def _too_late(task_id: str, timeout: float | None) -> str:
+    return (
+        f"The operation timed out: task {task_id} has no result after {timeout or 0:g} s; "
+        "it waits or runs, unless no worker takes its queue"
+    )
 
 
 class Awaiter:
@@ -151,7 +158,7 @@ class Awaiter:
             async with asyncio.timeout(timeout):
                 return await future
         except builtins.TimeoutError:
-            raise TimeoutError("The operation timed out.") from None
+            raise TimeoutError(_too_late(task_id, timeout)) from None
         finally:
             with self._lock:
                 left = [other for other in self._waiting.get(task_id, ()) if other is not future]

@@ -83,6 +83,9 @@ _MODULES = {
 }
 #: Third-party module of an adapter → the extra that brings it.
 _EXTRAS = {"hiredis": "redis", "psycopg": "postgres"}
+#: Schemes that mean what others mean: understood, and not listed.
+_OTHER_NAMES = frozenset({"rediss+socket", "unix", "postgres", "postgresql+psycopg", "postgresql+psycopg2", "pyamqp"})
+_DJANGO_RESULTS = frozenset({"django-db", "django-cache"})
 #: Names of Celery that mean something else than a missing adapter.
 _NOT_BUILT = frozenset({"librabbitmq", "sqs", "cache+memory"})
 #: Transport options that say where in a database the tables are, and how to get there.
@@ -132,7 +135,12 @@ def missing_extra(scheme: str, error: ModuleNotFoundError) -> ImproperlyConfigur
 
 
 def _explain(url: str, scheme: str) -> str:
-    known = ", ".join(f"{name}://" for name in _MODULES)
+    known = ", ".join(f"{name}://" for name in _MODULES if name not in _OTHER_NAMES)
+    if url in _DJANGO_RESULTS:
+        return (
+            f"{url!r} is a result backend of django-celery-results, which is not there: set result_backend to a URL, "
+            "such as redis:// or postgresql://"
+        )
     if not scheme:
         return f"{mask(url)!r} is no URL: write one of {known}"
     if scheme in _NOT_BUILT:

@@ -40,6 +40,8 @@ def _after(name: str, seconds: float, now: float, zone: tzinfo) -> _Moment:
         return datetime.fromtimestamp(moment, zone).isoformat(), moment
     except (OverflowError, ValueError, OSError):
         raise ValueError(f"{name}={seconds!r} is out of range") from None
+    except TypeError:
+        raise TypeError(f"{name} must be a number of seconds, not {seconds!r}") from None
 
 
 def _at(name: str, value: object, zone: tzinfo) -> _Moment:

@@ -14,7 +14,7 @@ from celeriac.conf.setting import Level, Setting
 from celeriac.conf.suggest import closest
 from celeriac.exceptions import CeleryWarning
 
-__all__ = ["CODE", "Remarks"]
+__all__ = ["CODE", "Remarks", "level_outside"]
 
 #: What a module that holds settings holds besides: functions, modules and classes.
 CODE = (FunctionType, ModuleType, type)
@@ -44,11 +44,11 @@ class Remarks:
     def _warn(self, name: str, message: str) -> None:
         if name not in self._given:
             self._given.add(name)
-            warnings.warn(message, CeleryWarning, stacklevel=_level_outside())
+            warnings.warn(message, CeleryWarning, stacklevel=level_outside())
 
 
-def _level_outside() -> int:
-    """The stacklevel at which ``_warn`` has left this package."""
+def level_outside() -> int:
+    """The stacklevel at which the caller has left this package: the user's line."""
     level, frame = 2, sys._getframe(2)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("celeriac."):
         level, frame = level + 1, frame.f_back

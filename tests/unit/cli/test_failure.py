@@ -23,7 +23,7 @@ from celeriac.exceptions import CeleryCommandException, ImproperlyConfigured, Op
         (CeleryCommandException("nobody", 69), "nobody", 69),
         (KeyboardInterrupt(), "interrupted", 130),
         (BrokenPipeError(), "", 1),
-        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero; --debug shows where", 1),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero; --debug shows the traceback", 1),
     ],
 )
 def test_explain(error: BaseException, line: str, code: int) -> None:
@@ -53,6 +53,16 @@ def test_an_error_in_the_users_module_is_shown_with_its_place(tmp_path: Path) ->
     line, code = explain(caught.value)
     assert code == 2
     assert line.startswith(f"cannot import 'broken': ZeroDivisionError: division by zero ({module}, line 2)")
+
+
+def test_an_error_in_a_configuration_that_is_read_late_is_shown_with_its_place(tmp_path: Path) -> None:
+    module = tmp_path / "settings.py"
+    module.write_text("\nfrom nowhere_at_all import Queue\n")
+    with pytest.raises(ImportError) as caught:
+        exec(compile(module.read_text(), str(module), "exec"), {})
+    place = f"({module}, line 2)"
+    told = f"ModuleNotFoundError: No module named 'nowhere_at_all' {place}; --debug shows the traceback"
+    assert explain(caught.value) == (told, 2)
 
 
 def test_the_place_is_the_users_where_ours_has_raised(tmp_path: Path) -> None:

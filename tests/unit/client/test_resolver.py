@@ -45,6 +45,7 @@ def test_memory_has_everything() -> None:
         ("cache+memory://", "no adapter for cache+memory:// yet"),
         ("localhost:6379", "is no URL"),
         ("", "is no URL"),
+        ("django-db", "django-celery-results, which is not there"),
     ],
 )
 def test_wrong_schemes_are_explained(url: str, hint: str) -> None:

@@ -159,6 +159,7 @@ def test_times_in_all_their_forms(sender: Sender) -> None:
     [
         ({"eta": "tomorrow"}, "eta='tomorrow' is no ISO 8601 time"),
         ({"eta": 5}, "eta must be a datetime"),
+        ({"countdown": "5"}, "countdown must be a number of seconds, not '5'"),
         ({"countdown": 1e20}, "countdown=1e[+]20 is out of range"),
         ({"expires": [1]}, "expires must be"),
     ],

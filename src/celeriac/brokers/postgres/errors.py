@@ -29,6 +29,16 @@ _ADVICE: tuple[tuple[type[psycopg.Error], str], ...] = (
     (errors.InvalidSqlStatementName, "a pooler in transaction mode stands in between: set listen=false in the URL"),
     (errors.InvalidSchemaName, "the schema is missing: run `celeriac -A proj migrate`"),
 )
+#: What servers say before there is a session, for which psycopg has no classes.
+_SAID = (
+    ("password authentication failed", "check user and password in the URL"),
+    ("no password supplied", "it wants a password: put it into the URL"),
+    ("no pg_hba.conf entry", "check the user in the URL, and pg_hba.conf"),
+    ("does not exist", "create it, or name another one in the URL"),
+    ("too many clients", "raise max_connections, or put a pooler in front of it"),
+    ("remaining connection slots", "raise max_connections, or put a pooler in front of it"),
+    ("starting up", "it is still starting: try again"),
+)
 #: PgBouncer's word for what it does not pass on; psycopg has no class for it.
 _FOREIGN = "unsupported startup parameter"
 _TRANSIENT = (errors.SerializationFailure, errors.DeadlockDetected)
@@ -62,7 +72,9 @@ def _step(error: BaseException | str, otherwise: str) -> str:
 
 def lost(address: Address, error: BaseException | str, *, uncertain: bool = False) -> OperationalError:
     """The server cannot be reached, or the connection to it broke; ``uncertain``: after something was sent."""
-    step = _step(error, "check that it runs and that the URL is right")
+    text = str(error)
+    said = next((advice for words, advice in _SAID if words in text), "check that it runs and that the URL is right")
+    step = _step(error, said)
     failure = OperationalError(f"cannot reach PostgreSQL at {address.masked}: {_cause(address, error)}; {step}")
     failure.uncertain = uncertain
     return failure

@@ -41,7 +41,7 @@ def lost(address: Address, error: BaseException | str, *, uncertain: bool = Fals
 def refused(address: Address, error: Closed) -> OperationalError:
     """The server answered with an error."""
     step = _NEXT_STEP.get(error.text.partition(" ")[0], "see the server's log")
-    return OperationalError(f"RabbitMQ at {address.masked} refused: {error.text}; {step}")
+    return OperationalError(f"RabbitMQ at {address.masked} refused: {error.text.rstrip('.')}; {step}")
 
 
 def alarmed(address: Address, reason: str, *, uncertain: bool) -> OperationalError:

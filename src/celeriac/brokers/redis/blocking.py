@@ -100,16 +100,19 @@ class Connection:
     def read(self, deadline: float) -> Any:
         """The next reply or push; an error reply is returned, not raised."""
         reader = self._reader
-        reply = reader.gets()
-        size = _FIRST
-        while reply is _ALREADY:
-            self._limit(deadline)
-            data = self._socket.recv(size)
-            if not data:
-                raise ConnectionResetError("the server closed the connection")
-            reader.feed(data)
+        try:
             reply = reader.gets()
-            size = _CHUNK
+            size = _FIRST
+            while reply is _ALREADY:
+                self._limit(deadline)
+                data = self._socket.recv(size)
+                if not data:
+                    raise ConnectionResetError("the server closed the connection")
+                reader.feed(data)
+                reply = reader.gets()
+                size = _CHUNK
+        except hiredis.ProtocolError as error:
+            raise ConnectionResetError(f"this is no Redis ({error})") from error
         return reply
 
     def _limit(self, deadline: float) -> None:

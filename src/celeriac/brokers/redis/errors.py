@@ -51,12 +51,14 @@ def lost(address: Address, error: BaseException | str) -> OperationalError:
 
 def refused(address: Address, error: BaseException) -> OperationalError:
     """The server answered with an error."""
-    cause = str(error)
+    cause = str(error).rstrip(".")
     word = cause.partition(" ")[0]
     if word in _ELSEWHERE:
         place = cause.rpartition(" ")[2] if word in ("MOVED", "ASK") else ""
         return Elsewhere(f"Redis at {address.masked} refused: {cause}; {_ELSEWHERE[word]}", word, place)
     step = _NEXT_STEP.get(word.lstrip("-"), "see the server's log")
+    if word == "NOAUTH":  # what follows is about the commands that we send
+        cause = word
     return OperationalError(f"Redis at {address.masked} refused: {cause}; {step}")
 
 
