@@ -146,6 +146,7 @@ def test_files_beside_a_file(tmp_path: Path) -> None:
         (("memory://", "--ledger", "memory://other"), "keeps its own ledger: test it without --ledger"),
         (("unheard://of",), "unknown scheme"),
         ((), "no app"),
+        (("memory://", "--only", "ordre"), "no group 'ordre' of sentences: there are"),
     ],
 )
 def test_what_cannot_be_tested(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:

@@ -170,6 +170,7 @@ def global_options() -> list[click.Option]:
             callback=_take_names,
             help="Add-ons that import celery find Celeriac.",
         ),
+        _GlobalOption(["--skip-checks"], is_flag=True, hidden=True, help="For Celery's sake: there are no checks."),
         _GlobalOption(["-C", "--no-color"], is_flag=True, callback=_set_flag, help="No colours (also NO_COLOR=1)."),
         _GlobalOption(["-q", "--quiet"], is_flag=True, callback=_set_flag, help="Print results only."),
         _GlobalOption(["--debug"], is_flag=True, callback=_set_flag, help="Show tracebacks of errors."),

@@ -133,10 +133,14 @@ def status(context: Context, url: str | None, as_json: bool) -> None:
 @pass_context
 def list_(context: Context, url: str | None, failed: bool, limit: int, as_json: bool) -> None:
     """List the messages that are there, the oldest first."""
+    shown = False
     for each in _urls(context, url):
         with _opened(each) as store:
             for row in store.list(failed=True if failed else None, limit=limit):
                 context.echo(json.dumps(_as_dict(row)) if as_json else _line(row))
+                shown = True
+    if not shown and not as_json and not context.quiet:
+        context.echo("No message has failed." if failed else "No message waits.")
 
 
 @outbox.command()

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+
+from celeriac.codec.escape import one_line
+from celeriac.exceptions import DuplicateNodenameWarning
 
 __all__ = ["merge", "pretty", "to_json"]
 
 
 def merge(replies: Any) -> dict[str, Any]:
-    """Node -> answer, from a list of such dicts."""
+    """Node -> answer, from a list of such dicts. Of nodes that share a name each is shown, and a warning says so."""
     merged: dict[str, Any] = {}
+    count = Counter[str]()
     for reply in replies or ():
-        merged.update(reply)
+        for node, answer in reply.items():
+            count[node] += 1
+            merged[node if count[node] == 1 else f"{node} ({count[node]})"] = answer
+    for node, number in count.items():
+        if number > 1:
+            told = f"{number} nodes answer as {one_line(node)}: start each under a name of its own, -n worker1@%h"
+            warnings.warn(DuplicateNodenameWarning(told), stacklevel=2)
     return dict(sorted(merged.items()))
 
 

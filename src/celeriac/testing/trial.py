@@ -78,7 +78,8 @@ class Trial:
 
     def run(self, done: Callable[[Group], None], only: Collection[str] = ()) -> int:
         """Run the suite, or ``only`` groups of it; ``done`` hears of each group when it is over. Returns pytest's exit
-        code: 0 when all held, 1 when something broke, more when it could not be run."""
+        code: 0 when all held, 1 when something broke, more when it could not be run. Raises ``ImproperlyConfigured``
+        when there is no such group."""
         reporter = _Reporter(done, only)
         before = os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -95,6 +96,9 @@ class Trial:
             else:
                 os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = before
         reporter.end()
+        if reporter.unknown:
+            known = ", ".join(reporter.groups)
+            raise ImproperlyConfigured(f"there is no group {reporter.unknown[0]!r} of sentences: there are {known}")
         return int(code)
 
     @contextmanager
@@ -131,13 +135,20 @@ class _Reporter:
         self._only = only
         self._themes: dict[str, str] = {}
         self._group: Group | None = None
+        #: Names of all groups, and those of ``only`` that are none.
+        self.groups: list[str] = []
+        self.unknown: list[str] = []
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Theme by theme."""
         self._themes = _themes(items)
         order = {name: place for place, name in enumerate(self._themes)}
         items.sort(key=lambda item: order[_test(item)])
-        if self._only:
+        self.groups = list(dict.fromkeys(self._themes.values()))
+        self.unknown = [name for name in self._only if name not in self.groups]
+        if self.unknown:
+            items.clear()
+        elif self._only:
             items[:] = [item for item in items if self._themes[_test(item)] in self._only]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

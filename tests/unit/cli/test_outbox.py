@@ -61,6 +61,8 @@ def test_from_the_table_to_an_empty_one(app: Celery) -> None:
     assert run(app, "relay", "--once").exit_code == 0
     now = json.loads(run(app, "status", "-j").output)
     assert (now["waiting"], now["failed"], now["oldest"]) == (0, 0, 0.0)
+    assert run(app, "list").output == "No message waits.\n"
+    assert run(app, "list", "--json").output == ""
     assert app.sender.publisher.depth(["celery"], timeout=1.0)["celery"].ready == 2
 
 

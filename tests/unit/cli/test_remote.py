@@ -56,6 +56,15 @@ def test_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "a@h: OK\nb@h: OK\n\n2 nodes online.\n"
 
 
+@pytest.mark.filterwarnings("default::celeriac.exceptions.DuplicateNodenameWarning")
+def test_nodes_that_share_a_name_are_all_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    app = _App({"a@h": []}, {"a@h": [{"name": "slow"}]})
+    assert run(["-C", "inspect", "active"], app) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith('->  a@h: OK\n    - empty -\n->  a@h (2): OK\n    * {"name": "slow"}\n\n2 nodes')
+    assert err == "Warning: 2 nodes answer as a@h: start each under a name of its own, -n worker1@%h\n"
+
+
 def test_status_of_a_node_that_cannot_work(capsys: pytest.CaptureFixture[str]) -> None:
     app = _App({"a@h": {"ok": "pong"}}, {"b@h": {"ok": "pong", "unready": "its children die as they start"}})
     assert run(["-C", "status"], app) == 1
