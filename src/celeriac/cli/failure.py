@@ -89,7 +89,10 @@ def _foreign(error: BaseException | None) -> str:
         outside = [frame for frame in frames if not frame.filename.startswith(("<frozen", _PACKAGE))]
         where = f" ({outside[-1].filename}, line {outside[-1].lineno})" if outside else ""
         text = str(error) or "no message"
-    return f"{type(error).__name__}: {text}{where}; --debug shows the traceback"
+    step = "--debug shows the traceback"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in ("celery", "kombu"):
+        step = "write celeriac instead, or add --celery-names (docs/how-to/coming-from-celery.md)"
+    return f"{type(error).__name__}: {text}{where}; {step}"
 
 
 def _one_line(text: str) -> str:

@@ -65,6 +65,13 @@ def test_an_error_in_a_configuration_that_is_read_late_is_shown_with_its_place(t
     assert explain(caught.value) == (told, 2)
 
 
+@pytest.mark.parametrize("name", ["celery", "kombu.common"])
+def test_who_has_not_switched_yet_is_told_how(name: str) -> None:
+    line, code = explain(ModuleNotFoundError(f"No module named {name!r}", name=name))
+    assert code == 2
+    assert line.endswith("write celeriac instead, or add --celery-names (docs/how-to/coming-from-celery.md)")
+
+
 def test_the_place_is_the_users_where_ours_has_raised(tmp_path: Path) -> None:
     module = tmp_path / "wrong.py"
     module.write_text("from celeriac.schedules import crontab\ncrontab(minute=61)\n")
