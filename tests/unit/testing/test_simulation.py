@@ -175,6 +175,22 @@ def test_afterwards_all_is_as_before(sim: Simulation) -> None:
     assert envelope.random_bytes is envelope._random
 
 
+def test_countdowns_count_from_its_clock_and_afterwards_from_the_machines() -> None:
+    """An app has often been used before; what it sends from is made at its first use."""
+    with make_app() as used, make_app() as fresh:
+        assert used.sender.now is time.time
+        for app in (used, fresh):
+            with Simulation(app) as sim:
+                sim.worker()
+                due = sim.clock.timestamp() + 3 * 86400
+                assert app.sender.message("add", (1, 2), {}, {"countdown": 3 * 86400}).due == pytest.approx(due)
+                result = app.tasks["add"].apply_async((1, 2), countdown=3 * 86400)
+                sim.advance("2d23h")
+                assert result.state == "PENDING"
+                assert result.get() == 3
+            assert app.sender.now is time.time
+
+
 @pytest.mark.parametrize(
     ("span", "expected"), [(90, 90.0), ("90s", 90.0), ("1h30m", 5400.0), ("3d", 259200.0), ("1.5h", 5400.0)]
 )

@@ -78,6 +78,10 @@ class World(Surroundings):
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            # Whether it is older than the simulation or made by it: its clock is the simulated one now, and not later.
+            sender = self.app.sender
+            stack.callback(setattr, sender, "now", sender.now)
+            sender.now = self.now
             stack.enter_context(virtual_time(self.now, self.monotonic, self.sleep))
             stack.enter_context(seeded(self.seed))
             stack.enter_context(current_app(self.app))
