@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from celeriac.cli import failure
-from celeriac.cli.root import COMMANDS, celeriac
+from celeriac.cli.root import COMMANDS, MORE, celeriac
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
 
@@ -48,7 +48,7 @@ def _command(name: str, command: click.Command, level: str = "##") -> str:
     options = _options(command)
     if options:
         text += f"\n{options}"
-    if command.epilog:
+    if command.epilog and command.epilog != MORE:
         body = command.epilog.replace("\b\n", "").partition("\n")
         text += f"\n{body[0]}\n\n```\n{body[2]}\n```\n"
     for each in below:
@@ -58,7 +58,7 @@ def _command(name: str, command: click.Command, level: str = "##") -> str:
 
 def _argument(param: click.Argument) -> str:
     name = (param.metavar or param.name or "").upper()
-    return f"[{name}]..." if param.nargs == -1 else name
+    return f"[{name}]..." if param.nargs == -1 and not name.startswith("[") else name
 
 
 def _prose(text: str | None) -> str:

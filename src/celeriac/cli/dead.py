@@ -147,7 +147,7 @@ def show(context: Context, which: str, as_json: bool, raw: bool) -> None:
 @click.option("--countdown", type=float, metavar="SECONDS", help="Earliest start, from now.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print a JSON object.")
-@click.argument("ids", metavar="ID", nargs=-1)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
 @pass_context
 def retry(
     context: Context,
@@ -196,7 +196,7 @@ def retry(
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--limit", type=click.IntRange(1), help="No more than these, the newest first.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.argument("ids", metavar="ID", nargs=-1)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
 @pass_context
 def drop(
     context: Context, /, ids: tuple[str, ...], everything: bool, limit: int | None, yes: bool, **filters: Any

@@ -146,7 +146,7 @@ def list_(context: Context, url: str | None, failed: bool, limit: int, as_json: 
 @outbox.command()
 @_url
 @click.option("--all", "everything", is_flag=True, help="All that failed.")
-@click.argument("ids", metavar="ID", nargs=-1)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
 @pass_context
 def retry(context: Context, url: str | None, everything: bool, ids: tuple[str, ...]) -> None:
     """Let relays try these again: ids of tasks or of rows."""
@@ -162,7 +162,7 @@ def retry(context: Context, url: str | None, everything: bool, ids: tuple[str, .
 @_url
 @click.option("--all", "everything", is_flag=True, help="All that failed.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.argument("ids", metavar="ID", nargs=-1)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
 @pass_context
 def drop(context: Context, url: str | None, everything: bool, yes: bool, ids: tuple[str, ...]) -> None:
     """Forget these: ids of tasks or of rows. Their tasks never run; there is no way back."""

@@ -16,7 +16,7 @@ from celeriac.cli.context import Context, global_options
 from celeriac.cli.failure import report
 from celeriac.exceptions import CeleryWarning
 
-__all__ = ["COMMANDS", "celeriac", "run"]
+__all__ = ["COMMANDS", "MORE", "celeriac", "run"]
 
 #: Name -> module and attribute, and the line in the list of commands.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -48,6 +48,10 @@ _MISSING = {
     "logtool": "it does not exist here",
     "flower": "install Flower first",
 }
+#: At the end of each command's help.
+MORE = "-A, -b and other options of all commands may stand here too: celeriac --help."
+#: The directory of this package's files.
+_PACKAGE = __file__.removesuffix("cli/root.py")
 PLUGIN_GROUPS = ("celery.commands", "celeriac.commands")
 
 
@@ -95,6 +99,7 @@ def _with_global_options(command: click.Command) -> click.Command:
         if option.name not in names and not taken & set(option.opts):
             option.hidden = True
             command.params.append(option)
+    command.epilog = command.epilog or MORE
     if isinstance(command, click.Group):
         for each in command.commands.values():
             _with_global_options(each)
@@ -153,8 +158,8 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """One line for ours: settings are read late, by no line of the user's that it could name."""
-    if issubclass(category, CeleryWarning):
+    """One line for ours: settings and URLs are read late, by no line of the user's that it could name."""
+    if issubclass(category, CeleryWarning) or filename.startswith(_PACKAGE):
         click.echo(f"Warning: {message}", err=True)
     else:
         click.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)

@@ -146,14 +146,24 @@ def test_a_warning_of_ours_is_one_line(capfd: pytest.CaptureFixture[str], monkey
     def warn() -> None:
         warnings.warn("setting 'x' has no effect", CeleryWarning, stacklevel=1)
         warnings.warn("not ours", UserWarning, stacklevel=1)
+        warnings.warn_explicit("the option 'x' is not known", UserWarning, root.__file__, 1)
 
     monkeypatch.setattr(root, "_plugins", lambda: iter([_Entry("warn", warn)]))
     shown = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert main(["warn"]) == 0
-    first, second = capfd.readouterr().err.splitlines()[:2]
+    first, second, *_, last = capfd.readouterr().err.splitlines()
     assert first == "Warning: setting 'x' has no effect"
     assert second.startswith(__file__)
     assert second.endswith("UserWarning: not ours")
+    assert last == "Warning: the option 'x' is not known"
     assert warnings.showwarning is shown
+
+
+def test_the_help_of_a_command_tells_of_the_options_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["worker"], ["dead", "retry"]):
+        assert root.run([*words, "--help"]) == 0
+        assert root.MORE in " ".join(capsys.readouterr().out.split())
+    assert root.run(["dead", "retry", "--help"]) == 0
+    assert "[OPTIONS] [ID]...\n" in capsys.readouterr().out

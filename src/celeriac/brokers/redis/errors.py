@@ -21,6 +21,11 @@ _NEXT_STEP = {
     "CROSSSLOT": "it is a node of a cluster: write redis+cluster:// instead of redis://",
     "NOREPLICAS": "too few replicas are connected: see min-replicas-to-write",
 }
+#: Errors without a word of their own.
+_SAID = {
+    "cluster support disabled": "it is no cluster: write redis:// instead of redis+cluster://",
+    "DB index is out of range": "name another database in the URL, or see databases in redis.conf",
+}
 
 
 class Elsewhere(OperationalError):
@@ -57,6 +62,9 @@ def refused(address: Address, error: BaseException) -> OperationalError:
         place = cause.rpartition(" ")[2] if word in ("MOVED", "ASK") else ""
         return Elsewhere(f"Redis at {address.masked} refused: {cause}; {_ELSEWHERE[word]}", word, place)
     step = _NEXT_STEP.get(word.lstrip("-"), "see the server's log")
+    for words, advice in _SAID.items():
+        if words in cause:
+            step = advice
     if word == "NOAUTH":  # what follows is about the commands that we send
         cause = word
     return OperationalError(f"Redis at {address.masked} refused: {cause}; {step}")
