@@ -92,6 +92,7 @@ def test_unknown_name() -> None:
 def test_names_that_celery_users_import() -> None:
     for module, names in {
         "app": "Celery shared_task app_or_default bugreport default_app",
+        "app.control": "Control Inspect",
         "app.task": "Task Context BaseTask",
         "app.trace": "build_tracer task_has_custom",
         "app.registry": "TaskRegistry",
