@@ -90,7 +90,8 @@ def _foreign(error: BaseException | None) -> str:
         where = f" ({outside[-1].filename}, line {outside[-1].lineno})" if outside else ""
         text = str(error) or "no message"
     step = "--debug shows the traceback"
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in ("celery", "kombu"):
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing in ("celery", "kombu") and missing not in sys.modules:
         step = "write celeriac instead, or add --celery-names (docs/how-to/coming-from-celery.md)"
     return f"{type(error).__name__}: {text}{where}; {step}"
 

@@ -1,6 +1,6 @@
 """The group of all commands: ours, by a table, so that only the one that is named is imported; and plug-ins.
 
-Plug-ins are click commands in the entry-point group ``celery.commands`` (Flower's is one), or ``celeriac.commands``.
+Plug-ins are click commands in the entry-point group ``celery.commands`` or ``celeriac.commands``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MISSING = {
     "graph": "it does not exist here",
     "amqp": "it does not exist here",
     "logtool": "it does not exist here",
-    "flower": "install Flower first",
+    "flower": "it needs Celery's own command, from a venv of its own: celery -b URL flower",
 }
 #: At the end of each command's help.
 MORE = "-A, -b and other options of all commands may stand here too: celeriac --help."
@@ -110,7 +110,8 @@ def _plugins() -> Iterator[Any]:
     from importlib.metadata import entry_points
 
     for group in PLUGIN_GROUPS:
-        yield from entry_points(group=group)
+        # What would run and then fail, for it asks more of Celery than there is, is no command.
+        yield from (entry for entry in entry_points(group=group) if entry.name not in _MISSING)
 
 
 def _hint(name: str) -> str:

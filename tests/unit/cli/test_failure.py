@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -66,7 +67,8 @@ def test_an_error_in_a_configuration_that_is_read_late_is_shown_with_its_place(t
 
 
 @pytest.mark.parametrize("name", ["celery", "kombu.common"])
-def test_who_has_not_switched_yet_is_told_how(name: str) -> None:
+def test_who_has_not_switched_yet_is_told_how(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, name.partition(".")[0], raising=False)
     line, code = explain(ModuleNotFoundError(f"No module named {name!r}", name=name))
     assert code == 2
     assert line.endswith("write celeriac instead, or add --celery-names (docs/how-to/coming-from-celery.md)")

@@ -94,6 +94,7 @@ def test_the_table_says_what_the_commands_say(name: str) -> None:
     [
         (["wroker"], "there is no command 'wroker': did you mean worker?"),
         (["graph"], "there is no command 'graph': it does not exist here"),
+        (["flower"], "there is no command 'flower': it needs Celery's own command, from a venv of its own"),
         (["xyzzy"], "there is no command 'xyzzy'; celeriac --help"),
         (["--quite"], "No such option '--quite'"),
         (["worker", "--concurency", "3"], "Did you mean '--concurrency'?"),
@@ -159,6 +160,12 @@ def test_a_warning_of_ours_is_one_line(capfd: pytest.CaptureFixture[str], monkey
     assert second.endswith("UserWarning: not ours")
     assert last == "Warning: the option 'x' is not known"
     assert warnings.showwarning is shown
+
+
+def test_what_asks_more_of_celery_than_there_is_is_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [_Entry(name, click.Command(name)) for name in ("flower", "other")]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found if group == "celery.commands" else [])
+    assert [entry.name for entry in root._plugins()] == ["other"]
 
 
 def test_the_help_of_a_command_tells_of_the_options_of_all(capsys: pytest.CaptureFixture[str]) -> None:
