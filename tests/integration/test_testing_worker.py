@@ -312,6 +312,7 @@ def test_signals(app: Celery) -> None:
         testing.test_worker_starting,
         testing.test_worker_started,
         testing.test_worker_stopped,
+        signals.worker_init,
         signals.worker_process_init,
         signals.worker_shutdown,
     ]
@@ -325,7 +326,8 @@ def test_signals(app: Celery) -> None:
         for signal in watched:
             signal.disconnect(note)
     assert seen == [
-        "test_worker_starting", "worker_process_init", "test_worker_started", "worker_shutdown", "test_worker_stopped",
+        "test_worker_starting", "worker_init", "worker_process_init", "test_worker_started", "worker_shutdown",
+        "test_worker_stopped",
     ]  # fmt: skip
 
 

@@ -151,6 +151,7 @@ class TestWorkController:
         app.loader.init_worker()
         if self.options.purge:
             app.control.purge()
+        signals.worker_init.send(sender=self)
         signals.worker_process_init.send(sender=None)
         self._child = in_process(app, self.options, stop_node=self.stop, ready=self._on_ready)
         try:
