@@ -36,7 +36,8 @@ print(json.dumps(["order" in app.tasks, app.conf.task_default_queue]))
 
 #: A worker of this app begins, forks, and runs a task; another app's does nothing.
 WORKER = """
-import json, os
+import asyncio, json, os
+from asgiref.sync import sync_to_async
 from types import SimpleNamespace
 from celeriac import Celery, signals
 from celeriac.app.request import Request
@@ -48,6 +49,9 @@ from django.db import connection
 def opened():
     connection.ensure_connection()
     return connection.connection
+
+def broken():
+    connection.errors_occurred, connection.is_usable = True, lambda: False
 
 @app.task
 def task():
@@ -77,8 +81,27 @@ said["closed after a task"] = connection.connection is None
 connection.settings_dict["CONN_MAX_AGE"] = None
 opened()
 said["one that may live is closed"] = run() or connection.connection is None
-connection.errors_occurred, connection.is_usable = True, lambda: False
+broken()
 said["a broken one is closed"] = run()
+
+@app.task
+async def query(fails):
+    await sync_to_async(opened)()
+    if fails:
+        await sync_to_async(broken)()
+        raise ValueError
+
+async def coroutines():
+    kept = []
+    for fails in (False, True):
+        await tracer_for(query).arun(Request({}, id="1", args=[fails], kwargs={}, called_directly=False))
+        while fixup._aside:
+            await asyncio.sleep(0)
+        kept.append(await sync_to_async(lambda: connection.connection is not None)())
+    return kept
+
+fixup = app._fixups[0]
+said["a coroutine's is kept, and closed when it has failed of it"] = asyncio.run(coroutines()) == [True, False]
 said["delay_on_commit"] = hasattr(task, "delay_on_commit")
 print(json.dumps(said))
 """

@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celeriac import signals
 from celeriac.app.base import Celery
 from celeriac.exceptions import FixupWarning
+from celeriac.states import FAILURE, RETRY
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["DjangoFixup", "fixup"]
 
@@ -29,6 +33,8 @@ class DjangoFixup:
         self._parent = 0
         #: Connections of the parent: whoever closed one would say goodbye on a socket that is not his.
         self._inherited: list[Any] = []
+        #: What goes on beside the coroutines.
+        self._aside: set[asyncio.Future[None]] = set()
         if app.task_cls == Celery.task_cls:  # nobody asked for another one
             app.task_cls = "celeriac.contrib.django.task:DjangoTask"
         signals.import_modules.connect(self._set_up, sender=app)
@@ -80,13 +86,34 @@ class DjangoFixup:
 
             close_old_connections()
 
-    def _after_task(self, sender: Any = None, **_signal: Any) -> None:
-        if _has_connections(sender):
+    def _after_task(self, sender: Any = None, state: str = "", **_signal: Any) -> None:
+        if sender.is_async and state in (FAILURE, RETRY) and not sender.request.is_eager:
+            self._mend_aside()
+        elif _has_connections(sender):
             from django.core.cache import close_caches  # type: ignore[import-untyped]
             from django.db import close_old_connections
 
             close_old_connections()
             close_caches()
+
+    def _mend_aside(self) -> None:
+        """A coroutine has failed, perhaps because the connection broke that all of them share, on a thread of Django's:
+        there it is closed if so. Closing old ones too would disturb those that read from it just now."""
+        import asyncio
+
+        from asgiref.sync import sync_to_async
+
+        mending = asyncio.ensure_future(sync_to_async(_close_broken)())
+        self._aside.add(mending)
+        mending.add_done_callback(self._aside.discard)
+
+
+def _close_broken() -> None:
+    from django.db import connections
+
+    for connection in connections.all(initialized_only=True):
+        if connection.errors_occurred:
+            connection.close_if_unusable_or_obsolete()
 
 
 def _has_connections(task: Any) -> bool:
