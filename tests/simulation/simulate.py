@@ -26,6 +26,8 @@ __all__ = ["Report", "run", "smallest"]
 
 #: Seconds after the last fault (and the last due time) within which all must be over.
 BOUND = 90.0
+#: Times that it is waited for what is due next: more, and something is put off for ever.
+ROUNDS = 1000
 #: Faults that repeat what is written step by step, where messages and results are on two servers.
 _REPEATING = frozenset(KINDS) - {"latency", "skew", "deploys", "duplicates"}
 #: Faults that end leases of which their holders think that they last.
@@ -192,7 +194,9 @@ class _Run:
             theme.heal()
         deadline = max(timeline.time, self._last_due()) + BOUND
         latest = deadline + 3 * BOUND
-        while timeline.time < deadline and not self._is_over():
+        for _ in range(ROUNDS):
+            if timeline.time >= deadline or self._is_over():
+                break
             following = self.world.next_moment() if self.world.is_idle() else None
             self.world.pass_time(max(1.0, 0.0 if following is None else following - timeline.time))
             # As long as tasks end one after the other, there was just much to do; but not for ever.

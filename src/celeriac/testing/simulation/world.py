@@ -22,6 +22,7 @@ from celeriac.testing.simulation.producer import (
 )
 from celeriac.testing.simulation.surroundings import Surroundings
 from celeriac.testing.simulation.timeline import Timeline
+from celeriac.worker.fetcher import WAIT
 from celeriac.worker.options import NodeOptions
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ __all__ = ["World"]
 
 #: Seconds for which all is run before time may leap over idleness: every service has had its turn.
 _SETTLED = 15.0
+#: Seconds in which claims that waited while all slept come back, and others are sent.
+_WAKING = WAIT + 1.0
 #: Most seconds between two looks of a scheduler: each of them wakes all up.
 _LOOKS = 3600.0
 #: Seconds after which whoever waits without a limit gives up.
@@ -197,8 +200,10 @@ class World(Surroundings):
                 following = self.next_moment(beats=seconds is not None)
                 if following is None and seconds is None:
                     return until is not None and until()
-                # As when all machines sleep: nobody has anything to do before that moment.
-                timeline.time = max(timeline.time, min(end, following if following is not None else end))
+                # As when all machines sleep: nobody has anything to do before that moment. They wake up sooner:
+                # what a claim from before the sleep brings is not run, for nobody knows how old its lease is.
+                following = following - _WAKING if following is not None else end
+                timeline.time = max(timeline.time, min(end, following))
                 if timeline.time >= end:
                     return until is not None and until()
                 self._idle_since = None
