@@ -18,6 +18,8 @@ __all__ = ["RedisSentinels", "SentinelServer"]
 
 #: Milliseconds after which a server that does not answer is down.
 _DOWN_AFTER = 500
+#: Seconds: a sentinel that could not run for two seconds does nothing for thirty (TILT).
+_LONG = 60.0
 
 
 class SentinelServer(RedisServer):
@@ -78,7 +80,7 @@ class RedisSentinels:
             first, second = self.servers
             first.start(), second.start()
             second.command("REPLICAOF", HOST, first.port)
-            wait_until(lambda: second.info("replication")["master_link_status"] == "up", 10.0)
+            wait_until(lambda: second.info("replication")["master_link_status"] == "up", 30.0)
             watch = [
                 f"sentinel monitor {self.name} {HOST} {first.port} 2",
                 f"sentinel down-after-milliseconds {self.name} {_DOWN_AFTER}",
@@ -89,7 +91,7 @@ class RedisSentinels:
             self.sentinels = [SentinelServer(watch, password=self._sentinel_password, tls=self._tls) for _ in range(3)]
             for sentinel in self.sentinels:
                 sentinel.start()
-            wait_until(self._met, 20.0, "the sentinels and the replica know each other")
+            wait_until(self._met, _LONG, "the sentinels and the replica know each other")
             started.pop_all()
         return self
 
@@ -124,7 +126,7 @@ class RedisSentinels:
     def failed_over(self, old: RedisServer) -> RedisServer:
         """Wait for a master that is not ``old``, and takes writes; returns it."""
         other = next(server for server in self.servers if server is not old)
-        wait_until(lambda: all(self._told(each) == other.port for each in self.sentinels), 20.0, "a failover")
+        wait_until(lambda: all(self._told(each) == other.port for each in self.sentinels), _LONG, "a failover")
         wait_until(lambda: other.info("replication")["role"] == "master", 10.0)
         return other
 
