@@ -233,9 +233,10 @@ def test_the_broker_is_away_for_a_while(make_redis: Callable[..., RedisServer], 
     place = Place(server.url(), tmp_path, server, outbox_url=database)
     with place.fleet() as fleet:
         node = fleet.start("-c", "1")
+        node.logged(": relaying", 30.0)  # its agent may be ready later than its child
         server.kill()
         ids = commit(place, database, 50)
-        wait_until(lambda: node.has_logged("nothing is relayed"), 15.0, fleet.logs)
+        node.logged("nothing is relayed", 30.0)
         assert standing(database).waiting == 50
         server.start()
         place.wait_all(fleet, ids, 20.0)
@@ -259,7 +260,7 @@ def test_the_database_restarts(
         first = commit(place, url, 5)
         place.wait_all(fleet, first, 15.0)
         server.stop()
-        wait_until(lambda: node.has_logged("nothing is relayed"), 15.0, fleet.logs)
+        node.logged("nothing is relayed", 30.0)
         server.start()
         second = commit(place, url, 5)
         place.wait_all(fleet, second, 15.0)
