@@ -7,6 +7,7 @@ makes on the server has a name of its own and is taken away after each test.
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterator
@@ -83,6 +84,10 @@ class Trial:
         reporter = _Reporter(done, only)
         before = os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        # What a test has left alone when it was over is no news.
+        asyncio_logger = logging.getLogger("asyncio")
+        level = asyncio_logger.level
+        asyncio_logger.setLevel(logging.CRITICAL)
         global running
         running = self
         try:
@@ -91,6 +96,7 @@ class Trial:
             code = pytest.main(arguments, plugins=[reporter])
         finally:
             running = None
+            asyncio_logger.setLevel(level)
             if before is None:
                 del os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"]
             else:
