@@ -62,8 +62,8 @@ def test_a_task_that_kills_its_process_disturbs_no_other(place: Place, fault_sca
             crashes=sum(starts),
             delay_max=max(delays),
         )
-        # RabbitMQ gives back at once: on a busy machine faster than it is told who was to blame.
-        late = 1 if place.kind == "amqp" else 0
+        # RabbitMQ gives back at once: on an overloaded machine faster than it is told who was to blame.
+        late = int(place.kind == "amqp" and os.getloadavg()[0] > 4 * (os.cpu_count() or 1))
         assert all(3 <= each <= 3 + late for each in starts), starts
         assert set(letters) == set(killers)
         assert all(letter.reason == "worker lost" and "\n" not in letter.detail for letter in letters.values())

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from celeriac.brokers import postgres
 from celeriac.brokers.postgres.address import address
+from celeriac.brokers.postgres.broker_port import PostgresBroker
 from celeriac.brokers.postgres.session import Session
 from celeriac.brokers.postgres.wire import bare
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
@@ -170,24 +173,30 @@ def test_a_deadlock_is_tried_again(postgres_server: PostgresServer, postgres_url
 _WAIT = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
 
+@asynccontextmanager
+async def _locked(server: PostgresServer, url: str) -> AsyncIterator[tuple[PostgresBroker, Callable[[], Any]]]:
+    """A broker with one message, which nobody gets at until the second is called."""
+    broker = postgres.broker(url, _options())
+    await broker.open()
+    await broker.publish([message("a")])
+    with server.connect() as other:
+        other.execute("BEGIN")
+        other.execute(f"LOCK TABLE {address(url, _options()).schema}.ready IN ACCESS EXCLUSIVE MODE".encode())
+        yield broker, lambda: other.execute("ROLLBACK")
+
+
 def test_a_claim_that_comes_to_it_after_it_was_given_up(
     postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it takes then is delivered at once, not when its lease ends."""
-    schema = address(postgres_url, _options()).schema
 
     async def main() -> None:
-        broker = postgres.broker(postgres_url, _options())
-        await broker.open()
-        await broker.publish([message("a")])
-        with postgres_server.connect() as other:
-            other.execute("BEGIN")
-            other.execute(f"LOCK TABLE {schema}.ready IN ACCESS EXCLUSIVE MODE".encode())
+        async with _locked(postgres_server, postgres_url) as (broker, unlock):
             monkeypatch.setattr(Session.call, "__defaults__", (0.2,))
             for _ in range(2):
                 with pytest.raises(OperationalError, match="no answer"):
                     await broker.claim(["q"], limit=5, wait=0.0)
-            other.execute("ROLLBACK")
+            unlock()
         monkeypatch.undo()
         (held,) = await broker.claim(["q"], limit=5, wait=5.0)
         assert list(await broker.settle([Accept(held)])) == []
@@ -202,19 +211,14 @@ def test_what_a_cancelled_claim_takes_is_given_back_at_the_close(
     schema = address(postgres_url, _options()).schema
 
     async def main() -> None:
-        broker = postgres.broker(postgres_url, _options())
-        await broker.open()
-        await broker.publish([message("a")])
-        with postgres_server.connect() as other:
-            other.execute("BEGIN")
-            other.execute(f"LOCK TABLE {schema}.ready IN ACCESS EXCLUSIVE MODE".encode())
+        async with _locked(postgres_server, postgres_url) as (broker, unlock):
             claiming = asyncio.ensure_future(broker.claim(["q"], limit=5, wait=0.0))
             await eventually(lambda: postgres_server.execute(_WAIT) == [(1,)], 5.0, "the claim waits")
             claiming.cancel()
             await asyncio.wait({claiming})
             closing = asyncio.ensure_future(broker.close())
             await asyncio.sleep(0)
-            other.execute("ROLLBACK")
+            unlock()
             await closing
         counts = f"SELECT (SELECT count(*) FROM {schema}.ready), (SELECT count(*) FROM {schema}.lease)"
         assert postgres_server.execute(counts) == [(1, 0)]

@@ -26,7 +26,8 @@ __all__ = ["Broken", "Group", "Trial", "running", "unreachable"]
 
 #: Longest text of what was expected and what came, in characters.
 _LONGEST = 600
-_ENTRANCE = ("ssl", "alternates", "login_method", "connect_timeout")
+#: Fields of ``AdapterOptions`` that say how to get in, and what is declared there.
+_ENTRANCE = ("ssl", "alternates", "login_method", "connect_timeout", "heartbeat", "delay_queue_type")
 #: Not imported here: pytest has to rewrite its assertions, so that they show their values.
 _SUITE = Path(__file__).parent / "conformance" / "yours.py"
 

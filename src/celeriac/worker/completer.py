@@ -177,8 +177,9 @@ class Completer:
                 while started and self._store is not None and self._certain():
                     await self._store.put(started)
                     started = self._starts.newer(started)
-                self._starts.forget(started)
-                started = []
+                if started:  # not to be written
+                    self._starts.forget(started)
+                    started = []
                 if renewed and isinstance(self._broker, Ledger):
                     # Before what it is for: a lock that outlives a lost write is freed by the task all the same.
                     await self._broker.change_ledger(renewed)
