@@ -44,20 +44,20 @@ class Obituary:
         if self._store is None:
             return
         (raw,) = await self._store.get([task_id])
-        if raw is None or self._state(task_id, raw) in states.UNREADY_STATES:
+        if raw is None or self._is_open(task_id, raw):
             state, exc = _end(outcome)
             why = one_line(f"{type(exc).__name__}: {exc}")
             logger.error("Task %s was acknowledged before it ran, and is lost: %s", one_line(task_id), why)
             self._put(self._recorder.others([Abandoned(task_id)], state, exc))
 
-    def _state(self, task_id: str, raw: bytes) -> str:
-        """As it is stored; nothing for what cannot be read: somebody wrote it."""
+    def _is_open(self, task_id: str, raw: bytes) -> bool:
+        """It says of no end; it may be a state of the task's own. What cannot be read stays: somebody wrote it."""
         try:
             body = unseal(self._signer, "result", task_id, raw)
-            state: str = decode_result(body, accept=self._accept, serializer=self._serializer)["status"]
+            status = decode_result(body, accept=self._accept, serializer=self._serializer)["status"]
         except CeleryError:
-            return ""
-        return state
+            return False
+        return status not in states.READY_STATES
 
 
 def _end(outcome: o.Outcome) -> tuple[str, Exception]:

@@ -41,7 +41,7 @@ def written(store: FakeStore | None, runner: Runner, outcome: o.Outcome) -> list
         (o.Revoked("terminated", by="me"), "REVOKED", "TaskRevokedError", "terminated by me"),
     ],
 )
-@pytest.mark.parametrize("there", [None, b'{"status": "STARTED"}', b'{"status": "RETRY"}'])
+@pytest.mark.parametrize("there", [None, b'{"status": "STARTED"}', b'{"status": "RETRY"}', b'{"status": "PROGRESS"}'])
 def test_how_it_ended(
     store: FakeStore, runner: Runner, outcome: o.Outcome, status: str, error: str, text: str, there: bytes | None
 ) -> None:
