@@ -19,7 +19,7 @@ from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.address import REPLY_TIMEOUT, Address
 from celeriac.brokers.rabbitmq.blocking import Connection, Line, failed, monotonic
 from celeriac.brokers.rabbitmq.confirms import Parcel
-from celeriac.brokers.rabbitmq.errors import Closed, alarmed, lost, refused, unroutable
+from celeriac.brokers.rabbitmq.errors import Closed, alarmed, full, lost, refused, unroutable
 from celeriac.brokers.rabbitmq.frames import Event
 from celeriac.brokers.rabbitmq.layout import Layout
 from celeriac.brokers.rabbitmq.outgoing import Outgoing
@@ -111,9 +111,8 @@ class Convoy:
                 raise
             if left:
                 _, _, exchange, key = m.arguments(left[0].number, left[0].payload)
-                nowhere = unroutable(self._line.address, exchange, key)
-                nowhere.uncertain = len(left) < len(letters)  # the others are sent, and must not be a second time
-                raise nowhere
+                # The others are sent, and must not be a second time.
+                raise unroutable(self._line.address, exchange, key, uncertain=len(left) < len(letters))
 
     def _sent(self, letters: Sequence[Outgoing], deadline: float, anew: bool) -> Sequence[Event]:
         """Send them; returns those that no queue took. ``anew``: declare their queues first."""
@@ -133,12 +132,7 @@ class Convoy:
         if mine.error is not None:
             raise mine.error
         if mine.refused:
-            error = OperationalError(
-                f"RabbitMQ at {flight.connection.address.masked} refused {mine.refused} messages: a queue is full "
-                "(x-max-length with reject-publish), or it failed inside; see the server's log"
-            )
-            error.uncertain = True
-            raise error
+            raise full(flight.connection.address, mine.refused)
         return mine.returned
 
     # ------------------------------------------------------------ the connection, for one or for all

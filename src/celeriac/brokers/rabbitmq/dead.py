@@ -15,7 +15,7 @@ from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.address import parse
 from celeriac.brokers.rabbitmq.blocking import Connection, Line, monotonic
 from celeriac.brokers.rabbitmq.deaths import key_of, record_of
-from celeriac.brokers.rabbitmq.errors import Closed, unroutable
+from celeriac.brokers.rabbitmq.errors import Closed, full, unroutable
 from celeriac.brokers.rabbitmq.frames import Event, ack
 from celeriac.brokers.rabbitmq.layout import DEAD, NOT_FOUND, Layout, passive
 from celeriac.brokers.rabbitmq.looking import ACCESS_REFUSED, CONSUME, Newest
@@ -81,15 +81,13 @@ class RabbitDeadLetters:
                     connection.run(self._layout.declaring(queue), deadline)
                 back = connection.publish([out[key].frames(connection.frame_max) for key in there], deadline)
                 if back.refused:
-                    raise _full(connection, back.refused)
+                    raise full(connection.address, back.refused)
                 left = {event.header + event.body for event in back}
                 sent = [key for key in there if out[key].header + out[key].body not in left]
                 self._acknowledge(connection, [tags[key] for key in sent], deadline)
                 if back:
                     _, _, exchange, routing_key = m.arguments(back[0].number, back[0].payload)
-                    error = unroutable(connection.address, exchange, routing_key)
-                    error.uncertain = bool(sent)
-                    raise error
+                    raise unroutable(connection.address, exchange, routing_key, uncertain=bool(sent))
         return [Stayed(key) for key in out if key not in tags]
 
     def drop(self, keys: Sequence[str], *, timeout: float) -> int:
@@ -157,15 +155,6 @@ class RabbitDeadLetters:
                     continue
                 if connection.ask(passive(DEAD), deadline)[1] == 0 and not connection.delivered:
                     return
-
-
-def _full(connection: Connection, count: int) -> OperationalError:
-    error = OperationalError(
-        f"RabbitMQ at {connection.address.masked} refused {count} messages: a queue is full (x-max-length with "
-        "reject-publish), or it failed inside; see the server's log"
-    )
-    error.uncertain = True
-    return error
 
 
 def _note(tags: dict[str, int], wanted: Mapping[str, object], event: Event, tag: int) -> None:

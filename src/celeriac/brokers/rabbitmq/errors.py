@@ -5,7 +5,7 @@ from __future__ import annotations
 from celeriac.brokers.rabbitmq.address import Address
 from celeriac.exceptions import OperationalError
 
-__all__ = ["Closed", "alarmed", "lost", "refused", "unroutable"]
+__all__ = ["Closed", "alarmed", "full", "lost", "refused", "unroutable"]
 
 _NEXT_STEP = {
     "ACCESS_REFUSED": "check user and password in the URL, and the permissions in docs/how-to/rabbitmq.md",
@@ -53,9 +53,21 @@ def alarmed(address: Address, reason: str, *, uncertain: bool) -> OperationalErr
     return told
 
 
-def unroutable(address: Address, exchange: str, routing_key: str) -> OperationalError:
+def full(address: Address, count: int) -> OperationalError:
+    """Messages that the server has answered with a refusal; it may have taken others of the same call."""
+    told = OperationalError(
+        f"RabbitMQ at {address.masked} refused {count} messages: a queue is full (x-max-length with reject-publish), "
+        "or it failed inside; see the server's log"
+    )
+    told.uncertain = True
+    return told
+
+
+def unroutable(address: Address, exchange: str, routing_key: str, *, uncertain: bool = False) -> OperationalError:
     """A message that no queue takes."""
     where = f"exchange {exchange!r} with routing key {routing_key!r}" if exchange else f"queue {routing_key!r}"
-    return OperationalError(
+    told = OperationalError(
         f"RabbitMQ at {address.masked} has no queue for {where}: declare it in task_queues, or correct the route"
     )
+    told.uncertain = uncertain
+    return told

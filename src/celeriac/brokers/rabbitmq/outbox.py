@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.address import Address
 from celeriac.brokers.rabbitmq.confirms import Confirms, Parcel
-from celeriac.brokers.rabbitmq.errors import Closed, alarmed, lost, refused, unroutable
+from celeriac.brokers.rabbitmq.errors import Closed, alarmed, full, lost, refused, unroutable
 from celeriac.brokers.rabbitmq.frames import Event
 from celeriac.brokers.rabbitmq.layout import Layout
 from celeriac.brokers.rabbitmq.outgoing import Outgoing
@@ -148,12 +148,7 @@ class Outbox:
             await self.declare(queue, self._layout.declaring(queue))
         await self._transmit(channel, letters)
         if self._parcel.refused:
-            error = OperationalError(
-                f"RabbitMQ at {channel.wire.address.masked} refused {self._parcel.refused} messages: a queue is full "
-                "(x-max-length with reject-publish), or it failed inside; see the server's log"
-            )
-            error.uncertain = True
-            raise error
+            raise full(channel.wire.address, self._parcel.refused)
         if self._returned:
             await self._again(channel, letters)
 
@@ -171,9 +166,7 @@ class Outbox:
             left = {(event.header, event.body) for event in self._returned}
             self._limbo.update(back - left)
             _, _, exchange, key = m.arguments(self._returned[0].number, self._returned[0].payload)
-            error = unroutable(channel.wire.address, exchange, key)
-            error.uncertain = len(left) < len(letters)
-            raise error
+            raise unroutable(channel.wire.address, exchange, key, uncertain=len(left) < len(letters))
 
     async def _transmit(self, channel: Channel, letters: Sequence[Outgoing]) -> None:
         wire = channel.wire
