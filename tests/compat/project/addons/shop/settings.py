@@ -39,7 +39,8 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ["SHOP_DATABASE"],
-        "OPTIONS": {"timeout": 20},
+        # Whoever reads first and then writes is refused at once, whatever the timeout, when another wrote in between.
+        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
