@@ -1,12 +1,17 @@
 """A connection on an event loop, which reads its socket all the time: answers, notifications, the end of the server.
 
 One statement at a time. Used by session.py alone, which puts calls one behind the other and watches the time.
+
+The loop looks at an epoll of our own, which looks at libpq's socket. When a connection is reset, uvloop calls a reader
+once and then never again: if something came just before, that was read, and the reset is never heard of. An epoll is
+not reset. And libpq closes its socket when it likes: a loop should not remember a number that may be another's by then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,7 +41,11 @@ class Line:
         self.late = False
         self._loop = asyncio.get_running_loop()
         self._socket = self._pgconn.socket
-        self._loop.add_reader(self._socket, self._read)
+        self._epoll = select.epoll()
+        self._epoll.register(self._socket, select.EPOLLIN)
+        #: Not all was sent.
+        self._sending = False
+        self._loop.add_reader(self._epoll.fileno(), self._stirred)
 
     @property
     def broken(self) -> bool:
@@ -64,7 +73,8 @@ class Line:
         try:
             send()
             if self._pgconn.flush():
-                self._loop.add_writer(self._socket, self._flush)
+                self._sending = True
+                self._epoll.modify(self._socket, select.EPOLLIN | select.EPOLLOUT)
             return rows_of(await self._answer)
         except psycopg.Error as error:
             if self._pgconn.status != pq.ConnStatus.OK:
@@ -73,16 +83,13 @@ class Line:
         finally:
             self._answer = None
 
-    def _flush(self) -> None:
-        try:
-            if not self._pgconn.flush():
-                self._loop.remove_writer(self._socket)
-        except psycopg.Error as error:
-            self._break(error)
-
-    def _read(self) -> None:
+    def _stirred(self) -> None:
+        """There is something to read, or room to send on."""
         pgconn = self._pgconn
         try:
+            if self._sending and not pgconn.flush():
+                self._sending = False
+                self._epoll.modify(self._socket, select.EPOLLIN)
             pgconn.consume_input()
             while self._answer is not None and not self._answer.done() and not pgconn.is_busy():
                 result = pgconn.get_result()
@@ -102,8 +109,8 @@ class Line:
         if self._failure is not None:
             return
         self._failure = error
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
         if self._answer is not None and not self._answer.done():
             # What the server said last says more than that it is gone.
             if any(result.status == pq.ExecStatus.FATAL_ERROR for result in self._results):
@@ -130,4 +137,5 @@ class Line:
 
     def finish(self) -> None:
         """The same where the loop is over."""
+        self._epoll.close()
         self._pgconn.finish()
