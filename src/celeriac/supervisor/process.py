@@ -29,6 +29,7 @@ from celeriac.worker.link import LinkServer, attend
 from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.orders import Orders
+from celeriac.worker.outage import Word
 from celeriac.worker.remote import remote_services
 from celeriac.worker.report import Report
 from celeriac.worker.runner import Runner
@@ -106,9 +107,9 @@ def _leave(code: int) -> NoReturn:
         os._exit(code)
 
 
-def run_child(app: Celery, options: NodeOptions, place: Place, link: str, wake: int) -> int:
+def run_child(app: Celery, options: NodeOptions, place: Place, link: str, wake: int, word: Word | None = None) -> int:
     """A child's life; returns its exit code. Sends worker_process_init and worker_process_shutdown. ``wake`` is the
-    writing end of the supervisor's pipe."""
+    writing end of the supervisor's pipe; ``word`` is the node's."""
     slot, owner = place.slot, place.owner
     slot.live(os.getpid(), STARTING)
     place.stacks.enter()
@@ -126,6 +127,7 @@ def run_child(app: Celery, options: NodeOptions, place: Place, link: str, wake: 
         abandon=lambda: _leave(EX_FAILED if child.failed is not None else 0),
         orders=orders,
         greeted=greeted,
+        word=word,
     )
 
     # Signals reach the I/O loop through this pipe even while the main thread is in C code and runs no handler.
@@ -204,7 +206,7 @@ async def _agent(app: Celery, options: NodeOptions, place: Place, link: str, not
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(server.serve())]
-            if await connected(broker, store, agent.queues, stop):
+            if await connected(broker, store, agent.queues, stop, word=node.word):
                 stand_in = StandIn(broker, node.slots.taken, SystemClock(), lease=options.lease)
                 services = (*agent.services(), *remote_services(agent), stand_in.run)
                 tasks += [group.create_task(service()) for service in services]

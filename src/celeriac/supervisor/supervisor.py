@@ -31,6 +31,7 @@ from celeriac.worker.burial import NO_MORE, Died, notice
 from celeriac.worker.kept import KeptOrders
 from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.outage import Word
 from celeriac.worker.slot import GO, LEAVING, LEFT, READY, RETIRE, STANDBY, STARTING, TERMINATED, Running, Slots
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Supervisor:
         self._wake_read, self._wake_write = os.pipe()
         for descriptor in (self._wake_read, self._wake_write):
             os.set_blocking(descriptor, False)
-        self._memory = NodeMemory(self._slots, partial(kick, self._wake_write), most, KeptOrders())
+        self._memory = NodeMemory(self._slots, partial(kick, self._wake_write), most, KeptOrders(), Word())
         self._ready = ready
         self._looked = time.monotonic()
         self._surplus_since = 0.0
@@ -136,7 +137,7 @@ class Supervisor:
 
         def main() -> int:
             enter_process(place.name, place.index, tasks=True)
-            return run_child(app, options, place, link, self._wake_write)
+            return run_child(app, options, place, link, self._wake_write, self._memory.word)
 
         place.pid = fork(main)
         if heir_of is not None:

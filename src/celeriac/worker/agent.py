@@ -35,6 +35,7 @@ from celeriac.worker.link import Link
 from celeriac.worker.memory import NodeMemory
 from celeriac.worker.obituary import Obituary
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.outage import About, Outage
 from celeriac.worker.outbox import Relays
 from celeriac.worker.payloads import PayloadDropper
 from celeriac.worker.rules import from_wire
@@ -113,7 +114,7 @@ class Agent:
             backoff=Backoff(rand=rand),
         )
         self.relays = Relays.of(app)
-        self._backoff = Backoff(rand=rand)
+        self._backoff = Outage(About.BROKER, rand=rand, word=memory.word if memory is not None else None)
         #: Since when the maintenance waits for an answer; 0: it does not.
         self._asked = 0.0
         #: The number of children, where they can be more or fewer.
@@ -132,6 +133,7 @@ class Agent:
             ended=self._payloads,
             aside=aside,
             clock=self.clock,
+            word=self.memory.word if self.memory is not None else None,
         )
 
     def _enforcing(self, aside: Aside, kill: Callable[[int, int], None] | None) -> Enforcer:
@@ -209,10 +211,11 @@ class Agent:
             try:
                 self._asked = self.clock.monotonic()
                 pause = await self.broker.maintain()
-                self._backoff.reset()
+                self._backoff.over(logger, "The broker is back after %d failed tries")
             except OperationalError as error:
                 pause = self._backoff.next()
-                logger.debug("Maintenance failed, next try in %.1f s: %s", pause, error)
+                if self.memory is not None:  # else the child, on the same connection, says so
+                    self._backoff.tell(logger, "Cannot reach the broker, next try in %.2f s: %s", pause, error)
             self._asked = 0.0
             await self.clock.sleep(max(0.01, min(pause, SEATS) if self.limits.seated else pause))
 

@@ -35,6 +35,7 @@ from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.loop import new_loop, run
 from celeriac.worker.options import NodeOptions
 from celeriac.worker.orders import Orders
+from celeriac.worker.outage import Word
 from celeriac.worker.report import Report
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
@@ -66,7 +67,8 @@ class Child:
     ``extras`` are further services (coroutine functions of the child) on the same loop: the agent's, in one process.
     ``connecting()`` is called once the loop runs, ``ready()`` once the servers answered; ``abandon()`` when everything
     is given back and tasks still run, which no thread can end: a process leaves there. ``orders`` are those of its
-    supervisor, where it has one; an extra sets ``greeted`` when those of its agent are obeyed.
+    supervisor, where it has one; an extra sets ``greeted`` when those of its agent are obeyed; ``word`` is shared with
+    the other processes of its node.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Child:
         abandon: Callable[[], None] | None = None,
         orders: Orders | None = None,
         greeted: asyncio.Event | None = None,
+        word: Word | None = None,
     ) -> None:
         self.app = app
         self.options = options
@@ -118,6 +121,7 @@ class Child:
         self._deadline = math.inf
         self._orders = orders
         self._greeted = greeted
+        self._word = word
         self._retiring = False
         #: What made the I/O loop fail.
         self.failed: BaseException | None = None
@@ -265,6 +269,7 @@ class Child:
             sync=self.sync,
             coroutines=self._start_coroutines,
             rules=self.rules,
+            word=self._word,
         )
         self.completer, self.fetcher = services.completer, services.fetcher
         limit = patience(self.fetcher.wait, self.app.conf)
@@ -299,7 +304,8 @@ class Child:
         try:
             if self._orders is not None:
                 await self._orders.listen()
-            there = await connected(self.broker, self.store, self.options.queues, self._stop_requested)
+            servers, queues = (self.broker, self.store), self.options.queues
+            there = await connected(*servers, queues, self._stop_requested, word=self._word)
             return there and (self._orders is None or await self._orders.may_begin(self._stop_requested))
         finally:
             beating.cancel()

@@ -22,7 +22,6 @@ from celeriac.clock import SYSTEM
 from celeriac.codec.envelope import new_id
 from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
-from celeriac.model.backoff import Backoff
 from celeriac.model.chord import Gathered
 from celeriac.model.ledger import Change, Lock, queued_key
 from celeriac.model.message import Delivery
@@ -30,6 +29,7 @@ from celeriac.model.settle import Accept, Completion, Hold, Settlement, StoredRe
 from celeriac.ports import Broker, Clock, Ledger, ResultStore, Unified
 from celeriac.worker.closer import Aside, Closer
 from celeriac.worker.locks import renewals
+from celeriac.worker.outage import About, Outage, Word
 
 __all__ = ["Completer", "unified"]
 
@@ -76,7 +76,8 @@ class Completer:
     that were accepted under their lease: nobody will ask for their messages again; ``now()`` is what due times count
     by. A completion whose delivery is in
     ``early`` was acknowledged before its run: it has nothing to settle. STARTED records are written while ``certain()``
-    only: of a task whose lease may be lost another may have stored the end. ``starts``: what tasks store meanwhile.
+    only: of a task whose lease may be lost another may have stored the end. ``starts``: what tasks store meanwhile. One
+    process of those that share ``word`` tells of an outage.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Completer:
         now: Callable[[], float] | None = None,
         certain: Callable[[], bool] = lambda: True,
         starts: Starts | None = None,
+        word: Word | None = None,
     ) -> None:
         self.early: set[str] = set()
         self._broker = broker
@@ -112,7 +114,7 @@ class Completer:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._backoff = Backoff(rand=rand)
+        self._backoff = Outage(About.WRITING, rand=rand, word=word)
         self._unified = unified(broker, store)
         #: None where nothing is stored: there are no chords then.
         self.closer: Closer | None = None
@@ -190,11 +192,12 @@ class Completer:
                     await self._step_by_step(left)
                 if left.completing:
                     await self._close_chords(left)
-                self._backoff.reset()
+                self._backoff.over(logger, "Finished tasks are written again, after %d failed tries")
             except OperationalError as error:
                 delay = self._backoff.next()
-                if self._backoff.loud:
-                    logger.error("Cannot write %d finished tasks, next try in %.1f s: %s", len(left), delay, error)
+                self._backoff.tell(
+                    logger, "Cannot write %d finished tasks, next try in %.1f s: %s", len(left), delay, error
+                )
                 await self._clock.sleep(delay)
 
     async def _finish(self, left: _Left) -> None:

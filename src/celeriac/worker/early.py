@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 
 from celeriac.exceptions import OperationalError
-from celeriac.model.backoff import Backoff
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept, Completion, Release, Settlement
 from celeriac.ports import Broker, Clock
+from celeriac.worker.outage import Outage
 from celeriac.worker.runner import Runner
 
 __all__ = ["EarlyAcks"]
@@ -24,7 +24,7 @@ class EarlyAcks:
         self,
         broker: Broker,
         runner: Runner,
-        backoff: Backoff,
+        backoff: Outage,
         clock: Clock,
         *,
         held: dict[str, Delivery],
@@ -68,8 +68,9 @@ class EarlyAcks:
                 refused = await self._broker.settle(accepts)
             except OperationalError as error:
                 again, delay = True, self._backoff.next()
-                if self._backoff.loud:
-                    logger.error("Cannot acknowledge %d tasks, next try in %.1f s: %s", len(accepts), delay, error)
+                self._backoff.tell(
+                    logger, "Cannot acknowledge %d tasks, next try in %.1f s: %s", len(accepts), delay, error
+                )
                 await self._clock.sleep(delay)
                 continue
             # Where the server gives back what a dead connection held, an earlier try says nothing.

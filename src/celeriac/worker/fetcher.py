@@ -15,7 +15,7 @@ from celeriac.clock import SYSTEM
 from celeriac.exceptions import OperationalError
 from celeriac.executors import Executor
 from celeriac.model import outcome as o
-from celeriac.model.backoff import Backoff, Fruitless
+from celeriac.model.backoff import Fruitless
 from celeriac.model.ledger import LOCK
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Completion, Release
@@ -28,6 +28,7 @@ from celeriac.worker.early import EarlyAcks
 from celeriac.worker.limits import Limits
 from celeriac.worker.locks import begin_locked
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.outage import About, Outage, Word
 from celeriac.worker.refusals import Refusals
 from celeriac.worker.rule_reader import RuleReader
 from celeriac.worker.rules import RuleBook
@@ -72,9 +73,11 @@ class Fetcher:
         finishing: Callable[[], int] = lambda: 0,
         clock: Clock = SYSTEM,
         aside: Aside = asyncio.to_thread,
+        word: Word | None = None,
     ) -> None:
         """``claimed(began)`` hears of each claim that brought something, and when it was sent, before that is held;
-        ``finishing()`` says how many of ``held`` are run and being written."""
+        ``finishing()`` says how many of ``held`` are run and being written; one process of those that share ``word``
+        tells of an outage."""
         self.held: dict[str, Delivery] = {}
         self.queues: list[str] = list(options.queues)
         #: The connection works, as far as the last claim knows.
@@ -99,7 +102,7 @@ class Fetcher:
         self._rules = rules
         #: The rules are to be read, whatever the claims say.
         self._stale = False
-        self._backoff = Backoff(rand=rand)
+        self._backoff = Outage(About.BROKER, rand=rand, word=word)
         self._reader = RuleReader(broker, rules, runner, self._backoff, clock)
         self._acks = self._acknowledging(clock)
         self._verdicts = Verdicts(broker, rules.signer, clock)
@@ -148,8 +151,7 @@ class Fetcher:
             except OperationalError as error:
                 self._away()
                 delay = backoff.next()
-                if backoff.loud:
-                    logger.error("Cannot reach the broker, next try in %.2f s: %s", delay, error)
+                backoff.tell(logger, "Cannot reach the broker, next try in %.2f s: %s", delay, error)
                 await self._clock.sleep(delay)
                 continue
             if deliveries is None:
@@ -174,11 +176,8 @@ class Fetcher:
 
     def _back(self) -> None:
         """The broker has answered."""
-        if not self.connected:
-            self.connected = True
-            if self._backoff.failures:
-                logger.warning("The broker is back after %d failed tries", self._backoff.failures)
-        self._backoff.reset()
+        self.connected = True
+        self._backoff.over(logger, "The broker is back after %d failed tries")
 
     async def _rest(self) -> None:
         """The queue was drained: the next claim leaves with the outcome of what came, not ahead of it.

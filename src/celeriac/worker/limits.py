@@ -27,7 +27,6 @@ from celeriac.exceptions import (
     PayloadLost,
 )
 from celeriac.model import outcome as o
-from celeriac.model.backoff import Backoff
 from celeriac.model.limits import Ask, Permission, Permit, Rate, Seats, seat_of
 from celeriac.model.message import Delivery, Malformed, Message
 from celeriac.model.options import TaskOptions
@@ -35,6 +34,7 @@ from celeriac.model.settle import Completion, Release
 from celeriac.ports import Broker, Clock, Limiter
 from celeriac.worker.closer import Aside
 from celeriac.worker.concluding import is_far
+from celeriac.worker.outage import Outage
 from celeriac.worker.runner import STORE_AWAY, Runner
 
 __all__ = ["Limits", "Permitted"]
@@ -102,7 +102,7 @@ class Limits:
         return permitted
 
     async def permitted(
-        self, deliveries: Sequence[Delivery], backoff: Backoff, stopping: Callable[[], bool], clock: Clock
+        self, deliveries: Sequence[Delivery], backoff: Outage, stopping: Callable[[], bool], clock: Clock
     ) -> Permitted | None:
         """``permit``, however long the broker is away; None when ``stopping()`` is true before it has answered."""
         while not stopping():
@@ -110,9 +110,10 @@ class Limits:
                 return await self.permit(deliveries)
             except OperationalError as error:
                 delay = backoff.next()
-                if backoff.loud:
-                    count = len(deliveries)
-                    logger.error("Cannot ask for the limits of %d tasks, next try in %.1f s: %s", count, delay, error)
+                count = len(deliveries)
+                backoff.tell(
+                    logger, "Cannot ask for the limits of %d tasks, next try in %.1f s: %s", count, delay, error
+                )
                 await clock.sleep(delay)
         return None
 

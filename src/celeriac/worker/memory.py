@@ -7,18 +7,21 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from celeriac.worker.kept import KeptOrders
+from celeriac.worker.outage import Word
 from celeriac.worker.slot import READY, TERMINATED, Slots
 
 __all__ = ["NodeMemory"]
 
 
 class NodeMemory(Struct, frozen=True):
-    """As an agent sees it. ``most``: children that the slots have room for; ``kept``: orders by remote control."""
+    """As an agent sees it. ``most``: children that the slots have room for; ``kept``: orders by remote control;
+    ``word``: which of the processes tells of an outage."""
 
     slots: Slots
     kick: Callable[[], None]
     most: int
     kept: KeptOrders | None = None
+    word: Word | None = None
 
     def want(self, children: int) -> None:
         """Tell the supervisor how many children there should be."""

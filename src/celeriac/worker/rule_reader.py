@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 
 from celeriac.exceptions import OperationalError
-from celeriac.model.backoff import Backoff
 from celeriac.ports import Broker, Clock, Rules
+from celeriac.worker.outage import Outage
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("celery.worker.consumer")
 class RuleReader:
     """Rules end by the runner's time: the broker's where it has a clock, as ours may jump."""
 
-    def __init__(self, broker: Broker, book: RuleBook, runner: Runner, backoff: Backoff, clock: Clock) -> None:
+    def __init__(self, broker: Broker, book: RuleBook, runner: Runner, backoff: Outage, clock: Clock) -> None:
         self._broker: Rules | None = broker if isinstance(broker, Rules) else None
         self._book = book
         self._backoff = backoff
@@ -40,8 +40,7 @@ class RuleReader:
             except OperationalError as error:
                 away()
                 delay = self._backoff.next()
-                if self._backoff.loud:
-                    logger.error("Cannot read the rules of the fleet, next try in %.1f s: %s", delay, error)
+                self._backoff.tell(logger, "Cannot read the rules of the fleet, next try in %.1f s: %s", delay, error)
                 await self._clock.sleep(delay)
             else:
                 self._book.learn(read, self._runner.now())

@@ -27,6 +27,7 @@ from celeriac.worker.fetcher import Fetcher
 from celeriac.worker.leases import Leases
 from celeriac.worker.limits import Limits
 from celeriac.worker.options import NodeOptions
+from celeriac.worker.outage import Word
 from celeriac.worker.payloads import PayloadDropper
 from celeriac.worker.rules import RuleBook
 from celeriac.worker.runner import Runner
@@ -58,6 +59,7 @@ class Services:
         clock: Clock = SYSTEM,
         rand: Callable[[], float] = random.random,
         aside: Aside = asyncio.to_thread,
+        word: Word | None = None,
     ) -> None:
         self.broker = broker
         self.runner = runner
@@ -79,6 +81,7 @@ class Services:
             now=runner.now,
             certain=lambda: clock.monotonic() < runner.valid_until,
             starts=runner.app.backend.starts,
+            word=word,
         )
         self.fetcher = Fetcher(
             broker,
@@ -96,6 +99,7 @@ class Services:
             finishing=lambda: completer.finishing,
             clock=clock,
             aside=aside,
+            word=word,
         )
         self.leases = Leases(broker, self.fetcher.held, clock, lease=options.lease, lost=self._lost, valid=self._valid)
 

@@ -88,3 +88,5 @@ class Bench:
             os.close(each)
         if made._memory.kept is not None:
             made._memory.kept.close()
+        if made._memory.word is not None:
+            made._memory.word.close()
