@@ -22,6 +22,7 @@ from celeriac.model.settle import Accept, Completion, Release, StoredResult
 from celeriac.ports import AdapterOptions
 from celeriac.testing.conformance.tools import ids, message
 from tests.servers import PostgresServer, eventually, free_port, wait_until
+from tests.servers.lame import lame_host, reaches
 
 
 def _options(**transport: object) -> AdapterOptions:
@@ -371,3 +372,13 @@ def test_a_publisher_serves_a_child_beside_its_parent(postgres_server: PostgresS
     publisher.publish([message("c")], timeout=5.0)
     assert publisher.depth(["q"], timeout=5.0)["q"].ready == 3
     publisher.close()
+
+
+def test_a_host_whose_first_address_is_silent(
+    postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = postgres.publisher(postgres_url, _options())
+    publisher.depth(["lame"], timeout=10.0)  # makes the schema
+    publisher.close()
+    with lame_host(postgres_server.port, monkeypatch) as host:
+        reaches(postgres, postgres_url.replace("127.0.0.1", host))

@@ -26,6 +26,7 @@ from celeriac.model.settle import Accept, Release
 from celeriac.ports import AdapterOptions, BindingFacts, Declaration
 from celeriac.testing.conformance.tools import ids, message, messages, take
 from tests.servers import RabbitServer, eventually, wait_until
+from tests.servers.lame import lame_host, reaches
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
@@ -431,3 +432,10 @@ def test_a_delivery_counts_as_held_until_it_is_settled(rabbitmq_server: RabbitSe
         await broker.close()
 
     run(main())
+
+
+def test_a_host_whose_first_address_is_silent(
+    rabbitmq_server: RabbitServer, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lame_host(rabbitmq_server.port, monkeypatch) as host:
+        reaches(rabbitmq, rabbitmq_url.replace("127.0.0.1", host))

@@ -27,6 +27,7 @@ from celeriac.model.settle import StoredResult
 from celeriac.ports import AdapterOptions
 from tests.proxy import Proxy
 from tests.servers import RedisServer, eventually, free_port, wait_until
+from tests.servers.lame import lame_host, reaches
 
 MakeRedis = Callable[..., RedisServer]
 SUCCESS = b'{"status": "SUCCESS", "result": 1}'
@@ -380,3 +381,10 @@ print([name for name in ("asyncio", "ssl", "redis") if name in sys.modules])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_host_whose_first_address_is_silent(
+    redis_server: RedisServer, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lame_host(redis_server.port, monkeypatch) as host:
+        reaches(redis, f"redis://{host}:{redis_server.port}/0")

@@ -20,8 +20,10 @@ import psycopg
 from psycopg import errors, pq
 from psycopg.conninfo import make_conninfo
 
+from celeriac.brokers.dialing import shares
 from celeriac.brokers.postgres import schema
 from celeriac.brokers.postgres.address import Address
+from celeriac.brokers.postgres.dialing import attempts
 from celeriac.brokers.postgres.errors import is_transient, lost, refused, silent
 from celeriac.brokers.postgres.statements import VERSION, calls
 from celeriac.brokers.postgres.wire import Row, Statement, bare, rows_of
@@ -57,6 +59,18 @@ def _readable(descriptor: int, seconds: float) -> bool:
 
 
 def _connected(parameters: Mapping[str, str], deadline: float) -> pq.abc.PGconn:
+    """To the first address that answers."""
+    tries, failure = attempts(parameters), None
+    for each, until in zip(tries, shares(len(tries), deadline), strict=True):
+        try:
+            return _connected_to(each, until)
+        except (_Late, psycopg.Error) as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
+
+
+def _connected_to(parameters: Mapping[str, str], deadline: float) -> pq.abc.PGconn:
     """libpq's own steps, for its connect_timeout knows whole seconds only."""
     pgconn = pq.PGconn.connect_start(make_conninfo(**parameters).encode())
     wanted: int = pq.PollingStatus.WRITING

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from celeriac.brokers.dialing import monotonic, shares
 from celeriac.brokers.postgres import schema
 from celeriac.brokers.postgres.address import Address
+from celeriac.brokers.postgres.dialing import attempts_on_loop
 from celeriac.brokers.postgres.errors import closed, is_transient, lost, refused, silent
 from celeriac.brokers.postgres.line import Line
 from celeriac.brokers.postgres.statements import VERSION, calls
@@ -171,9 +173,17 @@ class Session:
         return await self._line_to(parameters, timeout)
 
     async def _line_to(self, parameters: Mapping[str, str], timeout: float) -> Line:
-        async with asyncio.timeout(timeout):
-            connection = await psycopg.AsyncConnection.connect(make_conninfo(**parameters), autocommit=True)
-        return Line(connection, prepares=self.address.listen, ring=self.ring)
+        """To the first address that answers."""
+        tries, failure = await attempts_on_loop(parameters), None
+        for each, until in zip(tries, shares(len(tries), monotonic() + timeout), strict=True):
+            try:
+                async with asyncio.timeout(max(until - monotonic(), 0.001)):
+                    connection = await psycopg.AsyncConnection.connect(make_conninfo(**each), autocommit=True)
+                return Line(connection, prepares=self.address.listen, ring=self.ring)
+            except (TimeoutError, psycopg.Error) as error:
+                failure = failure or error
+        assert failure is not None
+        raise failure
 
     async def _version(self, line: Line) -> int:
         """That of the schema; 0: there is none."""

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from celeriac.brokers.dialing import dial
 from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.address import Address
 from celeriac.brokers.rabbitmq.confirms import Confirms, Parcel
@@ -376,8 +377,7 @@ def _wait(poll: Callable[[float], object], deadline: float) -> None:
 
 
 def _connected(address: Address, deadline: float) -> socket.socket:
-    left = max(min(deadline - monotonic(), address.connect_timeout), 0.001)
-    sock = socket.create_connection((address.host, address.port), left)
+    sock = dial(address.host, address.port, min(deadline, monotonic() + address.connect_timeout))
     try:
         tune(sock)
         if address.tls is not None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from celeriac.brokers.dialing import dialed
 from celeriac.brokers.rabbitmq import methods as m
 from celeriac.brokers.rabbitmq.address import PING_INTERVAL, REPLY_TIMEOUT, Address
 from celeriac.brokers.rabbitmq.errors import Closed, lost, refused
@@ -358,8 +359,9 @@ async def _connect(address: Address) -> Wire:
     wire: Wire | None = None
     try:
         async with asyncio.timeout(address.connect_timeout):
+            sock = await dialed(address.host, address.port, address.connect_timeout)
             _, wire = await loop.create_connection(
-                lambda: Wire(address, loop), address.host, address.port, ssl=context, server_hostname=name
+                lambda: Wire(address, loop), sock=sock, ssl=context, server_hostname=name
             )
             await asyncio.shield(wire.ready)
     except TimeoutError:

@@ -18,6 +18,7 @@ from typing import Any
 
 import hiredis
 
+from celeriac.brokers.dialing import dial
 from celeriac.brokers.redis.address import Address
 from celeriac.brokers.redis.errors import lost, refused, too_few
 from celeriac.brokers.redis.places import CHECK_INTERVAL, Places, Visit
@@ -437,7 +438,8 @@ def _connected(address: Address, deadline: float) -> socket.socket:
         return plain
     tls = address.tls
     context = tls_context(tls, "Redis") if tls is not None else None
-    plain = socket.create_connection((address.host, address.port), _remaining(deadline))
+    _remaining(deadline)
+    plain = dial(address.host, address.port, deadline)
     try:
         tune(plain, address)
         if tls is None or context is None:

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import hiredis
 
+from celeriac.brokers.dialing import dialed
 from celeriac.brokers.redis.address import Address
 from celeriac.brokers.redis.sockets import Word, pack, tune, version_of
 from celeriac.conf.tls import server_name, tls_context
@@ -233,12 +234,9 @@ async def connect(
             if address.path:
                 _, wire = await loop.create_unix_connection(lambda: Wire(address, on_push, on_lost), address.path)
             else:
+                sock = await dialed(address.host, address.port, address.connect_timeout)
                 _, wire = await loop.create_connection(
-                    lambda: Wire(address, on_push, on_lost),
-                    address.host,
-                    address.port,
-                    ssl=context,
-                    server_hostname=name,
+                    lambda: Wire(address, on_push, on_lost), sock=sock, ssl=context, server_hostname=name
                 )
             await _greet(wire, address, tracking)
     except TimeoutError:
