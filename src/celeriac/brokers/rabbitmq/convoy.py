@@ -38,10 +38,11 @@ _AGAIN = 86400.0
 class _Waiting:
     """What one thread wants sent. ``wake`` is released once: when it is done, or when it is to read for all."""
 
-    __slots__ = ("error", "left", "letters", "reads", "refused", "returned", "since", "wake")
+    __slots__ = ("_contents", "error", "left", "letters", "reads", "refused", "returned", "since", "wake")
 
     def __init__(self, letters: Sequence[Outgoing]) -> None:
         self.letters = letters
+        self._contents: set[tuple[bytes, bytes]] | None = None
         #: When the last of them was written.
         self.since = 0.0
         #: Parcels that are not confirmed, and one more while there are some to come.
@@ -57,6 +58,12 @@ class _Waiting:
     @property
     def done(self) -> bool:
         return not self.left or self.error is not None
+
+    def wrote(self, event: Event) -> bool:
+        """Whether a message that came back may be one of these. Of thousands all may come back: looked up."""
+        if self._contents is None:
+            self._contents = {(letter.header, letter.body) for letter in self.letters}
+        return (event.header, event.body) in self._contents
 
 
 class _Flight:
@@ -322,7 +329,7 @@ class Convoy:
     def _note(flight: _Flight, parcels: Iterable[Parcel], returned: Iterable[Event]) -> None:
         for event in returned:
             for each in flight.aboard:
-                if any(letter.header == event.header and letter.body == event.body for letter in each.letters):
+                if each.wrote(event):
                     each.returned.append(event)
                     break
         for parcel in parcels:

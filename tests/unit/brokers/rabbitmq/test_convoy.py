@@ -318,3 +318,28 @@ def test_a_fork_while_another_thread_sends(convoy: Convoy, scripts: list[Script]
     server.acks(1)
     assert first.ends() is None
     assert len(scripts) == 1
+
+
+class Letters(list[Outgoing]):
+    """Counts how often somebody goes through them."""
+
+    gone_through = 0
+
+    def __iter__(self) -> Iterator[Outgoing]:
+        self.gone_through += 1
+        return super().__iter__()
+
+
+def test_many_that_come_back_are_looked_up_not_searched_for(convoy: Convoy, scripts: list[Script]) -> None:
+    letters = Letters(letter(str(number)) for number in range(1_000))
+    sending = threading.Thread(target=lambda: convoy.send(letters, monotonic() + LONG), daemon=True)
+    sending.start()
+    wait_until(lambda: scripts and scripts[0].written)
+    before = letters.gone_through
+    back = [_event(m.BASIC_RETURN, 312, "NO_ROUTE", "", "q", letter=each) for each in list(letters)]
+    scripts[0].says(*back, _event(m.BASIC_ACK, 1_000, True))
+    wait_until(lambda: len(scripts[0].written) == 2)
+    scripts[0].acks(2_000, multiple=True)
+    sending.join(LONG)
+    assert not sending.is_alive()
+    assert letters.gone_through - before < 10
