@@ -11,6 +11,7 @@ from celeriac.beat.entry import Entry
 from celeriac.beat.interface import DEFAULT_MAX_INTERVAL, ScheduleEntry, Scheduler, SchedulingError
 from celeriac.beat.lazy import BeatLazyFunc
 from celeriac.beat.loop import Service
+from celeriac.beat.now import EntryRuns
 from celeriac.beat.persistent import PersistentScheduler
 from celeriac.beat.scheduler import SharedScheduler
 
@@ -20,6 +21,7 @@ __all__ = [
     "Entry",
     "EntryNotFound",
     "EntryRefused",
+    "EntryRuns",
     "Periodic",
     "PersistentScheduler",
     "ScheduleEntry",

@@ -20,8 +20,8 @@ from celeriac.beat.choose import scheduler_class
 from celeriac.beat.due import due, next_slot
 from celeriac.beat.entry import Entry
 from celeriac.beat.hours import Hours
-from celeriac.beat.lazy import evaluated
-from celeriac.beat.making import NAME_HEADER, check
+from celeriac.beat.making import check
+from celeriac.beat.now import send_now
 from celeriac.beat.pages import Judge, Pages, Record, Unreadable
 from celeriac.beat.places import ledger_of
 from celeriac.beat.scheduler import SharedScheduler
@@ -150,7 +150,7 @@ class Periodic:
             wanted = {key: value for key, value in {**record.entry, **keys}.items() if value is not None}
             plain = self._plain(name, wanted, now if "schedule" in keys else None)
             made = Record(entry=plain, enabled=record.enabled if "enabled" not in keys else None)
-            begins = _times(made) != _times(record) or (_is_on(made, None) and not _is_on(record, None))
+            begins = _times(made) != _times(record) or _is_on(made, None) != _is_on(record, None)
             return replace(made, since=now if begins else record.since)
 
         self._edit(name, judge)
@@ -178,19 +178,12 @@ class Periodic:
 
         self._edit(name, judge, unreadable=Record(entry={}))
 
-    def run(self, name: str) -> AsyncResult[Any]:
+    def run(self, name: str, *, force: bool = False) -> AsyncResult[Any]:
         """Send the task of an entry now, whatever its schedule and whether it is paused; its slots stay as they are.
-        Raises as ``show``, and what sending raises."""
-        entry = self.show(name).entry
-        args, kwargs = evaluated(entry.args, entry.kwargs)
-        headers = {NAME_HEADER: entry.name, **(entry.options.get("headers") or {})}
-        task = self._app.tasks.get(entry.task)
-        options = {**entry.options, "headers": headers}
-        if task is None:
-            result: AsyncResult[Any] = self._app.send_task(entry.task, args, kwargs, **options)
-            return result
-        made: AsyncResult[Any] = task.apply_async(args, kwargs, **options)
-        return made
+
+        Its ``overlap`` counts, unless ``force``: with "skip" it raises ``EntryRuns`` while a run goes on, with "queue"
+        it starts behind that one. Raises as ``show``, and what sending raises."""
+        return send_now(self._app, self.show(name).entry, self._now(), force=force)
 
     def schedulers(self) -> Mapping[str, Seen]:
         """The schedulers that were heard of in the last half minute, by host and process id."""
@@ -251,7 +244,7 @@ class Periodic:
             if (record is None or record.entry is None) and own is None:
                 raise _not_found(name)
             record = record or Record()
-            begins = on and not _is_on(record, own)
+            begins = on != _is_on(record, own)  # paused, too: of two edits it shows which is the later
             return replace(record, enabled=on, since=now if begins else record.since)
 
         self._edit(name, judge)

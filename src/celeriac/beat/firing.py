@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from celeriac.beat import making
 from celeriac.beat.entry import Entry
 from celeriac.beat.lazy import evaluated
-from celeriac.beat.state import LIFE, State, running_key, slot_key, state_key, taking_key
+from celeriac.beat.state import LIFE, State, newer, running_key, slot_key, state_key, taking_key
 from celeriac.codec.envelope import new_id
 from celeriac.exceptions import CeleryError, OperationalError
 from celeriac.model.ledger import LOCK, LOCK_LIFE, Change, Lock, waiting_id
@@ -175,6 +175,7 @@ class Firing:
             at=round(now, 6),
             count=_count(shot),
             next=shot.next,
+            since=_since(shot),
         )
         held = None if lock is None or not messages else replace(lock, holder=task_id)
         return Write(shot=shot, id=task_id, messages=messages, after=after, lock=held)
@@ -211,7 +212,13 @@ class Firing:
         """``task_always_eager``: the body runs here and now, behind the state."""
         own = new_id()
         state = State(
-            slot=shot.slot, fingerprint=shot.fingerprint, id=own, at=round(now, 6), count=_count(shot), next=shot.next
+            slot=shot.slot,
+            fingerprint=shot.fingerprint,
+            id=own,
+            at=round(now, 6),
+            count=_count(shot),
+            next=shot.next,
+            since=_since(shot),
         )
         write = Write(shot=shot, id=own, messages=[], after=state, lock=None)
         self._keep([(write, shot.seen, state, Fired.SENT)])
@@ -454,6 +461,10 @@ def _unless_all(answers: Sequence[Any]) -> Sequence[Any]:
     if answers and all(isinstance(each, OperationalError) for each in answers):
         raise answers[0]
     return answers
+
+
+def _since(shot: Shot) -> datetime | None:
+    return newer(shot.entry.since, shot.state.since if shot.state is not None else None)
 
 
 def _count(shot: Shot) -> int:

@@ -20,7 +20,7 @@ from celeriac.exceptions import CeleryError, ImproperlyConfigured
 from celeriac.model.limits import SEAT
 from celeriac.model.message import Message
 
-__all__ = ["LEAST", "NAME_HEADER", "SLOT_HEADER", "check", "drop", "lasts", "messages_of"]
+__all__ = ["LEAST", "NAME_HEADER", "SLOT_HEADER", "Collected", "check", "drop", "lasts", "messages_of"]
 
 #: Headers with the name of the entry, as django-celery-beat has it, and with the slot in ISO 8601, in UTC.
 NAME_HEADER: Final = "periodic_task_name"
@@ -30,13 +30,14 @@ SLOT_HEADER: Final = "periodic_slot"
 LEAST: Final = timedelta(seconds=60)
 
 
-class _Collected:
+class Collected:
     """A producer that keeps what is to be sent."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
 
     def collect(self, message: Message) -> None:
+        """See ``Sender.send``."""
         self.messages.append(message)
 
 
@@ -61,7 +62,7 @@ def messages_of(
         expires = _expires(entry, slot, now)
         if expires is not None:
             options["expires"] = expires
-    producer = _Collected()
+    producer = Collected()
     if task is None:
         app.send_task(entry.task, args, kwargs, producer=producer, **options)
     else:

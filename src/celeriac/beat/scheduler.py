@@ -13,7 +13,7 @@ import os
 import random
 import socket
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf
@@ -26,6 +26,7 @@ from celeriac.beat.firing import UNFIT, Fired, Firing, Outcome, Shot
 from celeriac.beat.hours import Hours
 from celeriac.beat.making import check
 from celeriac.beat.places import ledger_of, publisher_of
+from celeriac.beat.roster import Roster
 from celeriac.beat.seen import EVERY, Seen, write_seen
 from celeriac.beat.state import LIFE, state_key
 from celeriac.beat.stored import Stored
@@ -88,6 +89,7 @@ class SharedScheduler:
         #: The time that counts.
         self.hours = Hours(self._ledger, wall)
         self._firing = Firing(app, self._publisher, self._ledger)
+        self._roster = Roster(app.main or "", self._ledger)
         self._tracks: dict[str, Track] = {}
         self._heap: list[tuple[float, int, Track]] = []
         self._order = 0
@@ -134,6 +136,8 @@ class SharedScheduler:
         now = self.last_tick = self.hours.now()
         self._unknown.look(lambda: self.entries)
         self._tell(now)
+        with suppress(OperationalError):  # nor this: the next note makes up for it
+            self._roster.note(lambda: _written(self.entries), now)
         soonest = self._heap[0][0] if self._heap else inf
         return max(0.0, min(soonest - now, self.max_interval, self._book.every))
 
@@ -212,7 +216,7 @@ class SharedScheduler:
                 continue
             tracks[name] = track
             fresh.append(track)
-        self._begin(fresh)
+        self._begin(fresh, self._roster.returned(_written(entries)) if fresh else ())
         for name in self._tracks.keys() - tracks.keys():
             self._firing.forget(name)
         for track in fresh:
@@ -231,12 +235,13 @@ class SharedScheduler:
             self._unknown.begin(entries)
         self._loaded = True
 
-    def _begin(self, tracks: Sequence[Track]) -> None:
-        """Read where the entries stand; those that are new, changed or go on count from now."""
+    def _begin(self, tracks: Sequence[Track], returned: Collection[str]) -> None:
+        """Read where the entries stand; those that are new, changed, back in the settings or go on count from now."""
         self._read(tracks)
-        wrong = [track for track in tracks if track.state is None or track.foreign]
-        if wrong:
-            self._anchor(wrong)
+        wrong = [track for track in tracks if track.state is None or (track.foreign and not track.outdated)]
+        back = [track for track in tracks if track.entry.name in returned and track not in wrong]
+        if wrong or back:
+            self._anchor([*wrong, *back])
 
     def _read(self, tracks: Sequence[Track]) -> None:
         for page in _pages(tracks):
@@ -373,7 +378,7 @@ class SharedScheduler:
 
     def _other(self, track: Track, now: float) -> float:
         """Another scheduler, started later, counts by another schedule: it sends, as long as it does."""
-        if track.told != "other":
+        if track.told != "other" and not track.outdated:
             track.told = "other"
             logger.warning(
                 "beat: Entry %r has another schedule in a scheduler that was started later: this one leaves it alone",
@@ -416,6 +421,11 @@ class SharedScheduler:
         if late > _OVERDUE:
             logger.warning("beat: Entry %r was due at %s: sent %.0f s late", entry.name, slot.isoformat(), late)
         logger.info("Scheduler: Sending due task %s (%s)", name, one_line(entry.task))
+
+
+def _written(entries: Mapping[str, Entry]) -> list[str]:
+    """Names of those of the settings."""
+    return [name for name, entry in entries.items() if not entry.stored]
 
 
 def _text(error: Exception) -> str:

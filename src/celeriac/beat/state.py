@@ -13,7 +13,7 @@ from typing import Final, Self
 import msgspec
 from msgspec import Struct
 
-__all__ = ["LIFE", "PAUSED", "State", "running_key", "short", "slot_key", "state_key", "taking_key"]
+__all__ = ["LIFE", "PAUSED", "State", "newer", "running_key", "short", "slot_key", "state_key", "taking_key"]
 
 #: Seconds for which the state of an entry is kept that is no longer there: longer than the rarest slots are apart.
 LIFE: Final = 5 * 366 * 86400.0
@@ -41,6 +41,8 @@ class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     next: datetime | None = None
     #: Somebody is just sending the slot, on another server than this, under ``id``; since ``at``.
     sending: bool = False
+    #: ``Entry.since`` by which it counts: an edit before that is known to be over.
+    since: datetime | None = None
 
     def encode(self) -> bytes:
         """As it stands in the ledger."""
@@ -58,6 +60,11 @@ class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
         if state.slot.tzinfo is None:
             return None
         return msgspec.structs.replace(state, slot=state.slot.astimezone(UTC))
+
+
+def newer(one: datetime | None, other: datetime | None) -> datetime | None:
+    """The later of two times of which either may not be there."""
+    return max((each for each in (one, other) if each is not None), default=None)
 
 
 def state_key(name: str) -> str:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from celeriac.beat.entry import Entry
 from celeriac.beat.firing import PATIENCE
-from celeriac.beat.state import PAUSED, State
+from celeriac.beat.state import PAUSED, State, newer
 from celeriac.schedules import schedule
 
 __all__ = ["MARGIN", "Track", "anchored", "counted_from", "spread"]
@@ -56,6 +56,12 @@ class Track(Struct, kw_only=True, eq=False):
         """Another scheduler counts by another schedule."""
         return self.state is not None and self.state.fingerprint != self.fingerprint
 
+    @property
+    def outdated(self) -> bool:
+        """Somebody counts by a later edit of the entry: this scheduler is still to hear of that."""
+        since = self.state.since if self.state is not None else None
+        return since is not None and self.entry.since is not None and self.entry.since < since
+
     def see(self, raw: bytes | None) -> None:
         """Take over what stands under the key."""
         self.raw, self.state = raw, State.decode(raw)
@@ -65,6 +71,8 @@ class Track(Struct, kw_only=True, eq=False):
     def later(self, now: float) -> float:
         """When to read the state again, of which somebody else has to write more."""
         assert self.state is not None
+        if self.foreign and self.outdated:
+            return now + MARGIN.total_seconds()
         if self.foreign:
             following = self.state.next or datetime.fromtimestamp(now, UTC) + _UNKNOWN
             return max(now + 1.0, (following + MARGIN).timestamp())
@@ -91,7 +99,8 @@ def anchored(track: Track, now: datetime) -> State:
     """The state from which an entry counts that is new here, was changed, or goes on: what was before is behind us."""
     before = track.state or State(slot=now, fingerprint="")
     begin = counted_from(track.entry, track.state, now)
-    return replace(before, slot=begin, fingerprint=track.fingerprint, next=None, sending=False)
+    since = newer(before.since, track.entry.since)
+    return replace(before, slot=begin, fingerprint=track.fingerprint, next=None, sending=False, since=since)
 
 
 def counted_from(entry: Entry, state: State | None, now: datetime) -> datetime:

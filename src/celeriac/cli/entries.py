@@ -124,11 +124,16 @@ def resume(context: Context, /, name: str) -> None:
 
 
 @click.command()
+@click.option("--force", is_flag=True, help="Send it whatever its overlap says.")
 @_name
 @pass_context
-def run(context: Context, /, name: str) -> None:
-    """Send the task of an entry now; prints its id."""
-    context.echo(_desk(context).run(name).id)
+def run(context: Context, /, name: str, force: bool) -> None:
+    """Send the task of an entry now; prints its id.
+
+    Its overlap counts: with "skip" nothing is sent while the run before goes on, and it ends with 1; with "queue" the
+    task starts when that one has ended.
+    """
+    context.echo(_desk(context).run(name, force=force).id)
 
 
 @click.command()
