@@ -59,7 +59,7 @@ class _Batch:
         """Make the message of one call and its result. ``options`` are the call's over the task's; ``call`` those of
         ``PER_CALL``, when they are told apart."""
         message = self._make(name, args, kwargs, options, task=task, call=call)
-        result: AsyncResult[Any] = AsyncResult(message.id, None, None, self._app)
+        result: AsyncResult[Any] = (task or self._app).AsyncResult(message.id)
         if options.get("ignore_result"):
             result.ignored = True
         if self._parent is not None:

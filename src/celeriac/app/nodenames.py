@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["expand", "node_name"]
+__all__ = ["DEFAULT", "expand", "fill", "node_name"]
 
 _LETTER = re.compile(r"%(.)", re.DOTALL)
 #: The name part of a node that was given none.
@@ -23,7 +23,7 @@ def node_name(text: str | None, host: str, *, default: str = DEFAULT) -> str:
     name, _at, node_host = text.partition("@") if "@" in text else ("", "", text)
     short, _, domain = host.partition(".")
     letters = {"h": host, "n": short, "d": domain, "i": "0", "I": ""}
-    return _fill(f"{name or default}@{node_host or host}", letters)
+    return fill(f"{name or default}@{node_host or host}", letters)
 
 
 def expand(text: str, node: str, *, index: int = 0) -> str:
@@ -41,9 +41,9 @@ def expand(text: str, node: str, *, index: int = 0) -> str:
         "i": str(index),
         "I": f"-{index}" if index else "",
     }
-    return _fill(text, letters)
+    return fill(text, letters)
 
 
-def _fill(text: str, letters: dict[str, str]) -> str:
+def fill(text: str, letters: dict[str, str]) -> str:
     """Unknown letters stay, ``%%`` is a percent sign."""
     return _LETTER.sub(lambda found: letters.get(found[1], "%" if found[1] == "%" else found[0]), text)

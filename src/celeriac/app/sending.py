@@ -87,7 +87,7 @@ class Sending:
                 retry_policy=retry_policy,
             )  # fmt: skip
             task_id, new = sent.id, sent.new
-        result = (result_cls or self.AsyncResult)(task_id)
+        result = (result_cls or (task_type or self).AsyncResult)(task_id)
         result.ignored = options.get("ignore_result")
         if add_to_parent and new:
             self.add_trail(result)

@@ -31,6 +31,7 @@ MODULES = {
     "celery.beat": "celeriac.beat",
     "celery.canvas": "celeriac.canvas",
     "celery.contrib": "celeriac.contrib",
+    "celery.contrib.abortable": "celeriac.contrib.abortable",
     "celery.contrib.django": "celeriac.contrib.django",
     "celery.contrib.django.task": "celeriac.contrib.django.task",
     "celery.contrib.testing": "celeriac.contrib.testing",
@@ -39,13 +40,16 @@ MODULES = {
     "celery.contrib.testing.tasks": "celeriac.contrib.testing.tasks",
     "celery.contrib.testing.worker": "celeriac.contrib.testing.worker",
     "celery.exceptions": "celeriac.exceptions",
+    "celery.platforms": "celeriac.utils.platforms",
     "celery.result": "celeriac.result",
     "celery.schedules": "celeriac.schedules",
     "celery.signals": "celeriac.signals",
     "celery.states": "celeriac.states",
     "celery.utils": "celeriac.utils",
+    "celery.utils.functional": "celeriac.utils.functional",
     "celery.utils.imports": "celeriac.utils.imports",
     "celery.utils.log": "celeriac.utils.log",
+    "celery.utils.nodenames": "celeriac.utils.nodenames",
     "celery.utils.time": "celeriac.utils.time",
 }
 _HERE = __name__
@@ -55,6 +59,17 @@ _UUID = "celeriac.codec.envelope:new_id"
 #: Modules that hold these names alone, and where they come from. ``celery`` itself has all of ``celeriac``'s too.
 NAMES: dict[str, dict[str, str]] = {
     "celery": {},
+    "celery._state": {
+        name: f"celeriac.app.state:{name}"
+        for name in ("app_or_default", "current_app", "current_task", "get_current_app", "get_current_task")
+    },
+    "celery.loaders": {"get_loader_cls": "celeriac.app.loader:loader_class"},
+    "celery.loaders.app": {"AppLoader": "celeriac.app.loader:AppLoader"},
+    "celery.loaders.base": {"BaseLoader": "celeriac.app.loader:BaseLoader"},
+    "celery.worker": {},
+    "celery.worker.control": {
+        name: f"celeriac.worker.commands:{name}" for name in ("Panel", "control_command", "inspect_command")
+    },
     "kombu": {"Exchange": "celeriac.client.queues:Exchange", "Queue": "celeriac.client.queues:Queue"},
     "kombu.exceptions": {
         name: f"celeriac.exceptions:{name}"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from celeriac.exceptions import ImproperlyConfigured
+from celeriac.utils import platforms
 
 __all__ = ["dangers", "drop_privileges"]
 
@@ -89,12 +90,13 @@ def _group(text: str) -> int:
 def dangers(conf: Any) -> Iterator[str]:
     """What a node says at each start about itself, a line each.
 
-    Raises ``ImproperlyConfigured`` as root with pickle, unless the environment has Celery's ``C_FORCE_ROOT``.
+    Raises ``ImproperlyConfigured`` as root with pickle, unless Celery's ``C_FORCE_ROOT`` is set, in the environment or
+    in ``celery.platforms``.
     """
     root = os.geteuid() == 0
     named = {*(conf.accept_content or ()), *(conf.result_accept_content or ())}
     unsafe = sorted({_UNSAFE[each] for each in (str(name).lower() for name in named) if each in _UNSAFE})
-    if root and "pickle" in unsafe and not os.environ.get("C_FORCE_ROOT"):
+    if root and "pickle" in unsafe and not (os.environ.get("C_FORCE_ROOT") or platforms.C_FORCE_ROOT):
         raise ImproperlyConfigured(
             "as root a worker does not accept pickle: whoever can write to the broker would own this machine; "
             "use --uid, take pickle out of accept_content, or set C_FORCE_ROOT=1"

@@ -138,6 +138,7 @@ def run_child(app: Celery, options: NodeOptions, place: Place, link: str, wake: 
     signal.signal(signal.SIGTERM, lambda signum, frame: child.stop())
     if options.pool != "threads":
         sys.setswitchinterval(_SWITCH)
+    app.loader.init_worker_process()
     signals.worker_process_init.send(sender=None)
     child.serve()
     if child.exit_reason:

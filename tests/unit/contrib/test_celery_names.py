@@ -75,9 +75,42 @@ answer = [
     assert answer == [True, True, True, "celeriac.beat.interface", "5.7.0", True, "x", {"a": [1]}, True, True, True]
 
 
+def test_names_that_add_ons_ask_for() -> None:
+    answer = run(
+        NAMES
+        + """
+import celeriac
+from celery import platforms
+from celery._state import current_app, get_current_task
+from celery.contrib.abortable import AbortableAsyncResult, AbortableTask
+from celery.loaders.app import AppLoader
+from celery.loaders.base import BaseLoader
+from celery.utils.functional import maybe_list
+from celery.utils.nodenames import gethostname
+from celery.worker.control import Panel, control_command
+
+app = celeriac.Celery("x", broker="memory://", task_cls=AbortableTask)
+app.set_current()
+platforms.C_FORCE_ROOT = True
+from celeriac.supervisor.privileges import dangers
+app.conf.accept_content = ["pickle"]
+
+@control_command()
+def mine(state): ...
+
+answer = [
+    issubclass(AppLoader, BaseLoader), type(app.loader) is AppLoader, "mine" in Panel.data,
+    type(app.task(lambda: 0, name="t").delay()) is AbortableAsyncResult, current_app.main, get_current_task() is None,
+    isinstance(list(dangers(app.conf)), list), platforms.EX_UNAVAILABLE, maybe_list("a"), bool(gethostname()),
+]
+"""
+    )
+    assert answer == [True, True, True, True, "x", True, True, 69, ["a"], True]
+
+
 def test_what_is_not_there_is_named() -> None:
     assert "No module named 'celery.bin'" in said("import celery.bin.celery")
-    assert "docs/how-to/beat-add-ons.md" in said("import celery.worker.control")
+    assert "docs/how-to/beat-add-ons.md" in said("import celery.worker.consumer")
     assert "No module named 'kombu.transport'" in said("from kombu.transport import redis")
     assert "cannot import name 'JSONEncoder' from 'kombu.utils.json'" in said(
         "from kombu.utils.json import JSONEncoder"
@@ -159,5 +192,5 @@ def test_the_docs_list_what_is_there() -> None:
     source = (ROOT / "src/celeriac/contrib/celery_names.py").read_text()
     modules = literal_eval(re.search(r"^MODULES = (\{.*?^\})", source, re.DOTALL | re.MULTILINE).group(1))  # type: ignore[union-attr]
     text = (ROOT / "docs/how-to/beat-add-ons.md").read_text()
-    for name in (*modules, *re.findall(r'^    "(kombu[.a-z]*)": ', source, re.MULTILINE)):
+    for name in (*modules, *re.findall(r'^    "((?:kombu|celery)[._a-z]*)": ', source, re.MULTILINE)):
         assert f"`{name}`" in text, name
