@@ -12,15 +12,19 @@ from typing import Any
 import pytest
 
 from celeriac.brokers import postgres
+from celeriac.brokers.postgres import blocking, line
 from celeriac.brokers.postgres.address import address
 from celeriac.brokers.postgres.broker_port import PostgresBroker
 from celeriac.brokers.postgres.session import Session
 from celeriac.brokers.postgres.wire import bare
+from celeriac.client import resolver
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.model.limits import GO, PARKED, Ask, Seats
-from celeriac.model.settle import Accept, Completion, Release, StoredResult
+from celeriac.model.settle import Accept, Completion, Release, StoredResult, Verdict
 from celeriac.ports import AdapterOptions
 from celeriac.testing.conformance.tools import ids, message
+from celeriac.worker.completer import Completer
+from tests.proxy import Proxy
 from tests.servers import PostgresServer, eventually, free_port, wait_until
 from tests.servers.lame import lame_host, reaches
 
@@ -382,3 +386,69 @@ def test_a_host_whose_first_address_is_silent(
     publisher.close()
     with lame_host(postgres_server.port, monkeypatch) as host:
         reaches(postgres, postgres_url.replace("127.0.0.1", host))
+
+
+class Cut:
+    """Loses the reply to the next call of a name: the server has carried it out."""
+
+    def __init__(self, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.next = ""
+        for kind in (line.Line, blocking.Line):
+            self._around(proxy, kind, monkeypatch)
+
+    def _around(self, proxy: Proxy, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        run = kind.run
+
+        def cut(itself: Any, statement: Any, *args: Any) -> Any:
+            if self.next and self.next in (statement.name.decode(), statement.text.decode()):
+                self.next = ""
+                proxy.cut_reply()
+            return run(itself, statement, *args)
+
+        monkeypatch.setattr(kind, "run", cut)
+
+
+def test_a_connection_that_breaks_behind_a_commit(
+    postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written is known not to be known, by all who ask; nobody takes it for not written."""
+
+    async def main(url: str, cut: Cut) -> None:
+        broker, publisher = postgres.broker(url, _options()), postgres.publisher(url, _options())
+        await broker.open()
+
+        async def lost(name: str, call: Any) -> None:
+            cut.next = name
+            with pytest.raises(OperationalError) as error:
+                await call
+            assert error.value.uncertain
+
+        await lost("celeriac_publish", asyncio.to_thread(publisher.publish, [message("a")], timeout=5.0))
+        once = {"key": message("b")}
+        await lost("COMMIT", asyncio.to_thread(publisher.publish_once, once, expires=60.0, timeout=5.0))
+        assert publisher.publish_once(once, expires=60.0, timeout=5.0) == [], "asked again it knows"
+        await lost("celeriac_claim", broker.claim(["q"], limit=5, wait=0.0))
+        first, second = await broker.claim(["q"], limit=5, wait=5.0)
+        assert ids([first, second]) == ["a", "b"], "they are not held by nobody"
+
+        end = Completion(settlement=Accept(first), publish=[message("next")], result=StoredResult("a", b"{}", True))
+        await lost("celeriac_finish", broker.finish([end]))
+        assert list(await broker.finish([end])) == [Verdict.FENCED], "an earlier try has finished it"
+        found = await broker.claim(["q"], limit=5, wait=0.0)
+        assert ids(found) == ["next"], "once"
+        await broker.settle([Accept(each) for each in found])
+
+        store = resolver.adapter("memory://beside").store("memory://beside", _options())  # type: ignore[attr-defined]
+        await store.open()
+        completer = Completer(broker, store, lambda over: None, rand=lambda: 0.0)
+        cut.next = "celeriac_publish"
+        await completer.write([Completion(settlement=Accept(second), publish=[message("step")])])
+        copies = await broker.claim(["q"], limit=5, wait=0.0)
+        assert [(each.message.id, each.redelivered) for each in copies] == [("step", False), ("step", True)]
+        await broker.close()
+        publisher.close()
+
+    with Proxy("127.0.0.1", postgres_server.port) as proxy:
+        url = postgres_url.replace(f":{postgres_server.port}/", f":{proxy.port}/")
+        # Without prepared statements a call is one reply.
+        asyncio.run(main(f"{url}{'&' if '?' in url else '?'}listen=false", Cut(proxy, monkeypatch)))

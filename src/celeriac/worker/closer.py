@@ -13,12 +13,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from celeriac.exceptions import OperationalError
 from celeriac.model.chord import Closing, Gathered
-from celeriac.model.message import Delivery
+from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Completion, Hold, Verdict
 from celeriac.ports import Broker, ResultStore, Unified
 
-__all__ = ["Aside", "Closer"]
+__all__ = ["Aside", "Closer", "once_more"]
 
 #: Runs a function where user code may take its time: on a thread.
 Aside = Callable[..., Awaitable[Any]]
@@ -94,14 +95,25 @@ class Closer:
         return complete
 
     async def _step_by_step(self, chord: str, completion: Completion) -> None:
-        """A crash on the way sends the body again, under the same id; an outage does not."""
+        """A crash on the way sends the body again, under the same id; an outage only where an answer was lost."""
         if completion.opens:
             await self._store.open_chords(completion.opens)
         if completion.publish:
-            await self._broker.publish(completion.publish)
+            try:
+                await self._broker.publish(completion.publish)
+            except OperationalError as error:
+                if error.uncertain:
+                    self._begun[chord] = replace(completion, publish=once_more(completion.publish))
+                raise
             # Not opened anew either: a chord that is forgets who has joined.
             completion = self._begun[chord] = replace(completion, publish=(), opens=())
         if completion.others:
             await self._store.put(completion.others)
         if completion.closes is not None:
             await self._store.close_chord(completion.closes)
+
+
+def once_more(messages: Sequence[Message]) -> Sequence[Message]:
+    """Messages that may have been published already, for another try: who gets both looks first whether one has
+    ended."""
+    return [replace(message, headers={**message.headers, "redelivered": True}) for message in messages]

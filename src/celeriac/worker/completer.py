@@ -27,7 +27,7 @@ from celeriac.model.ledger import Change, Lock, queued_key
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Accept, Completion, Hold, Settlement, StoredResult, Verdict
 from celeriac.ports import Broker, Clock, Ledger, ResultStore, Unified
-from celeriac.worker.closer import Aside, Closer
+from celeriac.worker.closer import Aside, Closer, once_more
 from celeriac.worker.locks import renewals
 from celeriac.worker.outage import About, Outage, Word
 
@@ -248,7 +248,12 @@ class Completer:
             await store.open_chords(chords)
         messages = [message for c in todo for message in c.publish]
         if messages:
-            await self._broker.publish(messages)
+            try:
+                await self._broker.publish(messages)
+            except OperationalError as error:
+                if error.uncertain:
+                    todo[:] = [replace(c, publish=once_more(c.publish)) for c in todo]
+                raise
             todo[:] = [replace(c, publish=(), opens=()) for c in todo]
         if store is not None:
             records = [record for c in todo for record in (c.result, *c.others) if record is not None]

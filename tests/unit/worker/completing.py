@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from celeriac.model.message import Delivery
+from celeriac.exceptions import OperationalError
+from celeriac.model.message import Delivery, Message
 from celeriac.model.settle import Completion, StoredResult
 from celeriac.worker.completer import Completer
 from tests.unit.worker.fakes import FakeBroker, FakeStore, UnifiedBroker, tokens
 
-__all__ = ["Bench", "on_bench", "unified"]
+__all__ = ["Bench", "Showing", "on_bench", "uncertain", "unified"]
 
 
 class Bench:
@@ -53,3 +54,21 @@ def on_bench(body: Callable[[Bench], Awaitable[None]], bench: Callable[[], Bench
 
 def unified() -> Bench:
     return Bench(UnifiedBroker(server="one"), FakeStore(server="one"))
+
+
+class Showing(FakeBroker):
+    """``shown``: what each try to publish says of its messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[list[Any]] = []
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        self.shown.append([message.headers.get("redelivered") for message in messages])
+        await super().publish(messages)
+
+
+def uncertain() -> OperationalError:
+    error = OperationalError("the answer is lost")
+    error.uncertain = True
+    return error

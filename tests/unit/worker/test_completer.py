@@ -10,10 +10,11 @@ import pytest
 from msgspec.structs import replace
 
 from celeriac.app.starts import Starts
+from celeriac.exceptions import OperationalError
 from celeriac.model.ledger import Change, Lock
 from celeriac.model.settle import StoredResult, Verdict
 from celeriac.worker.completer import Completer
-from tests.unit.worker.completing import Bench, on_bench, unified
+from tests.unit.worker.completing import Bench, Showing, on_bench, uncertain, unified
 from tests.unit.worker.fakes import FakeBroker, FakeStore, UnifiedBroker, delivery, done, message, tokens, until
 
 
@@ -71,6 +72,19 @@ def test_an_outage_of_the_broker_is_waited_for(call: str) -> None:
     bench = on_bench(body)
     assert bench.of("publish") == [[follow_up.id]]
     assert bench.of("put") == [[b"r"]]
+    assert bench.settled == [one.token]
+
+
+def test_follow_ups_that_may_have_been_published_are_shown_as_redelivered() -> None:
+    one = delivery()
+
+    async def body(bench: Bench) -> None:
+        bench.broker.faults.plan("publish", OperationalError("away"), uncertain())
+        await bench.write([done(one, publish=[message(), message()], result=b"r")])
+
+    broker = Showing()
+    bench = on_bench(body, lambda: Bench(broker))
+    assert broker.shown == [[None, None], [None, None], [True, True]]
     assert bench.settled == [one.token]
 
 

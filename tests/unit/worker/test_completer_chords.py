@@ -14,7 +14,7 @@ from celeriac.model.chord import Closing, Gathered, NewChord, Part
 from celeriac.model.message import Delivery
 from celeriac.model.settle import Completion, Hold, Verdict
 from celeriac.worker.completer import Completer
-from tests.unit.worker.completing import Bench, on_bench
+from tests.unit.worker.completing import Bench, Showing, on_bench, uncertain
 from tests.unit.worker.fakes import FakeBroker, FakeStore, UnifiedBroker, delivery, done, message, tokens, until
 
 
@@ -47,9 +47,9 @@ class ChordStore(FakeStore):
         return self.tokens.pop(closing.chord, None) == closing.token
 
 
-def chorded(*, unified: bool = False) -> Bench:
+def chorded(*, unified: bool = False, broker: FakeBroker | None = None) -> Bench:
     """A bench whose completer concludes chords: each has a body of its own."""
-    bench = Bench(UnifiedBroker(server="one"), ChordStore("one")) if unified else Bench(store=ChordStore())
+    bench = Bench(UnifiedBroker(server="one"), ChordStore("one")) if unified else Bench(broker, ChordStore())
 
     def conclude(chord: Gathered, hold: Hold) -> Completion:
         body, closing = message(id=f"body of {chord.chord}"), Closing(chord.chord, chord.token)
@@ -79,6 +79,19 @@ def test_a_member_joins_after_its_result_is_stored_and_before_it_is_settled() ->
         ("join", ["m"]),
         ("settle", [one.token]),
     ]
+
+
+def test_a_body_that_may_have_been_published_is_shown_as_redelivered() -> None:
+    last, broker = delivery(id="last"), Showing()
+
+    async def body(bench: Bench) -> None:
+        bench.store.completes = {"last": ["g"]}  # type: ignore[attr-defined]
+        bench.broker.faults.plan("publish", uncertain(), OperationalError("away"))
+        await bench.write([joining(last, result=b"1")])
+
+    bench = on_bench(body, lambda: chorded(broker=broker))
+    assert broker.shown == [[None], [True], [True]]
+    assert bench.of("publish") == [["body of g"]]
 
 
 def test_chords_are_opened_before_their_members_are_sent() -> None:
