@@ -197,6 +197,8 @@ class Fetcher:
         """What came; None when ``_interrupt`` ended the claim."""
         self.asked = self._clock.monotonic()
         wait = min(PAUSED_LOOK, self.wait) if self._rules.paused else self.wait
+        if self._backoff.failures:
+            wait = 0.0  # the first answer after an outage tells that it is over
         self._claiming = asyncio.ensure_future(broker.claim(queues, limit=room, wait=wait))
         try:
             return await self._claiming

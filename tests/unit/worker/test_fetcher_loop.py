@@ -153,6 +153,21 @@ def test_an_outage_is_told_and_its_end(caplog: pytest.LogCaptureFixture) -> None
     assert bench.fetcher._backoff.failures == 0
 
 
+def test_that_an_outage_is_over_is_known_at_once() -> None:
+    bench = FetcherBench()
+    waits: list[float] = []
+
+    async def claim(limit: int, wait: float) -> Sequence[Delivery]:
+        waits.append(wait)
+        return [] if not wait else await for_ever(limit, wait)
+
+    bench.broker.faults.away("claim", 3)
+    bench.broker.claim_with = claim
+    loop(nothing, bench)
+    assert waits == [0.0, bench.fetcher.wait]
+    assert bench.fetcher.connected
+
+
 def test_an_outage_shows_as_not_connected() -> None:
     bench = FetcherBench()
     bench.broker.faults.plan("claim", None)
