@@ -17,9 +17,10 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
 
+from tests.servers.base import HOST, free_port
+
 __all__ = ["Proxy"]
 
-HOST = "127.0.0.1"
 CHUNK = 65536
 LINGER_NONE = struct.pack("ii", 1, 0)  # close() sends RST instead of FIN
 
@@ -32,6 +33,17 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     if connection is not None and not writer.transport.is_closing():
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
     writer.transport.abort()
+
+
+def _open(writer: asyncio.StreamWriter) -> bool:
+    connection: socket.socket | None = writer.get_extra_info("socket")
+    return connection is not None and connection.fileno() >= 0
+
+
+async def _closed(*writers: asyncio.StreamWriter) -> None:
+    """Until these are closed: a reset is sent when the loop comes round to it."""
+    while any(map(_open, writers)):  # noqa: ASYNC110 - the loop tells nobody
+        await asyncio.sleep(0)
 
 
 class _Link:
@@ -143,7 +155,7 @@ class Proxy:
         self._closing = False
         self._thread = threading.Thread(target=self._main, args=(ready,), name="proxy", daemon=True)
         self._thread.start()
-        ready.wait(10)
+        ready.wait(60)
         self._call(self._listen())
         return self
 
@@ -152,7 +164,7 @@ class Proxy:
             return
         self._call(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop = self._thread = None
 
     def __enter__(self) -> Self:
@@ -170,13 +182,14 @@ class Proxy:
     def cut(self) -> int:
         """Reset every connection, on both sides (RST). New ones are accepted. Returns how many were cut."""
 
-        def act() -> int:
+        async def act() -> int:
             links = [link for link in self._links if not link.orphaned]
             for link in links:
                 link.reset()
+            await _closed(*(side for link in links for side in (link.client, link.server)))
             return len(links)
 
-        return self._run(act)
+        return self._call(act())
 
     def cut_reply(self) -> None:
         """Lose the next reply: the server has carried out the command, the client sees a reset instead."""
@@ -195,13 +208,14 @@ class Proxy:
         What the client sends is swallowed, and nothing ever comes back. Returns how many connections it hit.
         """
 
-        def act() -> int:
+        async def act() -> int:
             links = [link for link in self._links if not link.orphaned]
             for link in links:
                 link.orphan()
+            await _closed(*(link.server for link in links))
             return len(links)
 
-        return self._run(act)
+        return self._call(act())
 
     def latency(self, milliseconds: float) -> None:
         """Delay each direction by this much; bandwidth stays."""
@@ -227,8 +241,9 @@ class Proxy:
 
     async def _listen(self) -> None:
         if self._listener is None:
+            # Not one of the ports for outgoing connections: else one of these takes it while it refuses.
+            self.port = self.port or free_port()
             self._listener = await asyncio.start_server(self._serve, HOST, self.port, backlog=512)
-            self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _unlisten(self) -> None:
         if self._listener is not None:
@@ -284,4 +299,4 @@ class Proxy:
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         assert self._loop is not None, "the proxy is not running"
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)

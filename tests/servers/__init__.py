@@ -5,7 +5,7 @@ Knows nothing of Celeriac. Used through the fixtures of conftest.py, or directly
 
 from __future__ import annotations
 
-from tests.servers.base import HOST, Server, eventually, free_port, tls_files, wait_until
+from tests.servers.base import HOST, Server, eventually, free_port, promptly, tls_files, wait_until, within
 from tests.servers.pgbouncer import PgBouncerServer, pgbouncer_program
 from tests.servers.postgres import PostgresServer, postgres_programs
 from tests.servers.rabbitmq import RabbitServer
@@ -26,6 +26,8 @@ __all__ = [
     "free_port",
     "pgbouncer_program",
     "postgres_programs",
+    "promptly",
     "tls_files",
     "wait_until",
+    "within",
 ]

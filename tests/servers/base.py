@@ -7,22 +7,36 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 
-__all__ = ["HOST", "POLL_SECONDS", "Server", "eventually", "free_port", "tls_files", "wait_until"]
+__all__ = [
+    "HOST",
+    "POLL_SECONDS",
+    "Server",
+    "eventually",
+    "free_port",
+    "promptly",
+    "tls_files",
+    "wait_until",
+    "within",
+]
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.005
+#: How often what has to be quick may be late: a machine that stalls holds one try up, what is slow is late each time.
+_TRIES = 4
 #: Between two questions, once a wait is long or the question itself takes its time.
 _POLL_AT_MOST = 0.03
 
@@ -35,7 +49,7 @@ def _overdue(describe: Describe, timeout: float) -> TimeoutError:
     return TimeoutError(f"not within {timeout:g} s: {what}")
 
 
-def wait_until(predicate: Callable[[], T], timeout: float = 10.0, describe: Describe = "the condition holds") -> T:
+def wait_until(predicate: Callable[[], T], timeout: float = 60.0, describe: Describe = "the condition holds") -> T:
     """Ask until the answer is true, and return it. `describe` may be a function that tells the state at the end.
 
     The longer it has waited and the dearer the question, the less often it asks: what is waited for needs the machine.
@@ -52,7 +66,7 @@ def wait_until(predicate: Callable[[], T], timeout: float = 10.0, describe: Desc
 
 
 async def eventually(
-    predicate: Callable[[], T], timeout: float = 10.0, describe: Describe = "the condition holds"
+    predicate: Callable[[], T], timeout: float = 60.0, describe: Describe = "the condition holds"
 ) -> T:
     """`wait_until` for coroutines: the event loop goes on meanwhile."""
     deadline = time.monotonic() + timeout
@@ -63,12 +77,49 @@ async def eventually(
     return answer
 
 
+def within(seconds: float, attempt: Callable[[], T]) -> T:
+    """The answer of ``attempt``, which may be repeated and is to take less than ``seconds``: of some tries one does."""
+    took: list[float] = []
+    while len(took) < _TRIES:
+        began = time.monotonic()
+        answer = attempt()
+        took.append(time.monotonic() - began)
+        if took[-1] < seconds:
+            return answer
+    raise AssertionError(f"not once within {seconds:g} s: {took}")
+
+
+async def promptly(seconds: float, attempt: Callable[[], Awaitable[T]]) -> T:
+    """`within` for coroutines."""
+    took: list[float] = []
+    while len(took) < _TRIES:
+        began = time.monotonic()
+        answer = await attempt()
+        took.append(time.monotonic() - began)
+        if took[-1] < seconds:
+            return answer
+    raise AssertionError(f"not once within {seconds:g} s: {took}")
+
+
+@lru_cache(maxsize=1)
+def _ports() -> Iterator[int]:
+    """Ports for servers, below those that a system hands out for outgoing connections: else such a connection takes the
+    port of a server that is down for a moment. Test processes that run beside each other have different ones."""
+    ports = list(range(16_000 + os.getpid() % 8, 32_000, 8))
+    random.SystemRandom().shuffle(ports)
+    return itertools.cycle(ports)
+
+
 def free_port() -> int:
-    """A TCP port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that nobody listened on a moment ago, another one each time."""
+    for port in _ports():
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:  # somebody has it
+                continue
+            return port
+    raise AssertionError("unreachable")
 
 
 @lru_cache(maxsize=1)

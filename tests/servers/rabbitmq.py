@@ -167,7 +167,7 @@ class RabbitServer(Server):
                 start_new_session=True,
                 env=self.environment(),
             )
-            wait_until(lambda: _listens(self._epmd_port), 10, "epmd is ready")
+            wait_until(lambda: _listens(self._epmd_port), 60, "epmd is ready")
         (self.directory / "rabbitmq.conf").write_text(self._configuration())
         super()._launch()
 

@@ -124,7 +124,7 @@ class RedisCluster:
             node.command("CLUSTER", "SETSLOT", slot, "NODE", _id(to))
         # The new owner has a new epoch now. Another move before all have heard of it could give a second node the same
         # one, and two owners of one epoch contradict each other for good.
-        wait_until(lambda: len({_epoch(node, _id(to)) for node in self.nodes}) == 1, 10.0, "all know the new owner")
+        wait_until(lambda: len({_epoch(node, _id(to)) for node in self.nodes}) == 1, 60, "all know the new owner")
 
     # -- inside
 
@@ -140,10 +140,10 @@ class RedisCluster:
             node.command("CLUSTER", "MEET", HOST, first.port, node._config["cluster-port"])
             first.command("CLUSTER", "MEET", HOST, node.port, node._config["cluster-port"])
         everybody = (*self.nodes, *self.replicas)
-        wait_until(lambda: all(self._knows(node) == len(everybody) for node in everybody), 20.0, "all nodes meet")
+        wait_until(lambda: all(self._knows(node) == len(everybody) for node in everybody), 60, "all nodes meet")
         for master, replica in zip(self.nodes, self.replicas, strict=False):
-            wait_until(partial(_replicates, replica, master), 20.0)
-        wait_until(lambda: all(self._whole(node) for node in everybody), 20.0, "all slots are known")
+            wait_until(partial(_replicates, replica, master), 60)
+        wait_until(lambda: all(self._whole(node) for node in everybody), 60, "all slots are known")
 
     @staticmethod
     def _knows(node: RedisServer) -> int:

@@ -80,7 +80,7 @@ class RedisSentinels:
             first, second = self.servers
             first.start(), second.start()
             second.command("REPLICAOF", HOST, first.port)
-            wait_until(lambda: second.info("replication")["master_link_status"] == "up", 30.0)
+            wait_until(lambda: second.info("replication")["master_link_status"] == "up", 60)
             watch = [
                 f"sentinel monitor {self.name} {HOST} {first.port} 2",
                 f"sentinel down-after-milliseconds {self.name} {_DOWN_AFTER}",
@@ -127,7 +127,7 @@ class RedisSentinels:
         """Wait for a master that is not ``old``, and takes writes; returns it."""
         other = next(server for server in self.servers if server is not old)
         wait_until(lambda: all(self._told(each) == other.port for each in self.sentinels), _LONG, "a failover")
-        wait_until(lambda: other.info("replication")["role"] == "master", 10.0)
+        wait_until(lambda: other.info("replication")["role"] == "master", 60)
         return other
 
     def order_failover(self) -> None:
