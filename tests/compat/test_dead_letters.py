@@ -11,7 +11,7 @@ def test_celery_runs_what_is_sent_again(fleet: Fleet) -> None:
     result = fleet.send("add", (1, None), queue="ours")
     found = fleet.outcome(result)
     assert found["state"] == "FAILURE", found
-    wait_until(lambda: letters.count(task="compat.add") == 1, 10.0, fleet.logs)
+    wait_until(lambda: letters.count(task="compat.add") == 1, 60, fleet.logs)
     again = letters.retry(result.id, args=[20, 22], to_queue="theirs")
-    assert again.get(timeout=15.0) == 42
+    assert again.get(timeout=60) == 42
     assert letters.count(task="compat.add") == 0

@@ -12,32 +12,36 @@ from tests.compat.project.fleet import Fleet
 @pytest.fixture
 def unique(fleet: Fleet) -> Iterator[str]:
     """The name of a task that is unique for our producer."""
-    task = fleet.app.tasks["compat.retry"]
+    task = fleet.app.tasks["compat.later"]
     task.unique = "args"
-    yield "retry"
+    yield "later"
     task.unique = None
 
 
-def lock(fleet: Fleet, times: int) -> bytes | None:
-    key = fleet.app.tasks["compat.retry"].unique_rule.key((times,), {})
+def lock(fleet: Fleet, gate: str) -> bytes | None:
+    key = fleet.app.tasks["compat.later"].unique_rule.key((gate,), {})
     return fleet.command("GET", f"celeriac:ledger:{key}")  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("queue", ["ours", "theirs"])
 def test_a_unique_task_with_retries(fleet: Fleet, unique: str, queue: str) -> None:
-    first = fleet.send(unique, (2,), queue=queue)
-    assert fleet.send(unique, (2,), queue=queue).id == first.id
-    assert first.get(timeout=15) == 2
+    gate = f"unique-{queue}"
+    first = fleet.send(unique, (gate,), queue=queue)
+    assert fleet.send(unique, (gate,), queue=queue).id == first.id
+    fleet.wait_state(first.id, "RETRY")
+    assert fleet.send(unique, (gate,), queue=queue).id == first.id
+    fleet.open(f"{gate}-again")
+    assert first.get(timeout=60) == gate
     # Ours frees it; Celery's leaves it, and the record tells that it stands for nothing.
-    held = lock(fleet, 2)
+    held = lock(fleet, gate)
     assert held == (None if queue == "ours" else first.id.encode())
-    second = fleet.send(unique, (2,), queue="ours")
+    second = fleet.send(unique, (gate,), queue="ours")
     assert second.id != first.id
-    assert second.get(timeout=15) == 2
-    assert lock(fleet, 2) is None
+    assert second.get(timeout=60) == gate
+    assert lock(fleet, gate) is None
 
 
 def test_an_idempotency_key(fleet: Fleet) -> None:
     results = [fleet.send("add", (1, 2), queue="theirs", idempotency_key="order-17") for _ in range(3)]
     assert len({result.id for result in results}) == 1
-    assert results[0].get(timeout=15) == 3
+    assert results[0].get(timeout=60) == 3

@@ -32,7 +32,7 @@ def run(fleet: Fleet, producer: str, expression: str, **names: Any) -> Any:
 def test_a_header_on_both_sides(fleet: Fleet, producer: str, body: str) -> None:
     text = (
         "[chord([mine('add', ('ours', 'theirs', 'both')[i % 3], i, 1) for i in range(12)])"
-        "(mine('tsum', body)).get(timeout=20) for _ in range(8)]"
+        "(mine('tsum', body)).get(timeout=60) for _ in range(8)]"
     )
     assert run(fleet, producer, text, body=body) == [78] * 8
 
@@ -42,7 +42,7 @@ def test_a_failing_member_on_either_side(fleet: Fleet, producer: str) -> None:
     for side in SIDES:
         text = (
             "type(chord([mine('add', 'ours', 1, 1), mine('add', 'theirs', 1, 1), mine('fail', side)])"
-            "(mine('tsum', 'both')).get(timeout=20, propagate=False)).__name__"
+            "(mine('tsum', 'both')).get(timeout=60, propagate=False)).__name__"
         )
         assert run(fleet, producer, text, side=side) == "ChordError"
 
@@ -52,7 +52,7 @@ def test_a_workflow_that_changes_sides(fleet: Fleet, producer: str) -> None:
     for first, second in (SIDES, SIDES[::-1]):
         text = (
             "chain(mine('add', first, 1, 1), group(mine('add', second, 10), mine('add', first, 20)),"
-            " mine('tsum', second), mine('add', first, 5)).apply_async().get(timeout=20)"
+            " mine('tsum', second), mine('add', first, 5)).apply_async().get(timeout=60)"
         )
         assert run(fleet, producer, text, first=first, second=second) == 39
 
@@ -61,6 +61,6 @@ def test_a_workflow_that_changes_sides(fleet: Fleet, producer: str) -> None:
 def test_groups_in_a_header(fleet: Fleet, producer: str) -> None:
     text = (
         "chord([chain(mine('add', 'ours', 1, 1), group(mine('add', 'theirs', 1), mine('add', 'ours', 2))),"
-        " mine('add', 'theirs', 5, 5)])(mine('ident', 'both')).get(timeout=20)"
+        " mine('add', 'theirs', 5, 5)])(mine('ident', 'both')).get(timeout=60)"
     )
     assert run(fleet, producer, text) == [[3, 4], 10]

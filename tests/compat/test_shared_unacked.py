@@ -67,23 +67,23 @@ def all_done(fleet: Fleet, ids: list[str], first: int) -> None:
     keys = [f"celery-task-meta-{task_id}" for task_id in ids]
     wait_until(
         lambda: all(raw and b'"SUCCESS"' in raw for raw in fleet.command("MGET", *keys)),
-        20,
+        60,
         lambda: f"{ended(fleet, ids)} of {len(ids)} ended\n{fleet.logs()}",
     )
-    expected = list(range(first, first + TASKS))
-    assert [fleet.app.AsyncResult(task_id).get(timeout=5) for task_id in ids] == expected
-    assert fleet.console.run("[app.AsyncResult(i).get(timeout=5) for i in ids]", ids=ids) == expected
-    wait_until(lambda: not fleet.command("EXISTS", "both", "unacked", "unacked_index"), 5, "nothing is left")
+    expected = list(range(first, first + len(ids)))
+    assert [fleet.app.AsyncResult(task_id).get(timeout=60) for task_id in ids] == expected
+    assert fleet.console.run("[app.AsyncResult(i).get(timeout=60) for i in ids]", ids=ids) == expected
+    wait_until(lambda: not fleet.command("EXISTS", "both", "unacked", "unacked_index"), 60, "nothing is left")
 
 
 def test_kombus_restore_leaves_living_leases_alone(shared: Fleet, ours: Worker) -> None:
     """A long task of ours, held far longer than Celery's visibility timeout, with a Celery worker that scans."""
     result = shared.send("late", ("long",), queue="ours")
-    wait_until(lambda: [words for words in shared.journal("start") if words[1] == result.id], 10, shared.logs)
+    wait_until(lambda: [words for words in shared.journal("start") if words[1] == result.id], 60, shared.logs)
     until = time.time() + 2 * VISIBILITY + 0.5
-    wait_until(lambda: time.time() > until or not shared.command("ZCARD", "unacked_index"), 10)
+    wait_until(lambda: time.time() > until or not shared.command("ZCARD", "unacked_index"), 60)
     shared.open("long")
-    assert result.get(timeout=10) == "ours"
+    assert result.get(timeout=60) == "ours"
     assert [words[0] for words in shared.journal("start") if words[1] == result.id] == ["ours"]
 
 
@@ -97,13 +97,19 @@ def test_pickle_is_refused_where_it_is_not_accepted(shared: Fleet, ours: Worker)
 def test_our_worker_is_killed(shared: Fleet, ours: Worker) -> None:
     """Celery's worker alone finishes: it restores what ours held, as it would for one of its own."""
     ids = send_many(shared, 0)
-    wait_until(lambda: ended(shared, ids, "ours") > 20 and ended(shared, ids, "theirs") > 20, 15, shared.logs)
+
+    def both() -> bool:
+        if ended(shared, ids) == len(ids):  # one of them did all while the machine held the other up
+            ids.extend(send_many(shared, len(ids)))
+        return ended(shared, ids, "ours") > 20 and ended(shared, ids, "theirs") > 20
+
+    wait_until(both, 60, shared.logs)
     ours.kill()
     all_done(shared, ids, 0)
     runs = Counter(words[1] for words in shared.journal("start") if words[1] in set(ids))
     assert set(runs) == set(ids)
     assert max(runs.values()) <= 2
-    assert sum(runs.values()) - TASKS <= 20  # what was in flight at most
+    assert sum(runs.values()) - len(ids) <= 20  # what was in flight at most
 
 
 def test_celerys_worker_is_killed(shared: Fleet, theirs: Worker) -> None:
@@ -112,14 +118,14 @@ def test_celerys_worker_is_killed(shared: Fleet, theirs: Worker) -> None:
     It is killed while all it may hold is recorded: what kombu has popped and not yet recorded is lost by kombu itself.
     """
     held = [shared.send("late", ("heir",), queue="both").id for _ in range(12)]
-    wait_until(lambda: shared.command("ZCARD", "unacked_index") == 8, 10, shared.logs)  # two children, four each
-    wait_until(lambda: len({w[1] for w in shared.journal("start")} & set(held)) == 2, 10, shared.logs)
+    wait_until(lambda: shared.command("ZCARD", "unacked_index") == 8, 60, shared.logs)  # two children, four each
+    wait_until(lambda: len({w[1] for w in shared.journal("start")} & set(held)) == 2, 60, shared.logs)
     theirs.kill()
     shared.open("heir")
     shared.ours("heir@shared", "-c", "2", "-Q", "both,ours").ready()
     ids = send_many(shared, TASKS)
     all_done(shared, ids, TASKS)
-    assert [shared.app.AsyncResult(task_id).get(timeout=15) for task_id in held] == ["ours"] * 12
+    assert [shared.app.AsyncResult(task_id).get(timeout=60) for task_id in held] == ["ours"] * 12
     runs = Counter(words[1] for words in shared.journal("start") if words[1] in {*ids, *held})
     assert set(runs) == {*ids, *held}
     assert sum(runs.values()) == TASKS + len(held) + 2
@@ -135,9 +141,9 @@ def test_switching_back(shared: Fleet, celery_python: Path) -> None:
     again = shared.ours("last@shared", "-c", "1", "-Q", "both,ours", worker_grace=0.2).ready()
     later = shared.send("add", (1, 2), queue="both", countdown=3600)
     running = shared.send("late", ("back",), queue="both")
-    wait_until(lambda: [words for words in shared.journal("start") if words[1] == running.id], 10, shared.logs)
+    wait_until(lambda: [words for words in shared.journal("start") if words[1] == running.id], 60, shared.logs)
     waiting = shared.send("side", queue="both")
-    wait_until(lambda: shared.command("EXISTS", "celeriac:schedule:both"), 5, "the later one is scheduled")
+    wait_until(lambda: shared.command("EXISTS", "celeriac:schedule:both"), 60, "the later one is scheduled")
     again.stop()
     assert not shared.command("EXISTS", "unacked", "unacked_index")
     kept = {key.decode() for key in shared.command("KEYS", "celeriac:*")}
@@ -147,7 +153,7 @@ def test_switching_back(shared: Fleet, celery_python: Path) -> None:
     assert later.id.encode() in entry
     shared.open("back")
     shared.theirs("again@shared", "-c", "1", "-Q", "both", "--without-mingle").ready()
-    assert shared.console.run("[app.AsyncResult(i).get(timeout=15) for i in ids]", ids=[running.id, waiting.id]) == [
+    assert shared.console.run("[app.AsyncResult(i).get(timeout=60) for i in ids]", ids=[running.id, waiting.id]) == [
         "theirs",
         "theirs",
     ]

@@ -77,7 +77,7 @@ async def servers(url: str, owner: str = "w1", **options: Any) -> AsyncIterator[
 def opened(url: str, *chords: NewChord, **options: Any) -> None:
     """Chords as a producer opens them."""
     reader = redis.reader(url, AdapterOptions(**options))
-    reader.open_chords(chords, timeout=5)
+    reader.open_chords(chords, timeout=30.0)
     reader.close()
 
 

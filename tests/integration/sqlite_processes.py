@@ -99,17 +99,32 @@ def produce(url: str, count: int, tell: Callable[[str], None], *, at_once: int =
     publisher = sqlite.publisher(url, options())
     for number in range(count):
         batch: list[Message] = [message(f"{os.getpid()}-{number}-{part}") for part in range(at_once)]
-        publisher.publish(batch, timeout=10.0)
+        publisher.publish(batch, timeout=60)
         tell(" ".join(each.id for each in batch))
 
 
-def work(url: str, tell: Callable[[str], None], *, idle: float, limit: int = 32, lease: float = 30.0) -> None:
-    """Claim and finish until nothing came for ``idle`` seconds, telling the ids of what was finished."""
+def work(
+    url: str,
+    tell: Callable[[str], None],
+    *,
+    idle: float,
+    limit: int = 32,
+    lease: float = 30.0,
+    over: Callable[[], bool] = lambda: True,
+) -> None:
+    """Claim and finish until it is ``over`` and nothing came for ``idle`` seconds, telling the ids of what was
+    finished."""
 
     async def run() -> None:
         broker = sqlite.broker(url, options(lease=lease))
         await broker.open()
-        while deliveries := await broker.claim(["q"], limit=limit, wait=idle):
+        while True:
+            last = over()
+            deliveries = await broker.claim(["q"], limit=limit, wait=idle)
+            if not deliveries:
+                if last:
+                    break
+                continue
             completions = [
                 Completion(settlement=Accept(each), result=StoredResult(each.message.id, SUCCESS, True, 600.0))
                 for each in deliveries

@@ -60,7 +60,7 @@ class Project:
 
     def grows(self, word: str, by: int = 2) -> None:
         before = self.count(word)
-        wait_until(lambda: self.count(word) >= before + by, 20.0, f"{word} runs {by} times more")
+        wait_until(lambda: self.count(word) >= before + by, 60, f"{word} runs {by} times more")
 
 
 EXTENDED = [pytest.param(name, marks=pytest.mark.extended) for name in ("sqlite", "postgres", "cluster")]
@@ -86,7 +86,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
         for node in nodes:
             node.terminate()
         for node in nodes:
-            node.wait(30)
+            node.wait(60)
 
 
 def test_entries_are_edited_at_run_time(project: Project) -> None:
@@ -103,7 +103,7 @@ def test_entries_are_edited_at_run_time(project: Project) -> None:
         project.grows("stored", 3)
         return bool(json.loads(project.call("show", "written", "--json"))["count"] == before)
 
-    wait_until(still, 20.0, "the paused entry is not sent any more")
+    wait_until(still, 60, "the paused entry is not sent any more")
     project.call("change", "stored", "--args", '["changed"]')
     project.grows("changed")
     project.call("resume", "written")
@@ -118,7 +118,7 @@ def test_entries_are_edited_at_run_time(project: Project) -> None:
         seen = [json.loads(line) for line in project.call("status", "--json").splitlines()]
         return sorted(each["embedded"] for each in seen) == [False, True]
 
-    wait_until(both, 30.0, "both schedulers are shown")
+    wait_until(both, 60, "both schedulers are shown")
     pong = json.loads(project.ask("inspect", "ping", "-d", "sched@host", "-t", "10", "--json"))
     assert pong == {"sched@host": {"ok": "pong"}}
 

@@ -44,7 +44,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Callable[[], Celery]]:
         return each
 
     first = app()
-    ledger_of(first).read(["beat:epoch"], timeout=10.0)
+    ledger_of(first).read(["beat:epoch"], timeout=60)
     yield app
     for each in made:
         each.close()

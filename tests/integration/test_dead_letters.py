@@ -72,7 +72,7 @@ def hang():
 def refuse():
     raise Reject("not today", requeue=False)
 """
-_DEADLINE = 30.0
+_DEADLINE = 60.0
 _RUBBISH = b'{"body": "\xff\x00 rubbish'
 _numbers = itertools.count()
 
@@ -119,7 +119,7 @@ class Project:
     def put_raw(self, raw: bytes) -> None:
         """One entry of the queue, as it is."""
         if self.url.startswith("sqlite"):
-            with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=10)) as file, file:
+            with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=60)) as file, file:
                 number = file.execute("SELECT coalesce(max(id), 0) + 1 FROM message").fetchone()[0]
                 file.execute("INSERT INTO message VALUES (?, 'celery', 0, 0, ?)", (number, raw))
                 file.execute("INSERT INTO ready VALUES ('celery', 0, ?, ?, 0)", (number, number))
@@ -333,7 +333,7 @@ def bury_many(app: Celery, ids: Sequence[str]) -> None:
 
 
 def ready(app: Celery) -> int:
-    depth = app.sender.publisher.depth(["celery"], timeout=10.0)["celery"]
+    depth = app.sender.publisher.depth(["celery"], timeout=60)["celery"]
     return depth.ready
 
 

@@ -18,7 +18,7 @@ NOBODY = 65534
 STRANGER = """
 import socket, sys
 sock = socket.socket(socket.AF_UNIX)
-sock.settimeout(10)
+sock.settimeout(60)
 sock.connect("\\0" + sys.argv[1])
 try:
     sock.sendall(b'{"n": 1, "answer": "forged"}\\n')
@@ -39,7 +39,7 @@ sys.stdin.read()
 def started(name: str) -> str:
     """What somebody reads who connects to the agent: bytes of the order that every child gets."""
     command = [sys.executable, "-I", "-S", "-c", STRANGER, name]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
 
 def as_nobody(name: str) -> str:

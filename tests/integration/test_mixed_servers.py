@@ -99,4 +99,4 @@ def test_chords_in_chords(app: Celery) -> None:
             inner = [chord([plain.s(number) for number in range(size)], plain.s(-1)) for _ in range(3)]
             result = chord(group(inner), plain.s(-2)).apply_async()
             members = [-1, [[number] for number in range(size)]]
-            assert result.get(timeout=30) == [-2, [members] * 3]
+            assert result.get(timeout=60) == [-2, [members] * 3]

@@ -36,7 +36,7 @@ async def _round(url: str, name: str, options: AdapterOptions) -> list[str]:
 def _publish(url: str, options: AdapterOptions, name: str = "a") -> None:
     publisher = postgres.publisher(url, options)
     try:
-        publisher.publish([message(name)], timeout=10.0)
+        publisher.publish([message(name)], timeout=60)
     finally:
         publisher.close()
 

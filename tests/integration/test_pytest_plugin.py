@@ -38,7 +38,7 @@ def test_app(celery_app, celery_worker):
     def mul(x, y):
         return x * y
     result = mul.delay(4, 4)
-    assert result.get(timeout=10) == 16
+    assert result.get(timeout=60) == 16
     assert result.args == [4, 4]
     assert celery_worker.queues == ("celery", "more")
 
@@ -51,10 +51,10 @@ def test_current(celery_app):
     assert current_app.main == celery_app.main
 
 def test_shared(celery_app, celery_worker):
-    assert double.delay(4).get(timeout=10) == 8
+    assert double.delay(4).get(timeout=60) == 8
 
 def test_shared_again(celery_app, celery_worker):
-    assert double.apply_async((4,), queue="more").get(timeout=10) == 8
+    assert double.apply_async((4,), queue="more").get(timeout=60) == 8
 
 def test_simulation(celeriac_simulation):
     celeriac_simulation.worker()
@@ -63,7 +63,7 @@ def test_simulation(celeriac_simulation):
     assert result.get() == 8
 
 def test_session(celery_session_app, celery_session_worker):
-    assert double.delay(5).get(timeout=10) == 10
+    assert double.delay(5).get(timeout=60) == 10
     assert current_app.main == celery_session_app.main
 """
 TRAPPED = """

@@ -89,7 +89,7 @@ def test_a_beat_does_its_work(server: RedisServer) -> None:
     app.periodic.pause("stored")
     app.periodic.resume("stored")
     scheduler = SharedScheduler(app)
-    wait_until(lambda: scheduler.tick() >= 0 and scheduler.sent >= 10, 10.0, "tasks are sent")
+    wait_until(lambda: scheduler.tick() >= 0 and scheduler.sent >= 10, 60, "tasks are sent")
     assert len(app.periodic.schedulers()) == 1
     app.periodic.run("stored")
     app.periodic.delete("stored")
@@ -117,15 +117,15 @@ def test_everybody_does_their_work(server: RedisServer) -> None:
     node, sender, operator = app_of(server, "worker"), app_of(server, "producer"), app_of(server, "operator")
     add: Any = sender.tasks["proj.add"]
     with start_worker(node, perform_ping_check=False, task_events=True, without_heartbeat=False):
-        assert add.delay(2, 3).get(timeout=10) == 5
-        assert add.apply_async((2, 3), countdown=0.2, priority=6).get(timeout=10) == 5
+        assert add.delay(2, 3).get(timeout=60) == 5
+        assert add.apply_async((2, 3), countdown=0.2, priority=6).get(timeout=60) == 5
         many = sender.send_many([add.s(n, n).set(priority=priority) for n, priority in enumerate((0, 3, 6, 9))])
-        assert [each.get(timeout=10) for each in many] == [0, 2, 4, 6]
-        assert group(add.s(n, n) for n in range(5))().get(timeout=10) == [0, 2, 4, 6, 8]
-        assert operator.control.ping(timeout=5.0, limit=1)
-        assert operator.control.inspect(timeout=1.0).stats()
+        assert [each.get(timeout=60) for each in many] == [0, 2, 4, 6]
+        assert group(add.s(n, n) for n in range(5))().get(timeout=60) == [0, 2, 4, 6, 8]
+        assert operator.control.ping(timeout=60.0, limit=1)
+        assert operator.control.inspect(timeout=60.0, limit=1).stats()
         own: Any = node.tasks
-        assert chord([own["proj.add"].s(n, n) for n in range(5)], own["proj.total"].s())().get(timeout=10) == 20
+        assert chord([own["proj.add"].s(n, n) for n in range(5)], own["proj.total"].s())().get(timeout=60) == 20
         assert node.control.purge() == 0
     assert denied(server) == []
     assert not [key for key in server.command("KEYS", "*") if not key.startswith(b"proj:")], "a key without prefix"
@@ -136,14 +136,14 @@ def test_a_producer_of_chords(server: RedisServer) -> None:
     node, sender = app_of(server, "worker"), app_of(server, "producer")
     task: Any = sender.tasks
     with start_worker(node, perform_ping_check=False):
-        assert chord([task["proj.add"].s(n, n) for n in range(5)], task["proj.total"].s())().get(timeout=10) == 20
+        assert chord([task["proj.add"].s(n, n) for n in range(5)], task["proj.total"].s())().get(timeout=60) == 20
         nested = chord([group(task["proj.add"].s(n, n) for n in range(2))], task["proj.total"].s())
         assert nested.tasks
         saved = group(task["proj.add"].s(n, n) for n in range(2))()
         saved.save()
         restored = GroupResult.restore(saved.id, app=sender)
         assert restored is not None
-        assert restored.get(timeout=10) == [0, 2]
+        assert restored.get(timeout=60) == [0, 2]
     assert denied(server) == []
 
 
@@ -218,14 +218,14 @@ def test_an_operator_keeps_order(make_redis: Callable[..., RedisServer]) -> None
         revoked, failed, dropped = add.delay(1, 1), alone.delay(1, None), add.delay(2, None)
         operator.control.revoke(revoked.id)
         with start_worker(node, perform_ping_check=False):
-            assert isinstance(revoked.get(timeout=10, propagate=False), TaskRevokedError)
+            assert isinstance(revoked.get(timeout=60, propagate=False), TaskRevokedError)
             operator.control.resume_queue("celery")
             for each in (failed, dropped):
-                assert isinstance(each.get(timeout=10, propagate=False), TypeError)
+                assert isinstance(each.get(timeout=60, propagate=False), TypeError)
             assert {each.id for each in operator.dead_letters.list()} == {failed.id, dropped.id}
             again = operator.dead_letters.retry(failed.id, args=(1, 2))
             operator.dead_letters.drop(dropped.id)
-            assert again.get(timeout=10) == 3
+            assert again.get(timeout=60) == 3
         assert operator.dead_letters.count() == 0
         assert denied(server) == []
     finally:

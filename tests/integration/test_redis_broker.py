@@ -202,7 +202,7 @@ def test_a_full_server_refuses_messages_but_lets_workers_drain(make_redis: MakeR
 
         def fill() -> None:
             for _ in range(2000):
-                publisher.publish([message() for _ in range(50)], timeout=5)
+                publisher.publish([message() for _ in range(50)], timeout=30.0)
 
         with pytest.raises(OperationalError, match="memory is full"):
             fill()
@@ -365,11 +365,11 @@ def test_ways_in(make_redis: MakeRedis, kind: str) -> None:
     async def run() -> None:
         publisher, reader = redis.publisher(url, AdapterOptions()), redis.reader(url, AdapterOptions())
         async with opened(url) as broker:
-            publisher.publish([message("a")], timeout=5)
+            publisher.publish([message("a")], timeout=30.0)
             (taken,) = await broker.claim(["q"], limit=1, wait=0)
             result = StoredResult("a", SUCCESS, True, 60.0)
             await broker.finish([Completion(settlement=Accept(taken), result=result)])
-            assert reader.wait(["a"], timeout=5) == "a"
+            assert reader.wait(["a"], timeout=30.0) == "a"
         publisher.close()
         reader.close()
         assert server.command("DBSIZE", db=5) == 1
@@ -407,7 +407,7 @@ def test_a_half_open_connection_is_found(redis_server: RedisServer, redis_url: s
                 await other.publish([message("a")])
             started = time.monotonic()
             assert [each.message.id for each in await waiting] == ["a"]
-            assert time.monotonic() - started < 7
+            assert time.monotonic() - started < 10
 
     asyncio.run(run())
 
@@ -424,11 +424,11 @@ def test_events_go_on_after_a_lost_connection(redis_server: RedisServer, redis_u
             task = asyncio.create_task(listen())
             await eventually(lambda: redis_server.command("PUBSUB", "NUMPAT") == 1)
             redis_proxy.cut()
-            await eventually(lambda: redis_server.command("PUBSUB", "NUMPAT") == 1)
-            await asyncio.sleep(0.5)
             async with opened(redis_url, "other") as other:
-                await other.emit("celeryev", "worker.online", {"type": "worker-online"}, {})
-            await eventually(lambda: heard == [{"type": "worker-online"}])
+                while not heard:  # what is sent before it listens again is lost
+                    await other.emit("celeryev", "worker.online", {"type": "worker-online"}, {})
+                    await asyncio.sleep(0.05)
+            assert heard[0] == {"type": "worker-online"}
             task.cancel()
 
     asyncio.run(run())

@@ -74,14 +74,14 @@ class Peer:
                 yield process
             finally:
                 process.terminate()
-                process.wait(20)
+                process.wait(60)
 
     @contextmanager
     def worker(self) -> Iterator[None]:
         """A Celery worker that is ready."""
         with self.start("-m", "celery", "-A", "peer_app", "worker", "-P", "solo", "-n", "w1@host", "-l", "info"):
             log = self._directory / "peer.log"
-            wait_until(lambda: b"ready." in log.read_bytes(), 30, lambda: log.read_text())
+            wait_until(lambda: b"ready." in log.read_bytes(), 60, lambda: log.read_text())
             yield
 
 
@@ -121,9 +121,9 @@ def test_a_celery_worker_runs_ours_and_we_read_its_results(peer: Peer, redis_url
     with peer.worker():
         for priority in (0, 3, 9):
             sent = message(priority=priority)
-            publisher.publish([sent], timeout=5)
-            assert reader.wait([sent.id], timeout=20) == sent.id
-            (record,) = reader.get([sent.id], timeout=5)
+            publisher.publish([sent], timeout=30.0)
+            assert reader.wait([sent.id], timeout=60) == sent.id
+            (record,) = reader.get([sent.id], timeout=30.0)
             assert record is not None
             assert json.loads(record)["result"] == 5
     publisher.close()
@@ -131,13 +131,13 @@ def test_a_celery_worker_runs_ours_and_we_read_its_results(peer: Peer, redis_url
 
 
 def test_celery_waits_for_our_results(peer: Peer, redis_url: str, prefix: str, tmp_path: Path) -> None:
-    waiting = "import peer_app, sys; print(peer_app.app.AsyncResult('known').get(timeout=30))"
+    waiting = "import peer_app, sys; print(peer_app.app.AsyncResult('known').get(timeout=60))"
     reader = redis.reader(redis_url, AdapterOptions(key_prefix=prefix))
     with peer.start("-c", waiting) as process:
         time.sleep(1.5)
         body = b'{"status": "SUCCESS", "result": 42, "traceback": null, "children": [], "task_id": "known"}'
-        reader.put([StoredResult("known", body, True, 60.0)], timeout=5)
-        assert process.wait(30) == 0
+        reader.put([StoredResult("known", body, True, 60.0)], timeout=30.0)
+        assert process.wait(60) == 0
     assert (tmp_path / "peer.log").read_text().split() == ["42"]
     reader.close()
 
@@ -147,7 +147,7 @@ def test_our_caller_reaches_a_celery_worker(peer: Peer, redis_server: RedisServe
     with peer.worker():
         request = {"method": "ping", "arguments": {}, "destination": None, "pattern": None, "matcher": None}
         # The worker says that it is ready a moment before it listens.
-        wait_until(lambda: caller.call(request, timeout=1, limit=1) == [{"w1@host": {"ok": "pong"}}], 20)
+        wait_until(lambda: caller.call(request, timeout=1, limit=1) == [{"w1@host": {"ok": "pong"}}], 60)
         assert caller.call({**request, "destination": ["other@host"]}, timeout=0.5) == []
         answers = caller.call({**request, "method": "registered"}, timeout=2)
         assert "peer.add" in answers[0]["w1@host"]
@@ -192,7 +192,7 @@ def on_event(event):
     raise SystemExit
 with peer_app.app.connection() as connection:
     receiver = peer_app.app.events.Receiver(connection, handlers={"worker-heartbeat": on_event})
-    receiver.capture(limit=None, timeout=30, wakeup=False)
+    receiver.capture(limit=None, timeout=60, wakeup=False)
 """
 
     async def run() -> None:
@@ -248,7 +248,7 @@ def test_kombus_restore_races_with_ours(
         await broker.close()
 
     with peer.start("-c", RESTORER):
-        wait_until(lambda: b"restoring" in (tmp_path / "peer.log").read_bytes(), 20)
+        wait_until(lambda: b"restoring" in (tmp_path / "peer.log").read_bytes(), 60)
         asyncio.run(run())
     assert sorted(accepted) == sorted(sent)
     assert redis_server.command("EXISTS", f"{prefix}unacked", f"{prefix}unacked_index", f"{prefix}peer") == 0

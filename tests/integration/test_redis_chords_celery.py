@@ -188,9 +188,9 @@ def test_saved_groups_are_celerys(peer: Peer, redis_url: str, options: dict[str,
 from celery.result import AsyncResult, GroupResult
 GroupResult("theirs", [AsyncResult("a"), AsyncResult("b")]).save()
 """)
-    saved = reader.load_group("theirs", timeout=5)
+    saved = reader.load_group("theirs", timeout=30.0)
     assert saved is not None
-    reader.save_group("ours", saved.replace(b"theirs", b"ours"), expires=60, timeout=5)
+    reader.save_group("ours", saved.replace(b"theirs", b"ours"), expires=60, timeout=30.0)
     read = peer.run("""
 from celery.result import GroupResult
 print([result.id for result in GroupResult.restore("ours", app=app)])

@@ -27,9 +27,9 @@ def use(app: Celery) -> None:
     app.task(name="proj.add")(lambda x, y: x + y)
     add: Any = app.tasks["proj.add"]
     with start_worker(app, perform_ping_check=False, task_events=True, without_heartbeat=False):
-        assert [each.get(timeout=10) for each in [add.delay(n, n) for n in range(20)]] == [2 * n for n in range(20)]
-        assert add.apply_async((1, 1), countdown=0.2, priority=6).get(timeout=10) == 2
-        assert app.control.ping(timeout=5.0, limit=1)
+        assert [each.get(timeout=60) for each in [add.delay(n, n) for n in range(20)]] == [2 * n for n in range(20)]
+        assert add.apply_async((1, 1), countdown=0.2, priority=6).get(timeout=60) == 2
+        assert app.control.ping(timeout=60.0, limit=1)
         app.control.pause_queue("celery")
         app.control.resume_queue("celery")
 

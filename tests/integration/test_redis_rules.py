@@ -24,7 +24,7 @@ MakeRedis = Callable[..., RedisServer]
 
 def _fill(publisher: Publisher) -> None:
     for _ in range(10_000):
-        publisher.publish([message()] * 200, timeout=5.0)
+        publisher.publish([message()] * 200, timeout=30.0)
 
 
 def _set(*keys: str, expires: float | None = None) -> list[RuleChange]:
@@ -96,8 +96,8 @@ def test_rules_can_be_written_when_memory_is_full(make_redis: MakeRedis) -> None
     try:
         with pytest.raises(OperationalError):
             _fill(publisher)
-        assert publisher.set_rules(_set("pause:q"), timeout=5.0) > 0
-        assert [rule.key for rule in publisher.rules("pause:", timeout=5.0).rules] == ["pause:q"]
+        assert publisher.set_rules(_set("pause:q"), timeout=30.0) > 0
+        assert [rule.key for rule in publisher.rules("pause:", timeout=30.0).rules] == ["pause:q"]
     finally:
         publisher.close()
         server.close()

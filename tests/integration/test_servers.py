@@ -134,7 +134,7 @@ def test_the_server_dies_with_the_run(tmp_path: Path) -> None:
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
         os.kill(owner.pid, signal.SIGKILL)
-    wait_until(lambda: not _alive(pid), 5, f"redis-server {pid} is gone")
+    wait_until(lambda: not _alive(pid), 60, f"redis-server {pid} is gone")
 
 
 def _alive(pid: int) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from celeriac.brokers import sqlite
+from celeriac.brokers.sqlite import broker_port, reader_port
 from celeriac.exceptions import OperationalError
 from celeriac.model.settle import StoredResult
 from celeriac.testing.conformance.tools import message
@@ -55,8 +56,10 @@ def test_many_processes_create_one_file(tmp_path: Path, url: str) -> None:
 def test_processes_share_a_file_without_a_double_lease(tmp_path: Path, url: str) -> None:
     with children() as start:
         producers = [start(lambda tell: produce(url, 150, tell, at_once=4)) for _ in range(2)]
-        workers = [start(lambda tell: work(url, tell, idle=1.5, limit=7)) for _ in range(4)]
+        over = tmp_path / "over"
+        workers = [start(lambda tell: work(url, tell, idle=0.5, limit=7, over=over.exists)) for _ in range(4)]
         sent = [line for child in producers for line in child.join()[1]]
+        over.touch()
         done = [name for child in workers for line in child.join()[1] for name in line.split()]
     assert sorted(done) == sorted(name for line in sent for name in line.split())
     assert len(set(done)) == len(done) == 1200
@@ -102,13 +105,13 @@ def test_no_kill_loses_or_spoils_anything(tmp_path: Path, url: str, rng: random.
 
 def test_a_fork_takes_no_connection_along(tmp_path: Path, url: str) -> None:
     publisher = sqlite.publisher(url, options())
-    publisher.publish([message()], timeout=5.0)
+    publisher.publish([message()], timeout=30.0)
 
     def outlive(tell: Callable[[str], None]) -> None:
-        publisher.publish([message()], timeout=5.0)
+        publisher.publish([message()], timeout=30.0)
         tell("ready")
         time.sleep(0.5)
-        publisher.publish([message()], timeout=5.0)
+        publisher.publish([message()], timeout=30.0)
 
     with children() as start:
         child = start(outlive)
@@ -117,92 +120,93 @@ def test_a_fork_takes_no_connection_along(tmp_path: Path, url: str) -> None:
         # Others come and go meanwhile. The last one out removes the log: not while the child writes to it.
         for _ in range(20):
             other = sqlite.publisher(url, options())
-            other.publish([message()], timeout=5.0)
+            other.publish([message()], timeout=30.0)
             other.close()
         assert child.join()[0] == 0
     assert len(check(tmp_path)["message"]) == 23
 
 
 def test_a_moved_directory_and_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_port, "LOOK_AGAIN", 60.0)  # so that only being rung helps
     (tmp_path / "old").mkdir()
     monkeypatch.chdir(tmp_path / "old")
     publisher = sqlite.publisher("sqlite:///a.db", options())
-    publisher.publish([message("before")], timeout=5.0)
+    publisher.publish([message("before")], timeout=30.0)
     (tmp_path / "old").rename(tmp_path / "new")
     with pytest.raises(OperationalError, match="removed or replaced"):
         publisher.publish([message("lost in the move")], timeout=5.0)
     publisher.close()
     monkeypatch.chdir(tmp_path)
 
-    async def claim() -> tuple[list[str], float]:
+    async def claim() -> list[str]:
         broker = sqlite.broker(f"sqlite:///{tmp_path}/new/a.db", options())
         await broker.open()
         found = [each.message.id for each in await broker.claim(["q"], limit=5, wait=0.0)]
-        waiting = asyncio.ensure_future(broker.claim(["q"], limit=5, wait=10.0))
+        waiting = asyncio.ensure_future(broker.claim(["q"], limit=5, wait=60.0))
         await asyncio.sleep(0.05)
         other = sqlite.publisher("sqlite:///new/a.db", options())
-        other.publish([message("after")], timeout=5.0)
-        start = time.monotonic()
-        found += [each.message.id for each in await waiting]
+        other.publish([message("after")], timeout=30.0)
+        async with asyncio.timeout(30):
+            found += [each.message.id for each in await waiting]
         other.close()
         await broker.close()
-        return found, time.monotonic() - start
+        return found
 
-    found, late = asyncio.run(claim())
-    assert found == ["before", "after"]
-    assert late < 0.5, "it was rung"
+    assert asyncio.run(claim()) == ["before", "after"]
 
 
-def test_waiting_is_rung_and_costs_nothing(url: str) -> None:
+def test_waiting_is_rung_and_costs_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_port, "LOOK_AGAIN", 60.0)  # so that only being rung helps
+
     def wait(tell: Callable[[str], None]) -> None:
         async def run() -> None:
             broker = sqlite.broker(url, options())
             await broker.open()
             tell("waiting")
             before = time.process_time()
-            assert await broker.claim(["q"], limit=1, wait=30.0)
-            tell(f"{time.time()} {time.process_time() - before}")
+            assert await broker.claim(["q"], limit=1, wait=60.0)
+            tell(str(time.process_time() - before))
             await broker.close()
 
         asyncio.run(run())
 
     with children() as start:
         child = start(wait)
+        assert child.begun(60.0)
         time.sleep(2.5)
         publisher = sqlite.publisher(url, options())
-        publisher.publish([message()], timeout=5.0)
-        sent = time.time()
+        publisher.publish([message()], timeout=30.0)
+        sent = time.monotonic()
         publisher.close()
         code, lines = child.join()
     assert code == 0
-    woken, cpu = map(float, lines[-1].split())
-    assert woken - sent < 0.3, "rung, for it would look by itself after a second"
-    assert cpu < 0.05, "it did not poll"
+    assert time.monotonic() - sent < 30.0, "it was rung"
+    assert float(lines[-1]) < 0.05, "it did not poll"
 
 
-def test_a_result_wakes_its_waiter_in_another_process(url: str) -> None:
+def test_a_result_wakes_its_waiter_in_another_process(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_port, "_LOOK_AGAIN", 60.0)  # so that only being rung helps
+
     def wait(tell: Callable[[str], None]) -> None:
         reader = sqlite.reader(url, options())
         for ids in (["one"], ["x", "many", "y"]):
-            assert reader.wait(ids, timeout=20.0) in ids
-            tell(str(time.time()))
+            assert reader.wait(ids, timeout=60) in ids
 
-    async def put(name: str) -> float:
+    async def put(name: str) -> None:
         store = sqlite.store(url, options())
         await store.open()
-        await store.put([StoredResult(name, SUCCESS, True, 60.0)])
+        await store.put([StoredResult(name, SUCCESS, True, 600.0)])
         await store.close()
-        return time.time()
 
     with children() as start:
         child = start(wait)
-        moments = []
+        began = time.monotonic()
         for name in ("one", "many"):
             time.sleep(0.6)
-            moments.append(asyncio.run(put(name)))
-        code, lines = child.join()
+            asyncio.run(put(name))
+        code, _ = child.join()
     assert code == 0
-    assert [float(line) - moment < 0.3 for line, moment in zip(lines, moments, strict=True)] == [True, True]
+    assert time.monotonic() - began < 50.0, "it was rung"
 
 
 def test_the_file_reuses_its_pages_and_its_log(tmp_path: Path, url: str) -> None:
@@ -210,7 +214,7 @@ def test_the_file_reuses_its_pages_and_its_log(tmp_path: Path, url: str) -> None
     for _ in range(4):
         publisher = sqlite.publisher(url, options())
         for _ in range(5):
-            publisher.publish([message() for _ in range(1000)], timeout=10.0)
+            publisher.publish([message() for _ in range(1000)], timeout=60)
         work(url, lambda _: None, idle=0.0, limit=128)
         publisher.close()
 

@@ -94,7 +94,7 @@ def files_done(folder: Path) -> int:
     """How many files the worker says it has analysed."""
     for file in folder.glob("celeriac-*/report.db"):
         with Celery("watcher", broker=f"sqlite:///{file}") as app:
-            answers = app.control.inspect(timeout=1, limit=1).stats() or {}
+            answers = app.control.inspect(timeout=10, limit=1).stats() or {}
         return sum(int(answer["total"].get("analyse", 0)) for answer in answers.values())
     return 0
 
@@ -120,7 +120,7 @@ def test_it_is_interrupted_tidily(sign: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path)
     wait_until(lambda: files_done(tmp_path) > 0, timeout=60, describe="the worker has analysed a file")
     process.send_signal(sign)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     assert "interrupted; the worker has stopped" in output
     assert "Traceback" not in output
     assert process.returncode == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,12 +27,12 @@ def app(application: Any) -> Iterator[Celery]:
     with Celery("shop", broker=application.url, backend=application.url) as app:
         app.task(name="add", shared=False)(lambda a, b=0: a + b)
         app.task(name="total", shared=False)(lambda numbers: sum(numbers))
-        app.sender.publisher.depth(["celery"], timeout=5.0)  # makes the schema
+        app.sender.publisher.depth(["celery"], timeout=30.0)  # makes the schema
         yield app
 
 
 def ready(app: Celery) -> int:
-    return app.sender.publisher.depth(["celery"], timeout=5.0)["celery"].ready
+    return app.sender.publisher.depth(["celery"], timeout=30.0)["celery"].ready
 
 
 def test_commit_and_rollback(app: Celery, application: Any) -> None:
@@ -66,7 +65,8 @@ def test_a_savepoint_takes_its_own_along(app: Celery, application: Any) -> None:
     assert ready(app) == 1
 
 
-def test_workers_see_it_at_the_commit(app: Celery, application: Any) -> None:
+def test_workers_see_it_at_the_commit(app: Celery, application: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("celeriac.brokers.postgres.claims.LOOK_AGAIN", 60.0)  # so that only being woken helps
     seen: list[Any] = []
     signals.after_task_publish.connect(receiver := lambda **_: seen.append(1), weak=False)
     try:
@@ -75,10 +75,8 @@ def test_workers_see_it_at_the_commit(app: Celery, application: Any) -> None:
                 application.order("one")
                 single = app.tasks["add"].delay(1, 2)
                 body = chord([app.tasks["add"].s(n) for n in range(10)])(app.tasks["total"].s())
-            committed = time.monotonic()
-            assert single.get(timeout=10.0) == 3
-            assert time.monotonic() - committed < 5.0
-            assert body.get(timeout=10.0) == 45
+            assert single.get(timeout=30.0) == 3
+            assert body.get(timeout=60) == 45
     finally:
         signals.after_task_publish.disconnect(receiver)
     assert len(seen) >= 11, "nobody else tells"

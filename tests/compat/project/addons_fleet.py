@@ -58,17 +58,17 @@ class Beat:
 
     def says(self, text: str) -> None:
         """Wait for a line."""
-        wait_until(lambda: text in self.log() or self.process.poll() is not None, 30, self.log)
+        wait_until(lambda: text in self.log() or self.process.poll() is not None, 60, self.log)
         assert text in self.log(), self.log()
 
     def stop(self) -> None:
         """SIGTERM, and a clean exit."""
         self.process.terminate()
-        assert self.process.wait(20) == 0, self.log()
+        assert self.process.wait(60) == 0, self.log()
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +81,7 @@ class Beat:
                 self.stop()
             else:
                 self.process.send_signal(signal.SIGKILL)
-                self.process.wait(10)
+                self.process.wait(60)
 
 
 class Addons:
@@ -155,5 +155,5 @@ class Addons:
     def fires(self, *args: Any, more: int = 1) -> Sent:
         """Wait for further messages with these arguments; returns the last."""
         before = len(self.sent(*args))
-        wait_until(lambda: len(self.sent(*args)) >= before + more, 20, f"{args} fires {more} times")
+        wait_until(lambda: len(self.sent(*args)) >= before + more, 60, f"{args} fires {more} times")
         return self.sent(*args)[-1]

@@ -30,7 +30,7 @@ def cli(*arguments: str) -> dict[str, Any]:
     return {"code": code, "output": output.getvalue()}
 
 
-def outcome(result: Any, timeout: float = 15.0) -> dict[str, Any]:
+def outcome(result: Any, timeout: float = 60.0) -> dict[str, Any]:
     """What `get` brings, in the form of `Fleet.outcome`."""
     try:
         found: dict[str, Any] = {"value": result.get(timeout=timeout)}

@@ -24,7 +24,7 @@ from tests.servers import RedisServer, wait_until
 __all__ = ["Console", "Fleet", "Worker"]
 
 ROOT = Path(__file__).parents[3]
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 class Worker:
@@ -70,9 +70,9 @@ class Worker:
         """SIGKILL of all its processes at once."""
         send_signal(self.tree(), signal.SIGSTOP)
         send_signal(self.tree(), signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
-    def stop(self, seconds: float = 20.0) -> int:
+    def stop(self, seconds: float = 60.0) -> int:
         """SIGTERM; returns the exit code."""
         self.tree()
         if self.running:
@@ -134,7 +134,7 @@ class Console:
         assert self._process.stdout is not None
         self._process.stdin.close()
         try:
-            self._process.wait(10)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -196,7 +196,7 @@ class Fleet:
             return self.app.send_task(f"compat.{name}", args, kwargs, **options)
         return self.app.tasks[f"compat.{name}"].apply_async(args, kwargs, **options)
 
-    def outcome(self, result: Any, timeout: float = 15.0) -> dict[str, Any]:
+    def outcome(self, result: Any, timeout: float = 60.0) -> dict[str, Any]:
         """What `get` brings: `value`, or `error` as module, class and arguments; and how the result looks then."""
         try:
             found: dict[str, Any] = {"value": result.get(timeout=timeout)}
@@ -231,7 +231,7 @@ class Fleet:
         raw = self.command("GET", f"celery-task-meta-{task_id}")
         return None if raw is None else dict(json.loads(raw))
 
-    def wait_state(self, task_id: str, state: str, seconds: float = 15.0) -> dict[str, Any]:
+    def wait_state(self, task_id: str, state: str, seconds: float = 60.0) -> dict[str, Any]:
         def there() -> bool:
             record = self.record(task_id)
             return record is not None and record["status"] == state
@@ -241,7 +241,7 @@ class Fleet:
 
     def wait_for_answer(self, node: str) -> None:
         """Celery's workers say that they are ready a moment before they listen to remote control."""
-        wait_until(lambda: self.app.control.ping([node], timeout=0.5, limit=1), 15, self.logs)
+        wait_until(lambda: self.app.control.ping([node], timeout=0.5, limit=1), 60, self.logs)
 
     def logs(self) -> str:
         return "\n".join(f"--- {worker.name}\n{worker.log(15)}" for worker in self.workers)

@@ -66,7 +66,7 @@ def note(kind: str, *words: object) -> None:
     os.close(journal)
 
 
-def wait_for_gate(name: str, seconds: float = 20.0) -> None:
+def wait_for_gate(name: str, seconds: float = 120.0) -> None:
     """Until the test opens the gate, a file of that name."""
     deadline = time.monotonic() + seconds
     while not (folder() / name).exists() and time.monotonic() < deadline:
@@ -136,9 +136,10 @@ def auto(self: Any) -> int:
 
 
 def later(self: Any, gate: str) -> str:
-    """In state RETRY until the countdown has passed."""
+    """In state RETRY until the countdown has passed and the test opens a second gate."""
     if self.request.retries == 0:
         raise self.retry(exc=KeyError("missing"), countdown=1.0)
+    wait_for_gate(f"{gate}-again")
     return gate
 
 

@@ -127,7 +127,7 @@ def _names(app: Any) -> dict[str, Any]:
     return names
 
 
-def report(app: Any, expression: str, timeout: float = 10.0) -> dict[str, Any]:
+def report(app: Any, expression: str, timeout: float = 60.0) -> dict[str, Any]:
     """What there is to see of one expression."""
     made = eval(expression, _names(app))
     call = made if isinstance(made, _Call) else _Call(made)

@@ -13,7 +13,7 @@ app.conf.update(
     beat_scheduler="redbeat.RedBeatScheduler",
     beat_max_loop_interval=0.2,
     redbeat_redis_url=os.environ["ADDONS_REDIS"],
-    redbeat_lock_timeout=5,
+    redbeat_lock_timeout=60,
     timezone="Europe/Oslo",
     beat_schedule={
         "from settings": {"task": "stall.count", "schedule": 1.0, "args": ["settings"]},
