@@ -109,19 +109,29 @@ def test_celery_hears_our_events(fleet: Fleet) -> None:
 
 def test_what_is_declared_is_the_same(fleet: Fleet, rabbitmq_server: RabbitServer, vhost: str) -> None:
     """Whoever declares first: nothing is declared otherwise by the other, and nobody complains."""
-    queues = rabbitmq_server.ctl("list_queues", "-q", "-p", vhost, "name", "durable", "auto_delete", "arguments")
-    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in queues.splitlines()}
+
+    def told(expression: str) -> str:
+        return "".join(rabbitmq_server.erl(expression).split())
+
+    def named(kind: str, name: str) -> str:
+        return f'rabbit_misc:r(<<"{vhost}">>, {kind}, <<"{name}">>)'
+
     for name in ("ours", "theirs", "both"):
-        assert rows[name] == ["true", "false", "[]"]
-    bindings = rabbitmq_server.ctl("list_bindings", "-q", "-p", vhost, "source_name", "destination_name", "routing_key")
-    for name in ("ours", "theirs", "both"):
-        assert f"{name}\t{name}\t{name}" in bindings.splitlines(), bindings
-    exchanges = rabbitmq_server.ctl("list_exchanges", "-q", "-p", vhost, "name", "type", "durable")
-    found = {line.split("\t")[0]: line.split("\t")[1:] for line in exchanges.splitlines()}
-    assert found["ours"] == found["theirs"] == found["both"] == ["direct", "true"]
-    assert found["celeryev"] == ["topic", "true"]
-    assert found["celery.pidbox"] == ["fanout", "false"]
-    assert found["reply.celery.pidbox"] == ["direct", "false"]
+        queue, exchange = named("queue", name), named("exchange", name)
+        facts = f"rabbit_amqqueue:info(element(2, rabbit_amqqueue:lookup({queue})), [durable, auto_delete, arguments])"
+        assert told(facts) == "[{durable,true},{auto_delete,false},{arguments,[]}]"
+        bindings = f"rabbit_binding:list_for_source_and_destination({exchange}, {queue})"
+        assert told(f'[bound || Each <- {bindings}, element(3, Each) =:= <<"{name}">>]') == "[bound]"
+    for name, kind, durable in (
+        ("ours", "direct", "true"),
+        ("theirs", "direct", "true"),
+        ("both", "direct", "true"),
+        ("celeryev", "topic", "true"),
+        ("celery.pidbox", "fanout", "false"),
+        ("reply.celery.pidbox", "direct", "false"),
+    ):
+        facts = f"rabbit_exchange:info(element(2, rabbit_exchange:lookup({named('exchange', name)})), [type, durable])"
+        assert told(facts) == f"[{{type,{kind}}},{{durable,{durable}}}]"
     assert "with another" not in fleet.logs()
 
 

@@ -54,8 +54,8 @@ test_worker_started = Signal(name="test_worker_started", providing_args=("worker
 test_worker_stopped = Signal(name="test_worker_stopped", providing_args=("worker",))
 
 #: Seconds in which a worker has to come up, and between the end of the grace and that of its thread.
-_START_LIMIT = 10.0
-_MARGIN = 2.0
+_START_LIMIT = 30.0
+_MARGIN = 10.0
 _LAST_MOMENT = 0.05
 _numbers = itertools.count(1)
 #: Options of Celery's worker that mean nothing to one that lives in a thread.
