@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import random
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hypothesis
 import pytest
@@ -34,6 +36,19 @@ CELERY_PYTHON = Path(os.environ.get("CELERIAC_CELERY_PYTHON", ROOT / ".venv-cele
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if IN_CI else "local")
+
+
+_parse, _parsing = ast.parse, threading.RLock()
+
+
+def _parse_alone(*args: Any, **options: Any) -> Any:
+    """``ast.parse`` by one thread at a time: CPython 3.11 counts the depth of a tree in one place for all of them, and
+    raises SystemError when two were at it. pytest parses what a test's threads import, to rewrite its assertions."""
+    with _parsing:
+        return _parse(*args, **options)
+
+
+ast.parse = _parse_alone  # type: ignore[assignment]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -49,9 +49,9 @@ class Sizes:
 def test_a_chord_of_ten_thousand_and_a_chain_of_a_thousand(app: Celery) -> None:
     step, count = app.tasks["large.step"], app.tasks["large.count"]
     with start_worker(app, perform_ping_check=False):
-        assert chord(step.s(n) for n in range(10_000))(count.s()).get(timeout=60) == [10_000, 50_005_000]
+        assert chord(step.s(n) for n in range(10_000))(count.s()).get(timeout=300) == [10_000, 50_005_000]
         last = chain(step.s() for _ in range(1_000))()
-        assert last.get(timeout=60) == 1_000
+        assert last.get(timeout=300) == 1_000
         parents = 0
         while last.parent is not None:
             last, parents = last.parent, parents + 1

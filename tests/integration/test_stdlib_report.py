@@ -94,7 +94,7 @@ def files_done(folder: Path) -> int:
     """How many files the worker says it has analysed."""
     for file in folder.glob("celeriac-*/report.db"):
         with Celery("watcher", broker=f"sqlite:///{file}") as app:
-            answers = app.control.inspect(timeout=10, limit=1).stats() or {}
+            answers = app.control.inspect(timeout=2, limit=1).stats() or {}
         return sum(int(answer["total"].get("analyse", 0)) for answer in answers.values())
     return 0
 
