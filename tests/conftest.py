@@ -48,7 +48,7 @@ def _parse_alone(*args: Any, **options: Any) -> Any:
         return _parse(*args, **options)
 
 
-ast.parse = _parse_alone  # type: ignore[assignment]
+ast.parse = _parse_alone
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

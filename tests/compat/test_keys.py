@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
@@ -25,7 +26,7 @@ def lock(fleet: Fleet, gate: str) -> bytes | None:
 
 @pytest.mark.parametrize("queue", ["ours", "theirs"])
 def test_a_unique_task_with_retries(fleet: Fleet, unique: str, queue: str) -> None:
-    gate = f"unique-{queue}"
+    gate = f"unique-{queue}-{uuid4()}"
     first = fleet.send(unique, (gate,), queue=queue)
     assert fleet.send(unique, (gate,), queue=queue).id == first.id
     fleet.wait_state(first.id, "RETRY")

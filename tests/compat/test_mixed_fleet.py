@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -222,7 +222,7 @@ def test_children(fleet: Fleet, way: str) -> None:
 
 def test_states_on_the_way(fleet: Fleet, way: str) -> None:
     """PROGRESS, STARTED and RETRY, as the other side reads them meanwhile."""
-    gate, names = f"states-{way}", ["progress", "tracked", "later"]
+    gate, names = f"states-{way}-{uuid4()}", ["progress", "tracked", "later"]
     if way == "ours":
         ids = fleet.console.run("[send(n, (gate,), queue='ours').id for n in names]", names=names, gate=gate)
     else:
