@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -135,9 +136,11 @@ def test_a_worker_from_start_to_end(project: Project) -> None:
     failed = project.run("result", project.call("proj.fail"), "-A", "proj", "--timeout", "10")
     assert failed.returncode == 1
     assert "is FAILURE: ValueError('on purpose')" in failed.stderr
-    status = project.run("-A", "proj", "status")
+    # To one by name they wait until it has answered.
+    whom = ("-d", f"w1@{socket.gethostname()}", "-t", "30")
+    status = project.run("-A", "proj", "status", *whom)
     assert (status.returncode, status.stdout.count("w1@")) == (0, 1), status.stderr
-    answers = json.loads(project.run("inspect", "-A", "proj", "registered", "-j").stdout)
+    answers = json.loads(project.run("inspect", "-A", "proj", *whom, "registered", "-j").stdout)
     assert list(answers.values()) == [["proj.add", "proj.fail", "proj.nap"]]
     assert project.run("-A", "proj", "worker", "--pidfile", "w.pid").returncode == 73
     assert project.run("-A", "proj", "control", "shutdown").returncode == 0

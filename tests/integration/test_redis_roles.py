@@ -35,7 +35,7 @@ def use(app: Celery) -> None:
 
 
 def test_behind_sentinels(make_sentinels: Callable[..., RedisSentinels]) -> None:
-    sentinels = make_sentinels()
+    sentinels = make_sentinels(down_after=30_000)
     for server in sentinels.servers:
         allow(server, "+role", "+wait")
     for sentinel in sentinels.sentinels:

@@ -16,8 +16,6 @@ from tests.servers.redis import RedisServer
 
 __all__ = ["RedisSentinels", "SentinelServer"]
 
-#: Milliseconds after which a server that does not answer is down.
-_DOWN_AFTER = 500
 #: Seconds: a sentinel that could not run for two seconds does nothing for thirty (TILT).
 _LONG = 60.0
 
@@ -50,7 +48,9 @@ class SentinelServer(RedisServer):
 
 
 class RedisSentinels:
-    """Two servers, a master and its replica, watched by three sentinels under the name ``tests``."""
+    """Two servers, a master and its replica, watched by three sentinels under the name ``tests``. ``down_after``:
+    milliseconds after which a server that does not answer is down. A test without a failover gives more, or it has one
+    when the machine stalls."""
 
     name = "tests"
 
@@ -61,7 +61,9 @@ class RedisSentinels:
         sentinel_password: str | None = None,
         tls: bool = False,
         config: Mapping[str, str] | None = None,
+        down_after: int = 500,
     ) -> None:
+        self._down_after = down_after
         quick = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1", **(config or {})}
         if password:
             quick["masterauth"] = password
@@ -83,7 +85,7 @@ class RedisSentinels:
             wait_until(lambda: second.info("replication")["master_link_status"] == "up", 60)
             watch = [
                 f"sentinel monitor {self.name} {HOST} {first.port} 2",
-                f"sentinel down-after-milliseconds {self.name} {_DOWN_AFTER}",
+                f"sentinel down-after-milliseconds {self.name} {self._down_after}",
                 f"sentinel failover-timeout {self.name} 4000",
             ]
             if self._password:
