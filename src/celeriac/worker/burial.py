@@ -48,6 +48,8 @@ class Died(msgspec.Struct, frozen=True, kw_only=True):
     tasks: int = 0
     #: The task that ran was acknowledged before, and its result is to be stored.
     early: bool = False
+    #: Of such a task: where its sender waits for the result, with ``rpc://``.
+    reply_to: str = ""
 
 
 class Burial:
@@ -88,7 +90,7 @@ class Burial:
         culprit = Delivery(message=Malformed(reason="", raw=b"", id=died.id), token=died.token, queue="")
         if died.early:
             verdict = self._verdict(culprit, died, False)
-            await self._insist(lambda: self._obituary.write(died.id, verdict))
+            await self._insist(lambda: self._obituary.write(died.id, verdict, died.reply_to))
         elif self._verdicts.active and died.id:
             # What it ran is on its way to somebody else, who is told by its id.
             verdict = self._verdict(culprit, died, False)
