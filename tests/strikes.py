@@ -10,8 +10,10 @@ nobody can leave locked.)
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dis
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -98,6 +100,7 @@ def struck(call: Callable[[], object], error: type[BaseException], at: int) -> t
     the call raised."""
     striker = _Striker(at, error)
     raised: BaseException | None = None
+    _look_for_nothing()
     sys.settrace(striker.trace)
     sys.setprofile(striker.profile)
     try:
@@ -108,6 +111,21 @@ def struck(call: Callable[[], object], error: type[BaseException], at: int) -> t
         sys.setprofile(None)
         sys.settrace(None)
     return striker.where, raised
+
+
+def _look_for_nothing() -> None:
+    """An exception that somebody wanted raised in another thread (``PyThreadState_SetAsyncExc``), and took back, makes
+    CPython 3.11 look for it for ever, and functions that are traced never begin. One that is raised ends that."""
+    try:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(_Found))
+        while True:
+            pass
+    except _Found:
+        pass
+
+
+class _Found(BaseException):
+    pass
 
 
 def each_strike(run: Callable[[int], str]) -> list[str]:

@@ -28,33 +28,39 @@ class Turns:
 
     def take(self, who: object, deadline: float) -> bool:
         """A turn for ``who``, which ends with ``end(who)``; False when none is free by ``deadline`` (monotonic)."""
-        bell: threading.Lock | None = None
+        with self._lock:
+            if not self._bells and (not self._places or len(self._holders) < self._places):
+                self._holders.add(who)
+                return True
+        bell = threading.Lock()
+        bell.acquire()
         try:
-            while True:
-                with self._lock:
-                    if self._has_room():
-                        self._holders.add(who)
-                        if bell is not None:
-                            self._bells.remove(bell)
-                            bell = None
-                        self._ring()
-                        return True
-                    if bell is None:
-                        bell = threading.Lock()
-                        bell.acquire()
-                        self._bells.append(bell)
-                left = min(deadline - monotonic(), threading.TIMEOUT_MAX)
-                if left <= 0 or not bell.acquire(timeout=left):
-                    return False
+            return self._wait(who, bell, deadline)
         finally:
-            if bell is not None:
+            try:
                 self._forget(bell)
+            except BaseException:
+                self._forget(bell)  # somebody's signal came in between
+                raise
+
+    def _wait(self, who: object, bell: threading.Lock, deadline: float) -> bool:
+        while True:
+            with self._lock:
+                if self._has_room():
+                    self._holders.add(who)
+                    return True
+                if bell not in self._bells:
+                    self._bells.append(bell)
+            left = min(deadline - monotonic(), threading.TIMEOUT_MAX)
+            if left <= 0 or not bell.acquire(timeout=left):
+                return False
 
     def end(self, who: object) -> None:
         """The turn is over, if ``who`` has one. Whoever is interrupted here calls it again."""
         with self._lock:
             self._holders.discard(who)
-            self._ring()
+            if self._bells:
+                self._ring()
 
     @property
     def taken(self) -> int:
@@ -65,15 +71,15 @@ class Turns:
         return not self._places or len(self._holders) < self._places
 
     def _ring(self) -> None:
-        """One is woken for a free place; it wakes the next if there are more."""
-        if self._bells and self._has_room():
+        """One is woken for a free place; when it goes on it wakes the next, if there are more."""
+        if self._has_room():
             for bell in self._bells:
                 if bell.locked():
                     bell.release()
                     return
 
     def _forget(self, bell: threading.Lock) -> None:
-        """Nobody waits at this one any more; it may have rung."""
+        """Nobody waits at this one any more; it may have rung for another, or for more than one."""
         with self._lock:
             if bell in self._bells:
                 self._bells.remove(bell)
