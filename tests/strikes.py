@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dis
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -101,6 +102,7 @@ def struck(call: Callable[[], object], error: type[BaseException], at: int) -> t
     striker = _Striker(at, error)
     raised: BaseException | None = None
     _look_for_nothing()
+    gc.disable()  # it comes when it likes, and calls whom it likes
     sys.settrace(striker.trace)
     sys.setprofile(striker.profile)
     try:
@@ -110,6 +112,7 @@ def struck(call: Callable[[], object], error: type[BaseException], at: int) -> t
     finally:
         sys.setprofile(None)
         sys.settrace(None)
+        gc.enable()
     return striker.where, raised
 
 

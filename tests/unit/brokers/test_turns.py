@@ -32,7 +32,7 @@ class Waiter(threading.Thread):
 
 
 def waiting(turns: Turns, count: int) -> None:
-    wait_until(lambda: len(turns._bells) == count)
+    wait_until(lambda: len(turns._bells) == count, LONG)
 
 
 def test_so_many_and_no_more() -> None:
@@ -69,10 +69,10 @@ def test_each_who_waits_gets_a_turn() -> None:
     waiting(turns, 4)
     turns.end("a")
     turns.end("b")
-    wait_until(lambda: sum(each.got is True for each in waiters) == 2)
+    wait_until(lambda: sum(each.got is True for each in waiters) == 2, LONG)
     assert turns.taken == 2
     while waiters:
-        ready = wait_until(lambda: [each for each in waiters if each.got])
+        ready = wait_until(lambda: [each for each in waiters if each.got], LONG)
         assert turns.taken <= 2
         for each in ready:
             turns.end(each)
@@ -86,9 +86,9 @@ def test_who_gives_up_takes_nobody_elses_turn() -> None:
     assert turns.take("a", soon())
     hasty = Waiter(turns, 0.05)
     patient = Waiter(turns)
-    wait_until(lambda: hasty.got is False)
+    wait_until(lambda: hasty.got is False, LONG)
     turns.end("a")
-    wait_until(lambda: patient.got)
+    wait_until(lambda: patient.got, LONG)
 
 
 @pytest.mark.parametrize("error", STRIKES)
@@ -102,9 +102,9 @@ def test_a_signal_at_any_point(error: type[BaseException]) -> None:
         others: list[Waiter] = []
 
         def other_comes_and_holder_goes() -> None:
-            wait_until(lambda: turns._bells or ended.is_set())
+            wait_until(lambda: turns._bells or ended.is_set(), LONG)
             others.append(Waiter(turns))
-            wait_until(lambda: len(turns._bells) == 2 or ended.is_set())
+            wait_until(lambda: len(turns._bells) == 2 or ended.is_set(), LONG)
             turns.end(holder)
 
         def call() -> None:
@@ -124,7 +124,7 @@ def test_a_signal_at_any_point(error: type[BaseException]) -> None:
         ended.set()
         helper.join(LONG)
         assert (type(raised) is error) is bool(where), f"{where}: {raised!r}"
-        others[0].join(5.0)
+        others[0].join(LONG)
         assert others[0].got, where
         turns.end(others[0])
         assert turns.taken == 0, where

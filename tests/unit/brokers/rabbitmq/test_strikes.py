@@ -101,7 +101,7 @@ class Place:
             server.let_go()
         for other in others:
             assert not isinstance(other.ends(), AssertionError), where
-        last = Sender(self.convoy, letter("last"), seconds=5.0)
+        last = Sender(self.convoy, letter("last"))
         error = last.ends()
         assert error is None, f"{where}: {error}"
         assert b"last" in self.taken, where
@@ -135,13 +135,13 @@ def test_one_who_joins_while_another_reads(monkeypatch: pytest.MonkeyPatch, erro
     def run(at: int) -> str:
         place = Place(monkeypatch, b"first", on_taken=lambda body: None)
         first = Sender(place.convoy, letter("first"))
-        wait_until(lambda: b"first" in place.taken)
+        wait_until(lambda: b"first" in place.taken, LONG)
         where, raised = struck(lambda: place.convoy.send([letter("mine")], monotonic() + LONG), error, at)
         assert (type(raised) is error) is bool(where), f"{where}: {raised!r}"
         if raised is None:
             assert b"mine" in place.taken
-        second = Sender(place.convoy, letter("second"), seconds=5.0)
-        wait_until(lambda: second.error or b"second" in place.taken)
+        second = Sender(place.convoy, letter("second"))
+        wait_until(lambda: second.error or b"second" in place.taken, LONG)
         place.finds_nothing_wrong(where, first, second)
         for sender, body in ((first, b"first"), (second, b"second")):
             assert sender.error is None or sender.error.uncertain, where
@@ -160,14 +160,14 @@ def test_one_who_reads_for_another(monkeypatch: pytest.MonkeyPatch, error: type[
 
         def on_taken(body: bytes) -> None:
             if body == b"mine":
-                others.append(Sender(place.convoy, letter("other"), seconds=10.0))
-                wait_until(lambda: place.convoy._flight is None or len(place.convoy._flight.aboard) == 2)
+                others.append(Sender(place.convoy, letter("other")))
+                wait_until(lambda: place.convoy._flight is None or len(place.convoy._flight.aboard) == 2, LONG)
 
         place = Place(monkeypatch, b"other", on_taken=on_taken)
         where, raised = struck(lambda: place.convoy.send([letter("mine")], monotonic() + LONG), error, at)
         assert (type(raised) is error) is bool(where), f"{where}: {raised!r}"
         for other in others:
-            wait_until(lambda other=other: other.error or b"other" in place.taken)  # type: ignore[misc]
+            wait_until(lambda other=other: other.error or b"other" in place.taken, LONG)  # type: ignore[misc]
         place.finds_nothing_wrong(where, *others)
         for other in others:
             assert other.error is None or other.error.uncertain, where
@@ -184,9 +184,9 @@ def test_one_who_waits_for_his_turn(monkeypatch: pytest.MonkeyPatch, error: type
     def run(at: int) -> str:
         place = Place(monkeypatch, b"first", on_taken=lambda body: None)
         first = Sender(place.convoy, letter("first"))
-        wait_until(lambda: b"first" in place.taken)
+        wait_until(lambda: b"first" in place.taken, LONG)
         server = place.servers[0]
-        release = threading.Thread(target=lambda: (wait_until(lambda: place.convoy._bells), server.let_go()))
+        release = threading.Thread(target=lambda: (wait_until(lambda: place.convoy._bells, LONG), server.let_go()))
         release.start()
         mine = letter("mine", "elsewhere")
         where, raised = struck(lambda: place.convoy.send([mine], monotonic() + LONG), error, at)
@@ -245,8 +245,8 @@ def test_questions_on_a_line(monkeypatch: pytest.MonkeyPatch, error: type[BaseEx
     monkeypatch.setattr(blocking, "Connection", lambda *_, **__: Echo())
 
     def ask(line: Line, number: int) -> int:
-        with line.use(monotonic() + 5.0) as connection:
-            return int(connection.ask((m.QUEUE_PURGE, 0, str(number), False), monotonic() + 5.0)[0])
+        with line.use(monotonic() + LONG) as connection:
+            return int(connection.ask((m.QUEUE_PURGE, 0, str(number), False), monotonic() + LONG)[0])
 
     def run(at: int) -> str:
         line = Line((ADDRESS,))
