@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,11 +24,13 @@ from celeriac.brokers.rabbitmq.address import parse
 from celeriac.brokers.rabbitmq.blocking import Connection, monotonic
 from celeriac.brokers.rabbitmq.layout import passive
 from celeriac.contrib.testing.worker import start_worker
-from celeriac.exceptions import ImproperlyConfigured
+from celeriac.exceptions import ImproperlyConfigured, WorkerLostError
 from celeriac.exceptions import TimeoutError as CeleriacTimeoutError
 from celeriac.ports import AdapterOptions
 from celeriac.result import AsyncResult
 from tests.servers import RabbitServer, wait_until
+
+GUARD = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
 
 def make_app(url: str, **settings: Any) -> Any:
@@ -380,3 +384,24 @@ def test_a_next_step_that_amqp_cannot_hold_fails_its_task(worker: Any, client: A
     with pytest.raises(Exception, match=r"more than 64 bits|the headers of rpc\.add have"):
         result.parent.get(timeout=60)
     assert add.delay(1, 2).get(timeout=60) == 3
+
+
+def test_a_process_that_dies_with_what_it_had_acknowledged(rabbitmq_url: str, tmp_path: Path) -> None:
+    (tmp_path / "proj.py").write_text(
+        "import os, signal\n"
+        "from celeriac import Celery\n"
+        f"app = Celery('proj', broker={rabbitmq_url!r}, backend='rpc://')\n"
+        "@app.task(name='rpc.dies', acks_late=False)\n"
+        "def dies():\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command = [*GUARD, sys.executable, "-m", "celeriac", "-A", "proj", "worker", "-c", "1", "-l", "warning"]
+    app = make_app(rabbitmq_url)
+    worker = subprocess.Popen(command, cwd=tmp_path)
+    try:
+        with pytest.raises(WorkerLostError, match="SIGKILL"):
+            app.send_task("rpc.dies").get(timeout=60)
+    finally:
+        worker.terminate()
+        assert worker.wait(60) == 0
+        app.close()

@@ -163,10 +163,11 @@ def test_no_more_connections_than_the_pool_may_have(
 
 def test_a_pool_that_is_used_up_says_so(redis_server: RedisServer, redis_url: str) -> None:
     publisher = redis.publisher(redis_url, AdapterOptions(pool_limit=1))
-    taken = publisher._pool._take(time.monotonic() + 5)
+    taken = object()
+    assert publisher._pool._turns.take(taken, time.monotonic() + 5)
     with pytest.raises(OperationalError, match="broker_pool_limit"):
         publisher.publish([message()], timeout=0.1)
-    threading.Timer(0.1, publisher._pool._give, [taken]).start()
+    threading.Timer(0.1, publisher._pool._turns.end, [taken]).start()
     publisher.publish([message()], timeout=30.0)
     publisher.close()
 

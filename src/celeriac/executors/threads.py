@@ -20,6 +20,10 @@ __all__ = ["ThreadsExecutor"]
 _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 
+class _TakenBack(BaseException):
+    """Raised and caught in one place."""
+
+
 class ThreadsExecutor:
     """Runs what it is fed on ``limit`` threads, started as they are needed.
 
@@ -115,10 +119,19 @@ class ThreadsExecutor:
                 self._struck.discard(ident)
 
     def _unstrike(self, ident: int) -> None:
-        """Take back what was not raised yet."""
-        with self._strikes:
-            _raise_in_thread(ctypes.c_ulong(ident), None)
-            self._struck.discard(ident)
+        """Take back what was not raised yet; in its own thread.
+
+        Something is raised in its place: one that is taken back by NULL leaves CPython 3.11 looking for it for ever,
+        and the next function that is traced (debuggers, coverage) never begins.
+        """
+        try:
+            with self._strikes:
+                self._struck.discard(ident)
+                _raise_in_thread(ctypes.c_ulong(ident), ctypes.py_object(_TakenBack))
+            while True:
+                pass
+        except _TakenBack:
+            pass
 
     def recall(self) -> list[Delivery]:
         """Take back what has not started."""

@@ -81,7 +81,8 @@ class Delivery(Struct, frozen=True, kw_only=True, gc=False):
     """A message lent to one child under a lease.
 
     ``token`` is the fencing token: the server refuses any write under a token that is no longer held.
-    ``redelivered`` says that an earlier delivery may have run. ``raw`` is what the broker stored.
+    ``redelivered`` says that an earlier delivery may have run; ``returned`` that this process had given it back, and
+    that it is not known whether another has had it since. ``raw`` is what the broker stored.
     """
 
     message: Message | Malformed
@@ -89,4 +90,5 @@ class Delivery(Struct, frozen=True, kw_only=True, gc=False):
     queue: str
     raw: bytes = b""
     redelivered: bool = False
+    returned: bool = False
     marks: Marks = NO_MARKS

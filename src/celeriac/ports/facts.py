@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -114,6 +114,9 @@ class AdapterOptions(Struct, frozen=True, kw_only=True):
     login_method: str | None = None
     #: RabbitMQ: type of the queues in which delayed messages wait.
     delay_queue_type: str = "quorum"
+    #: RabbitMQ: awaited for each new connection over which deliveries come, before the first, with what tells its
+    #: descriptor (below 0: it is closed). Whoever keeps a copy of that keeps the server from giving back.
+    lifeline: Callable[[Callable[[], int]], Awaitable[None]] | None = None
     #: RabbitMQ: where results go with ``rpc://``; None: to a store.
     replies: ReplyQueue | None = None
 

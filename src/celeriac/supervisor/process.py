@@ -25,6 +25,7 @@ from celeriac.worker.adapters import broker_of, store_of
 from celeriac.worker.agent import Agent
 from celeriac.worker.child import Child
 from celeriac.worker.connect import connected
+from celeriac.worker.lifelines import Lifeline, Lifelines
 from celeriac.worker.link import LinkServer, attend
 from celeriac.worker.memory import NodeMemory
 from celeriac.worker.options import NodeOptions
@@ -115,13 +116,17 @@ def run_child(app: Celery, options: NodeOptions, place: Place, link: str, wake: 
     place.stacks.enter()
     gc.freeze()
     orders, greeted = Orders(slot, place.bell, functools.partial(kick, wake)), asyncio.Event()
+    lifeline = Lifeline(link, owner)
     child = Child(
         app,
         options,
-        open_broker=lambda: broker_of(app, owner),
+        open_broker=lambda: broker_of(app, owner, lifeline),
         open_store=lambda: store_of(app),
         slot=slot,
-        extras=[lambda child: attend(child, link, greeted), lambda child: _stop_on_signal(child, wake_read)],
+        extras=[
+            lambda child: attend(child, link, greeted, lifeline.renew),
+            lambda child: _stop_on_signal(child, wake_read),
+        ],
         connecting=lambda: slot.live(os.getpid(), CONNECTING),
         ready=lambda: orders.say(READY),
         abandon=lambda: _leave(EX_FAILED if child.failed is not None else 0),
@@ -184,7 +189,7 @@ async def _agent(app: Celery, options: NodeOptions, place: Place, link: str, not
     # Whoever stops a node may send SIGTERM to its whole process group: the agent stays until the children are settled.
     said = functools.cache(functools.partial(_say_shutting_down, options))
     loop.add_signal_handler(signal.SIGTERM, said)
-    server = LinkServer(link, node.kept)
+    server, lifelines = LinkServer(link, node.kept), Lifelines(link)
     broker = broker_of(app, place.owner)
     store = store_of(app)
     report = Report.of(options)
@@ -200,13 +205,14 @@ async def _agent(app: Celery, options: NodeOptions, place: Place, link: str, not
         stop_node=lambda: os.kill(supervisor, signal.SIGTERM),
         memory=node,
         more=embedded(app, options),
+        lifelines=lifelines,
     )
     agent.resume(server.orders)
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(notices, "rb", closefd=False))
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(server.serve())]
+            tasks = [group.create_task(lifelines.serve()), group.create_task(server.serve())]
             if await connected(broker, store, agent.queues, stop, word=node.word):
                 stand_in = StandIn(broker, node.slots.taken, SystemClock(), lease=options.lease)
                 services = (*agent.services(), *remote_services(agent), stand_in.run)

@@ -283,6 +283,7 @@ class Supervisor:
             many=many,
             tasks=child.slot.tasks,
             early=culprit is not None and culprit.early,
+            reply_to=culprit.reply_to if culprit else "",
         )
         os.write(self._notices_write, notice(died))
 

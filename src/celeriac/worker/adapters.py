@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from celeriac.app.limits import check_limits
 from celeriac.client import resolver
 from celeriac.exceptions import ImproperlyConfigured
@@ -13,6 +15,7 @@ from celeriac.ports import Ledger, Limiter
 if TYPE_CHECKING:
     from celeriac.app.base import Celery
     from celeriac.ports import Broker, ResultStore
+    from celeriac.worker.lifelines import Lifeline
 
 __all__ = ["broker_of", "check_needs", "store_of"]
 
@@ -21,9 +24,11 @@ logger = logging.getLogger("celery.worker")
 _NEXT = "set ledger_url (or result_backend) to a server that keeps one, such as redis://"
 
 
-def broker_of(app: Celery, owner: str) -> Broker:
+def broker_of(app: Celery, owner: str, lifeline: Lifeline | None = None) -> Broker:
     """The broker adapter under the name ``owner``; not open yet."""
     options = resolver.adapter_options(app.conf, app.broker_url, owner=owner, queues=app.amqp.queues)
+    if lifeline is not None:
+        options = replace(options, lifeline=lifeline.hold)
     return resolver.broker(app.broker_url, options)
 
 

@@ -30,6 +30,7 @@ from celeriac.worker.concluding import Concluder
 from celeriac.worker.enforcer import Enforcer
 from celeriac.worker.events import send
 from celeriac.worker.guest import Guest
+from celeriac.worker.lifelines import Lifelines
 from celeriac.worker.limits import Limits
 from celeriac.worker.link import Link
 from celeriac.worker.memory import NodeMemory
@@ -79,6 +80,7 @@ class Agent:
         aside: Aside = asyncio.to_thread,
         kill: Callable[[int, int], None] | None = None,
         more: Sequence[Guest] = (),
+        lifelines: Lifelines | None = None,
     ) -> None:
         """``memory`` is what it shares with a supervisor; None in a node of one process. ``kill(pid, signal number)``
         ends a child whose task is to be terminated (default: ``os.kill``)."""
@@ -112,6 +114,7 @@ class Agent:
             Obituary(store, runner, self.completer.put),
             clock=clock,
             backoff=Backoff(rand=rand),
+            cut=lifelines.cut if lifelines is not None else lambda owner: None,
         )
         self.relays = Relays.of(app)
         self._backoff = Outage(About.BROKER, rand=rand, word=memory.word if memory is not None else None)

@@ -48,6 +48,8 @@ class Died(msgspec.Struct, frozen=True, kw_only=True):
     tasks: int = 0
     #: The task that ran was acknowledged before, and its result is to be stored.
     early: bool = False
+    #: Of such a task: where its sender waits for the result, with ``rpc://``.
+    reply_to: str = ""
 
 
 class Burial:
@@ -63,7 +65,10 @@ class Burial:
         *,
         clock: Clock,
         backoff: Backoff,
+        cut: Callable[[str], None] = lambda owner: None,
     ) -> None:
+        """``cut(owner)`` lets a broker that gives back by itself do so (``Lifelines.cut``)."""
+        self._cut = cut
         self._broker = broker
         self._enforcer = enforcer
         self._verdicts = verdicts
@@ -86,13 +91,14 @@ class Burial:
         """Settle what a dead child held: the culprit by what ended it, the others as they were. Tries until it worked,
         and looks again for what was claimed in its name meanwhile."""
         culprit = Delivery(message=Malformed(reason="", raw=b"", id=died.id), token=died.token, queue="")
-        if died.early:
-            verdict = self._verdict(culprit, died, False)
-            await self._insist(lambda: self._obituary.write(died.id, verdict))
-        elif self._verdicts.active and died.id:
-            # What it ran is on its way to somebody else, who is told by its id.
+        if self._verdicts.active and died.id and not died.early:
+            # What it ran goes to somebody else, who is told by its id.
             verdict = self._verdict(culprit, died, False)
             await self._insist(lambda: self._verdicts.leave(died.id, verdict))
+        self._cut(died.owner)
+        if died.early:
+            verdict = self._verdict(culprit, died, False)
+            await self._insist(lambda: self._obituary.write(died.id, verdict, died.reply_to))
         orphans = await self._orphans(died)
         # Of many, none is named; but a suspect that was alone is taken for the cause (``model/leases.py``).
         alone = died.many and len(orphans) == 1 and orphans[0].marks.suspect

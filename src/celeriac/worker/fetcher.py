@@ -311,7 +311,7 @@ class Fetcher:
             self._conclude([Completion(settlement=Release(delivery)) for delivery in deliveries])
             return
         now = self._runner.now()
-        done = await self._refusals.repeated([d for d in deliveries if d.redelivered])
+        done = await self._refusals.repeated([d for d in deliveries if d.redelivered or d.returned])
         batch = sort(deliveries, self._refusals.of, self._runner.entry, now=now, done=done)
         sync, coroutines, limited = batch.sync, batch.coroutines, batch.limited
         concluded = self._conclude_all(batch)

@@ -17,7 +17,7 @@ import logging
 import math
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from celeriac.worker.inside import answer
@@ -140,8 +140,11 @@ class LinkServer:
         return answers
 
 
-async def attend(child: Child, name: str, greeted: asyncio.Event) -> None:
-    """A child's side: connect, answer, connect again. Sets ``greeted`` when the agent's orders are obeyed."""
+async def attend(
+    child: Child, name: str, greeted: asyncio.Event, met: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """A child's side: connect, answer, connect again. Sets ``greeted`` when the agent's orders are obeyed, after
+    ``met()``."""
     while True:
         try:
             reader, writer = await _connect(name)
@@ -152,6 +155,8 @@ async def attend(child: Child, name: str, greeted: asyncio.Event) -> None:
             while line := await reader.readline():
                 request = json.loads(line)
                 if request["method"] == _GREETED:
+                    if met is not None:
+                        await met()
                     greeted.set()
                     continue
                 reply = answer(child, request["method"], request["arguments"])

@@ -1,6 +1,7 @@
 """The record of a task that was acknowledged before it ran, when its process died: whoever waits for it is told.
 
-Its message is gone, so its id is all that is known: nothing follows, and no chord is told. Used by ``burial.py``.
+Its message is gone, so all that is known is what the slot has kept: its id, and where ``rpc://`` sends results. Nothing
+follows, and no chord is told. Used by ``burial.py``.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Obituary:
         self._accept = frozenset(conf.result_accept_content or conf.accept_content)
         self._serializer: str = conf.result_serializer
 
-    async def write(self, task_id: str, outcome: o.Outcome) -> None:
+    async def write(self, task_id: str, outcome: o.Outcome, reply_to: str = "") -> None:
         """Record what a death says of a task, unless its end is stored. Raises ``OperationalError``."""
         if self._store is None:
             return
@@ -48,7 +49,7 @@ class Obituary:
             state, exc = _end(outcome)
             why = one_line(f"{type(exc).__name__}: {exc}")
             logger.error("Task %s was acknowledged before it ran, and is lost: %s", one_line(task_id), why)
-            self._put(self._recorder.others([Abandoned(task_id)], state, exc))
+            self._put(self._recorder.others([Abandoned(task_id)], state, exc, reply_to))
 
     def _is_open(self, task_id: str, raw: bytes) -> bool:
         """It says of no end; it may be a state of the task's own. What cannot be read stays: somebody wrote it."""

@@ -209,7 +209,9 @@ class Runner:
             late = options.acks_late
             deadline = started + hard + (0.0 if late else _TELL) if hard else 0.0
             early = not (late or options.ignore_result or message.headers.get("ignore_result"))
-            slot.begin(delivery.token, message.id, started, deadline, hard or 0.0, early)
+            slot.begin(
+                delivery.token, message.id, started, deadline, hard or 0.0, early, message.reply_to if early else ""
+            )
             hard = None  # the supervisor's to keep
         limit = message.soft_time_limit or options.soft_time_limit or self.options.soft_time_limit
         try:

@@ -35,8 +35,8 @@ __all__ = [
 
 SLOT_SIZE = 512
 #: started, deadline (CLOCK_MONOTONIC, the same in all processes; 0: none), limit, whether it was acknowledged early,
-#: length of the two texts, texts.
-_RUN = struct.Struct("<dddHHH")
+#: length of the first two texts, in characters, and of all three in bytes, texts.
+_RUN = struct.Struct("<dddHHHH")
 _RUN_AT = 64
 _TEXT_AT = _RUN_AT + _RUN.size
 _TEXT_MAX = SLOT_SIZE - _TEXT_AT
@@ -48,7 +48,7 @@ _PULSE_AT = 8
 #: Written by others: the order.
 _ORDER = struct.Struct("<I")
 _ORDER_AT = 40
-_EMPTY = _RUN.pack(0.0, 0.0, 0.0, 0, 0, 0)
+_EMPTY = _RUN.pack(0.0, 0.0, 0.0, 0, 0, 0, 0)
 
 #: States of a child, in order: it waits for its predecessor (STANDBY); it runs tasks (READY); so it does, and it will
 #: leave soon (EXPECTING), or as soon as a successor stands by (LEAVING); it claims no more and runs none (LEFT).
@@ -68,6 +68,8 @@ class Running(Struct, frozen=True):
     limit: float
     #: It was acknowledged before it ran, and its result is to be stored.
     early: bool = False
+    #: Of such a task: the queue that its sender has named for results.
+    reply_to: str = ""
 
 
 class Words:
@@ -136,7 +138,7 @@ class Slot:
 
     __slots__ = ("_at", "_memory", "begin", "end")
 
-    #: ``begin(token, id, started, deadline, limit, early)`` and ``end()`` are closures: they run once per task.
+    #: ``begin(token, id, started, deadline, limit, early, reply_to)`` and ``end()`` are closures: they run once a task.
     begin: Callable[..., None]
     end: Callable[[], None]
 
@@ -146,11 +148,16 @@ class Slot:
         run, text = at + _RUN_AT, at + _TEXT_AT
         pack = _RUN.pack_into
 
-        def begin(token: str, task_id: str, started: float, deadline: float, limit: float, early: bool = False) -> None:
-            texts = (token + task_id).encode("utf-8", "replace")[:_TEXT_MAX]
+        def begin(
+            token: str, task_id: str, started: float, deadline: float, limit: float, early: bool = False,
+            reply_to: str = "",
+        ) -> None:  # fmt: skip
+            texts, length = (token + task_id + reply_to).encode("utf-8", "replace"), len(task_id)
+            if len(texts) > _TEXT_MAX:  # no queue rather than a part of its name, which is that of another
+                texts, length = (token + task_id).encode("utf-8", "replace")[:_TEXT_MAX], _TEXT_MAX
             memory[text : text + len(texts)] = texts
             # The lengths make the text valid, so they are written last.
-            pack(memory, run, started, deadline, limit, early, len(token), len(texts))
+            pack(memory, run, started, deadline, limit, early, len(token), length, len(texts))
 
         def end() -> None:
             memory[run : run + len(_EMPTY)] = _EMPTY
@@ -164,12 +171,13 @@ class Slot:
 
     def running(self) -> Running | None:
         """What the child runs now, or ran when it died; None between tasks."""
-        started, deadline, limit, early, token, texts = _RUN.unpack_from(self._memory, self._at + _RUN_AT)
+        started, deadline, limit, early, token, task_id, texts = _RUN.unpack_from(self._memory, self._at + _RUN_AT)
         if not texts:
             return None
         at = self._at + _TEXT_AT
         text = bytes(self._memory[at : at + texts]).decode("utf-8", "replace")
-        return Running(text[:token], text[token:], started, deadline or None, limit, bool(early))
+        end = token + task_id
+        return Running(text[:token], text[token:end], started, deadline or None, limit, bool(early), text[end:])
 
     def live(self, pid: int, state: int) -> None:
         """Write the child's pid and state."""

@@ -1,8 +1,9 @@
 """What a death says about the task that ran, told through the ledger: for brokers that give back by themselves.
 
-There the agent has nothing to settle when a child dies: what the child held is on its way to others already. So the
-agent leaves its verdict about the culprit under the task's id, and whoever gets that task concludes it by the verdict
-instead of running it. One that comes back faster than its verdict waits for it a moment, apart from all others.
+There the agent has nothing to settle when a child dies. So it leaves its verdict about the culprit under the task's id,
+and whoever gets that task concludes it by the verdict instead of running it. What the child held goes back when the
+verdict is there (``lifelines.py``). One that comes back without a verdict waits for it a moment, apart from all others:
+its agent may have been away when the child died.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Verdicts:
 
     async def known(self, deliveries: Sequence[Delivery], conclude: Concluder) -> Sequence[Delivery]:
         """Conclude those that have a verdict; returns the others."""
-        back = [delivery for delivery in deliveries if delivery.redelivered]
+        back = [delivery for delivery in deliveries if delivery.redelivered or delivery.returned]
         found = await self._take(back) if back else {}
         if not found:
             return deliveries
@@ -119,6 +120,8 @@ class Verdicts:
         try:
             values = await self._ledger.read_ledger(keys)
             there = [(d, key, value) for d, key, value in zip(back, keys, values, strict=True) if value is not None]
+            if not there:
+                return {}
             taken = await self._ledger.change_ledger([Change(key, None, value) for _, key, value in there])
         except OperationalError as error:
             logger.warning("Cannot look for the verdicts about %d redelivered tasks: %s", len(back), error)

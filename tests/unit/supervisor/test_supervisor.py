@@ -41,9 +41,9 @@ def test_the_slot_names_the_culprit(bench: Bench, caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.parametrize("early", [False, True])
 def test_whether_its_message_is_gone_is_told(bench: Bench, early: bool) -> None:
-    bench.first.slot.begin("o:7", "id-7", 1.0, 0.0, 0.0, early)
+    bench.first.slot.begin("o:7", "id-7", 1.0, 0.0, 0.0, early, "mine" if early else "")
     bench.dies(bench.first, KILLED)
-    assert [died.early for died in bench.told()] == [early]
+    assert [(died.early, died.reply_to) for died in bench.told()] == [(early, "mine" if early else "")]
 
 
 def test_between_tasks_there_is_none(bench: Bench) -> None:

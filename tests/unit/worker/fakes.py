@@ -31,10 +31,8 @@ def delivery(task: str = "t", *args: Any, **fields: Any) -> Delivery:
     """A delivery of ``message(task, *args)`` under a token of its own."""
     token = fields.pop("token", None) or f"owner:{next(_numbers)}"
     marks: Marks = fields.pop("marks", NO_MARKS)
-    redelivered: bool = fields.pop("redelivered", False)
-    return Delivery(
-        message=message(task, *args, **fields), token=token, queue="celery", marks=marks, redelivered=redelivered
-    )
+    back = {name: fields.pop(name, False) for name in ("redelivered", "returned")}
+    return Delivery(message=message(task, *args, **fields), token=token, queue="celery", marks=marks, **back)
 
 
 def malformed(**fields: Any) -> Delivery:

@@ -85,14 +85,14 @@ def test_of_one_acknowledged_early_only_its_result_is_written(bench: Bench, monk
     culprit, innocent = delivery(), delivery()
     told: list[Any] = []
 
-    async def write(task_id: str, outcome: o.Outcome) -> None:
-        told.append((task_id, outcome))
+    async def write(task_id: str, outcome: o.Outcome, reply_to: str) -> None:
+        told.append((task_id, outcome, reply_to))
         if len(told) == 1:
             raise OperationalError("away")
 
     monkeypatch.setattr(bench.agent.burial._obituary, "write", write)
-    settled = buried(bench, died(culprit, early=True, limit=5.0), innocent)
-    assert told == [(culprit.message.id, o.TimedOut(5.0))] * 2
+    settled = buried(bench, died(culprit, early=True, limit=5.0, reply_to="mine"), innocent)
+    assert told == [(culprit.message.id, o.TimedOut(5.0), "mine")] * 2
     assert settled == {innocent.token: Release(innocent, marks=Marks())}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from celeriac import Celery
 from celeriac.exceptions import OperationalError
@@ -27,8 +28,8 @@ def store() -> FakeStore:
 
 def written(store: FakeStore | None, runner: Runner, outcome: o.Outcome) -> list[dict[str, Any]]:
     records: list[StoredResult] = []
-    asyncio.run(Obituary(store, runner, records.extend).write("id-1", outcome))
-    assert all((each.id, each.terminal) == ("id-1", True) for each in records)
+    asyncio.run(Obituary(store, runner, records.extend).write("id-1", outcome, "mine"))
+    assert all((each.id, each.terminal, each.reply_to) == ("id-1", True, "mine") for each in records)
     return [json.loads(each.body) for each in records]
 
 
@@ -78,7 +79,8 @@ def test_the_slot_says_whether_only_its_process_can_tell_the_end(
     slot = Slot(mmap.mmap(-1, SLOT_SIZE), 0)
     seen: list[Running | None] = []
     app.task(name="look", **options)(lambda: seen.append(slot.running()))
-    make_runner(slot=slot).run(delivery("look"))
+    told = delivery("look")
+    make_runner(slot=slot).run(replace(told, message=replace(told.message, reply_to="mine")))
     (running,) = seen
     assert running is not None
-    assert running.early == early
+    assert (running.early, running.reply_to) == (early, "mine" if early else "")

@@ -30,6 +30,16 @@ def test_begin_and_end() -> None:
     assert slot.running() == Running("o:2", "x", 20.0, None, 0.0)
 
 
+def test_where_results_go() -> None:
+    slot = fresh()
+    slot.begin("o:ü", "id-ü", 1.0, 0.0, 0.0, True, "queue-ü")
+    assert slot.running() == Running("o:ü", "id-ü", 1.0, None, 0.0, True, "queue-ü")
+    slot.begin("o:1", "x" * (ROOM - 6), 1.0, 0.0, 0.0, True, "abc")
+    assert slot.running() == Running("o:1", "x" * (ROOM - 6), 1.0, None, 0.0, True, "abc")
+    slot.begin("o:1", "x" * (ROOM - 6), 1.0, 0.0, 0.0, True, "abcd")
+    assert slot.running() == Running("o:1", "x" * (ROOM - 6), 1.0, None, 0.0, True), "no part of a name"
+
+
 def test_a_short_text_after_a_long_one() -> None:
     slot = fresh()
     slot.begin("o:1", "x" * 300, 1.0, 0.0, 0.0)

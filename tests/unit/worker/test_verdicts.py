@@ -126,6 +126,15 @@ def test_one_without_a_verdict_runs(ledger: FakeLedger) -> None:
     assert bench.concluded == []
 
 
+def test_one_that_was_given_back_here_is_judged_if_another_died_of_it(ledger: FakeLedger) -> None:
+    bench = FetcherBench(broker=Requeueing(ledger))
+    it, other = delivery(id="a", returned=True), delivery(id="b", returned=True)
+    asyncio.run(verdicts(ledger).leave("a", o.Crashed("exit code 3")))
+    asyncio.run(bench.fetcher.admit([it, other]))
+    assert bench.outcome(it) == o.Crashed("exit code 3")
+    assert bench.sync.inbox == [other], "at once: whoever had it since has told before it came back"
+
+
 def test_a_suspect_with_a_verdict_need_not_be_alone(ledger: FakeLedger) -> None:
     bench = FetcherBench(broker=Requeueing(ledger))
     it, company = back(id="a", marks={"crashes": 2}), delivery()
@@ -169,6 +178,31 @@ def test_what_goes_wrong_meanwhile_ends_the_fetcher(ledger: FakeLedger, monkeypa
 
 
 # -- the agent
+
+
+@pytest.mark.parametrize(
+    ("fields", "order"),
+    [({}, ["change", "cut"]), ({"early": True}, ["cut", "write"]), ({"many": True}, ["cut"])],
+    ids=["a culprit", "acknowledged early", "of many"],
+)
+def test_what_it_held_goes_back_when_the_verdict_is_there(
+    agent: Bench, ledger: FakeLedger, monkeypatch: pytest.MonkeyPatch, fields: dict[str, bool], order: list[str]
+) -> None:
+    burial, seen = agent.agent.burial, list[str]()
+    change = ledger.change_ledger
+
+    async def noted(changes: Sequence[Change]) -> Sequence[bool]:
+        seen.append("change")
+        return await change(changes)
+
+    async def write(task_id: str, outcome: o.Outcome, reply_to: str) -> None:
+        seen.append("write")
+
+    monkeypatch.setattr(ledger, "change_ledger", noted)
+    monkeypatch.setattr(burial._obituary, "write", write)
+    burial._cut = lambda owner: seen.append("cut")
+    asyncio.run(burial.bury(died(None if fields.get("many") else delivery(id="id-x"), **fields)))
+    assert seen == order
 
 
 @pytest.fixture

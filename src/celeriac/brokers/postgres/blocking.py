@@ -148,8 +148,9 @@ class Line:
         return bool(self._pgconn.status != pq.ConnStatus.OK)
 
     def is_stale(self) -> bool:
-        """Whether the server has ended the idle connection, found without sending anything."""
-        if self.broken:
+        """Whether the server has ended the idle connection, found without sending anything; or whoever had it was
+        interrupted, so that an answer may be under way, or a transaction open."""
+        if self.broken or self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
             return True
         if not _readable(self._pgconn.socket, 0):
             return False
@@ -180,10 +181,12 @@ class Line:
 class Desk:
     """One connection for one thread at a time, opened when it is first needed."""
 
+    #: Here, for ``__del__``: a signal's exception may come before all of ``__init__``.
+    _line: Line | None = None
+
     def __init__(self, address: Address) -> None:
         self.address = address
         self.pid = os.getpid()
-        self._line: Line | None = None
         #: Which of the address's places is tried first.
         self._place = 0
         self._calls = calls(address.schema)

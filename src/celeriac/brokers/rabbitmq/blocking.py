@@ -7,6 +7,7 @@ is noticed before anything is sent. One thread may read while another writes (``
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -26,6 +27,7 @@ from celeriac.brokers.rabbitmq.errors import Closed, alarmed, lost, refused
 from celeriac.brokers.rabbitmq.frames import Event, Parser
 from celeriac.brokers.rabbitmq.handshake import Handshake
 from celeriac.brokers.rabbitmq.sockets import tune
+from celeriac.brokers.turns import Turns
 from celeriac.conf.tls import server_name, tls_context
 from celeriac.exceptions import OperationalError
 
@@ -72,6 +74,8 @@ class Connection:
         self._open = False
         #: The server has closed the channel, and waits for our word.
         self._closing = False
+        #: A question is not answered, or not even asked in full: whoever is interrupted leaves it so.
+        self.midway = False
         self._socket = _connected(address, deadline)
         self._busy: tuple[type[Exception], ...] = (BlockingIOError,)
         #: OpenSSL reads and writes one after the other.
@@ -158,7 +162,7 @@ class Connection:
             return None
         if number == m.CHANNEL_CLOSE:
             code, text, first, second = m.arguments(number, event.payload)
-            self._open, self._closing = False, True
+            self._open, self._closing, self.midway = False, True, False
             self._parser.forget(_CHANNEL)
             raise Closed(code, text, first << 16 | second)
         if number == m.BASIC_DELIVER:
@@ -187,13 +191,14 @@ class Connection:
         """Open the channel, with confirms."""
         if self._open:
             return
+        self.midway = True
         self._confirms = Confirms()
         farewell = m.method(_CHANNEL, m.CHANNEL_CLOSE_OK) if self._closing else b""
         self._closing = False
         data = m.method(_CHANNEL, m.CHANNEL_OPEN, "") + m.method(_CHANNEL, m.CONFIRM_SELECT, False)
         self.send(farewell + data, deadline)
         self._answers(2, deadline)
-        self._open = True
+        self._open, self.midway = True, False
 
     def _answers(self, count: int, deadline: float) -> list[Event]:
         answers: list[Event] = []
@@ -211,8 +216,11 @@ class Connection:
     def event(self, ask: Ask, deadline: float) -> Event:
         """As ``ask``; the answer with its content."""
         self.ready(deadline)
+        self.midway = True
         self.send(m.method(_CHANNEL, *ask), deadline)
-        return self._answers(1, deadline)[0]
+        answers = self._answers(1, deadline)
+        self.midway = False
+        return answers[0]
 
     def run(self, asking: Generator[Ask, Any, T], deadline: float) -> T:
         """Ask what a generator wants asked; ``Closed`` is thrown into it."""
@@ -232,10 +240,11 @@ class Connection:
     def leave(self, deadline: float) -> None:
         """Close the channel: what is not acknowledged goes back, in its order."""
         if self._open:
-            self._open = False
+            self._open, self.midway = False, True
             self.send(m.method(_CHANNEL, m.CHANNEL_CLOSE, 200, "", 0, 0), deadline)
             self._answers(1, deadline)
             self._parser.forget(_CHANNEL)
+            self.midway = False
 
     def expect(self, count: int, sender: object = None) -> Parcel:
         """So many messages are sent now, behind those that were announced before."""
@@ -253,10 +262,12 @@ class Connection:
         while self.blocked:
             self.hear(deadline)
         self.news()
+        self.midway = True
         parcel = self.expect(len(frames))
         self.send(b"".join(frames), deadline)
         while parcel.left:
             self.hear(deadline)
+        self.midway = False
         sent = Sent(self.news()[1])
         sent.refused = parcel.refused
         return sent
@@ -272,11 +283,12 @@ class Line:
 
     def _renew(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._turns = Turns(1)
         self._connection: Connection | None = None
         self._inherited: Connection | None = None
 
-    def _of_this_process(self) -> None:
+    def of_this_process(self) -> None:
+        """After a fork there is no connection; ``use`` and ``close`` see to that themselves."""
         if self._pid != os.getpid():
             inherited = self._connection  # its socket is the parent's: neither used nor closed
             self._renew()
@@ -287,17 +299,8 @@ class Line:
         """That of the connection, or the first."""
         return self._connection.address if self._connection is not None else self.addresses[0]
 
-    def acquire(self, deadline: float) -> bool:
-        """The right to use the connection; False when it is not free in time."""
-        self._of_this_process()
-        return self._lock.acquire(timeout=max(deadline - monotonic(), 0.001))
-
-    def release(self) -> None:
-        """Let others use it."""
-        self._lock.release()
-
     def connection(self, deadline: float) -> Connection:
-        """The connection, good as far as one can see; its user holds the lock. Raises ``OperationalError``."""
+        """The connection, good as far as one can see, for its only user. Raises ``OperationalError``."""
         connection = self._connection
         if connection is not None:
             try:
@@ -306,6 +309,8 @@ class Line:
                 pass  # only the channel: it is opened again
             except (OSError, ValueError):
                 self.drop()
+            if connection.midway:
+                self.drop()  # its user was interrupted, and again when he dropped it
         if self._connection is None:
             self._connection = self._connect(deadline)
         return self._connection
@@ -333,28 +338,41 @@ class Line:
     @contextmanager
     def use(self, deadline: float) -> Iterator[Connection]:
         """The connection for a block. Turns its errors into ``OperationalError``; what failed is not used again."""
-        if not self.acquire(deadline):
-            raise lost(self.address, "another thread is using the connection, and it took too long")
+        self.of_this_process()
+        turns, me = self._turns, object()
         try:
-            connection = self.connection(deadline)
-            try:
-                yield connection
-            except Closed as error:
-                raise refused(connection.address, error) from None
-            except (OSError, ValueError) as error:
-                self.drop()
-                raise failed(connection, error) from None
-            except BaseException:
-                self.drop()  # somebody's signal: an answer may be under way
-                raise
+            if not turns.take(me, max(deadline, monotonic() + 0.001)):
+                raise lost(self.address, "another thread is using the connection, and it took too long")
+            yield from self._used(deadline)
         finally:
-            self.release()
+            try:
+                turns.end(me)
+            except BaseException:
+                turns.end(me)  # somebody's signal came in between
+                raise
+
+    def _used(self, deadline: float) -> Iterator[Connection]:
+        connection = self.connection(deadline)
+        try:
+            yield connection
+        except Closed as error:
+            raise refused(connection.address, error) from None
+        except (OSError, ValueError) as error:
+            self.drop()
+            raise failed(connection, error) from None
+        except BaseException:
+            self.drop()  # somebody's signal: an answer may be under way
+            raise
 
     def close(self) -> None:
-        """Give the connection back. Idempotent; the next use makes another."""
-        self._of_this_process()
-        with self._lock:
+        """Give the connection back, when nobody uses it. Idempotent; the next use makes another."""
+        self.of_this_process()
+        turns, me = self._turns, object()
+        try:
+            turns.take(me, math.inf)
             self.drop()
+        finally:
+            turns.end(me)
 
 
 def failed(connection: Connection, error: BaseException) -> OperationalError:

@@ -7,6 +7,10 @@ confirm, and a lone thread waits for nobody.
 A connection is made, and queues are declared, by one thread while nothing is under way. Queues are declared before the
 first message to them on a connection. A message that no queue takes makes its queue be declared anew and is sent once
 more; then it is an error.
+
+The handler of a signal may raise at any line (KeyboardInterrupt, a soft limit in a task that sends). So what a thread
+is to the others stands in ``_Waiting`` and is taken back by ``_leave``, which may be called twice; locks are taken by
+``with`` alone; and a connection is hung up unless a message is written as a whole.
 """
 
 from __future__ import annotations
@@ -38,11 +42,13 @@ _AGAIN = 86400.0
 class _Waiting:
     """What one thread wants sent. ``wake`` is released once: when it is done, or when it is to read for all."""
 
-    __slots__ = ("_contents", "error", "left", "letters", "reads", "refused", "returned", "since", "wake")
+    __slots__ = ("_contents", "error", "flight", "left", "letters", "reads", "refused", "returned", "since", "wake")
 
     def __init__(self, letters: Sequence[Outgoing]) -> None:
         self.letters = letters
         self._contents: set[tuple[bytes, bytes]] | None = None
+        #: In which it is aboard.
+        self.flight: _Flight | None = None
         #: When the last of them was written.
         self.since = 0.0
         #: Parcels that are not confirmed, and one more while there are some to come.
@@ -69,16 +75,16 @@ class _Waiting:
 class _Flight:
     """A connection, from the first message of one thread until nobody waits for a confirm."""
 
-    __slots__ = ("aboard", "boarding", "connection", "out", "writing")
+    __slots__ = ("aboard", "boarding", "connection", "out", "writer")
 
     def __init__(self, connection: Connection, first: _Waiting) -> None:
         self.connection = connection
-        self.aboard = {first: None}
+        self.aboard: dict[_Waiting, None] = {first: None}
         #: Others may join.
         self.boarding = True
         #: What is to be written, by whoever finds that nobody writes.
         self.out: list[bytes] = []
-        self.writing = threading.Lock()
+        self.writer: _Waiting | None = None
 
 
 class Convoy:
@@ -95,12 +101,16 @@ class Convoy:
     def _renew(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        #: Somebody has the connection to himself, or there is a flight.
-        self._taken = False
+        #: Who has the connection to himself, and makes it ready; and the flight that begins then.
+        self._alone: _Waiting | None = None
         self._flight: _Flight | None = None
+        #: Of those who wait for one of the two to end or to change.
+        self._bells: list[threading.Lock] = []
+        #: The connection is to be closed when nobody uses it.
+        self._closing = False
 
     def _of_this_process(self) -> None:
+        self._line.of_this_process()
         if self._pid != os.getpid():
             self._renew()  # the lock may have been held when we were forked, and what waited is the parent's
 
@@ -124,10 +134,8 @@ class Convoy:
     def _sent(self, letters: Sequence[Outgoing], deadline: float, anew: bool) -> Sequence[Event]:
         """Send them; returns those that no queue took. ``anew``: declare their queues first."""
         mine = _Waiting(letters)
-        flight = self._join(mine, deadline, anew)
-        if flight is None:
-            flight = self._start(mine, deadline, anew)
         try:
+            flight = self._join(mine, deadline, anew) or self._start(mine, deadline, anew)
             self._write(flight, mine, deadline)
             while not mine.done:
                 if mine.reads:
@@ -135,7 +143,11 @@ class Convoy:
                 elif not mine.wake.acquire(timeout=max(deadline - monotonic(), 0.001)):
                     self._withdraw(flight, mine)
         finally:
-            self._leave(flight, mine)
+            try:
+                self._leave(mine)
+            except BaseException:
+                self._leave(mine)  # somebody's signal came in between
+                raise
         if mine.error is not None:
             raise mine.error
         if mine.refused:
@@ -146,69 +158,74 @@ class Convoy:
 
     def _join(self, mine: _Waiting, deadline: float, anew: bool) -> _Flight | None:
         """The flight that is under way, or None: the connection is ours alone."""
-        with self._lock:
-            while self._taken:
+        while True:
+            with self._lock:
                 flight = self._flight
+                if flight is None and self._alone is None:
+                    self._alone = mine
+                    return None
                 if flight is not None and flight.boarding:
                     if not anew and self._fits(flight.connection, mine):
+                        mine.flight = flight
                         flight.aboard[mine] = None
                         return flight
                     flight.boarding = False  # those who are under way come to their end, then it is our turn
-                if not self._changed.wait(max(deadline - monotonic(), 0.0)):
-                    if flight is not None and flight.connection.blocked:
-                        raise alarmed(flight.connection.address, flight.connection.blocked, uncertain=False)
-                    raise lost(self._line.address, "others are using the connection, and it took too long")
-            self._taken = True
-            return None
+                bell = threading.Lock()
+                bell.acquire()
+                self._bells.append(bell)
+            if not bell.acquire(timeout=max(deadline - monotonic(), 0.0)):
+                if flight is not None and flight.connection.blocked:
+                    raise alarmed(flight.connection.address, flight.connection.blocked, uncertain=False)
+                raise lost(self._line.address, "others are using the connection, and it took too long")
 
     def _start(self, mine: _Waiting, deadline: float, anew: bool) -> _Flight:
         """Make the connection ready, as its only user; the others may join then."""
-        held = False
-        try:
-            held = self._line.acquire(deadline)  # nobody else uses this line, but for close()
-            if not held:
-                raise lost(self._line.address, "another thread is using the connection, and it took too long")
-            flight = _Flight(self._ready(mine, deadline, anew), mine)
-            mine.reads = True
-            with self._lock:
-                self._flight = flight
-                self._changed.notify_all()
-        except BaseException:
-            if held:
-                self._line.release()
-            with self._lock:
-                self._taken, self._flight = False, None
-                self._changed.notify_all()
-            raise
+        flight = _Flight(self._ready(mine, deadline, anew), mine)
+        with self._lock:
+            flight.boarding = not self._closing
+            mine.reads, mine.flight = True, flight
+            self._flight, self._alone = flight, None
+            self._ring()
         return flight
+
+    def _ring(self) -> None:
+        """Let those who wait look again."""
+        for bell in self._bells:
+            if bell.locked():
+                bell.release()
+        self._bells.clear()
 
     def _ready(self, mine: _Waiting, deadline: float, anew: bool) -> Connection:
         connection = self._line.connection(deadline)
         try:
-            if anew:
-                connection.declared.difference_update(letter.queue for letter in mine.letters)
-            for queue in dict.fromkeys(letter.queue for letter in mine.letters):
-                if queue and queue not in connection.declared:
-                    connection.run(self._layout.declaring(queue), deadline)
-                    connection.declared.add(queue)
-            if self._replies is not None and self._brings_replies(mine):
-                self._declare_replies(connection, self._replies, deadline)
-            connection.ready(deadline)
-            self._await_room(connection, deadline)
-            connection.news()  # of those who have given up
-            return connection
-        except Closed as closed:
-            raise refused(connection.address, closed) from None
-        except (OSError, ValueError) as broken:
-            self._line.drop()
-            error = failed(connection, broken)
-            error.uncertain = False
-            raise error from None
+            try:
+                self._prepare(connection, mine, deadline, anew)
+            except Closed as closed:
+                raise refused(connection.address, closed) from None
+            except (OSError, ValueError) as broken:
+                self._line.drop()
+                error = failed(connection, broken)
+                error.uncertain = False
+                raise error from None
         except OperationalError:
             raise
         except BaseException:
             self._line.drop()  # somebody's signal: an answer may be under way
             raise
+        return connection
+
+    def _prepare(self, connection: Connection, mine: _Waiting, deadline: float, anew: bool) -> None:
+        if anew:
+            connection.declared.difference_update(letter.queue for letter in mine.letters)
+        for queue in dict.fromkeys(letter.queue for letter in mine.letters):
+            if queue and queue not in connection.declared:
+                connection.run(self._layout.declaring(queue), deadline)
+                connection.declared.add(queue)
+        if self._replies is not None and self._brings_replies(mine):
+            self._declare_replies(connection, self._replies, deadline)
+        connection.ready(deadline)
+        self._await_room(connection, deadline)
+        connection.news()  # of those who have given up
 
     @staticmethod
     def _await_room(connection: Connection, deadline: float) -> None:
@@ -272,48 +289,58 @@ class Convoy:
             mine.since = monotonic()
 
     def _put(self, flight: _Flight, mine: _Waiting, frames: list[bytes], deadline: float) -> None:
-        connection, out, writing = flight.connection, flight.out, flight.writing
-        with self._lock:
-            mine.left += 1
-            connection.expect(len(frames), mine)
-            out += frames
-        while out and writing.acquire(blocking=False):
+        connection = flight.connection
+        try:
             try:
                 with self._lock:
-                    data = b"".join(out)
-                    out.clear()
-                connection.send(data, deadline)
+                    mine.left += 1
+                    connection.expect(len(frames), mine)
+                    flight.out += frames
+                    data = self._next(flight, mine)
+                while data:
+                    connection.send(data, deadline)
+                    with self._lock:
+                        data = self._next(flight, mine)
             except (OSError, ValueError):
                 connection.hang_up()  # whoever reads tells all
-                return
-            except BaseException:
-                connection.hang_up()
-                raise
-            finally:
-                writing.release()
+        except BaseException:
+            # Somebody's signal: what was counted may not be written, and then each confirm would be another's.
+            connection.hang_up()
+            raise
+
+    @staticmethod
+    def _next(flight: _Flight, mine: _Waiting) -> bytes:
+        """What is ours to write now: nothing where another one writes."""
+        if flight.writer is not None and flight.writer is not mine:
+            return b""
+        flight.writer = mine if flight.out else None
+        data = b"".join(flight.out)
+        flight.out.clear()
+        return data
 
     def _read(self, flight: _Flight, mine: _Waiting, deadline: float | None) -> None:
         """Take in what comes, for all; without a deadline what is there already."""
         connection = flight.connection
         try:
-            if deadline is None:
-                connection.look()
-            else:
-                connection.hear(deadline)
-            parcels, returned = connection.news()
-            with self._lock:
-                self._note(flight, parcels, returned)
-        except TimeoutError as silence:
-            if connection.heard > mine.since or self._may_answer(flight, mine):
-                mine.error = _late(connection)  # the connection is good, and others may have more time
-            else:
-                self._lose(flight, failed(connection, silence))
-        except Closed as closed:
-            error = refused(connection.address, closed)
-            error.uncertain = True
-            self._lose(flight, error)
-        except (OSError, ValueError) as broken:
-            self._lose(flight, failed(connection, broken))
+            try:
+                if deadline is None:
+                    connection.look()
+                else:
+                    connection.hear(deadline)
+                parcels, returned = connection.news()
+                with self._lock:
+                    self._note(flight, parcels, returned)
+            except TimeoutError as silence:
+                if connection.heard > mine.since or self._may_answer(flight, mine):
+                    mine.error = _late(connection)  # the connection is good, and others may have more time
+                else:
+                    self._lose(flight, failed(connection, silence))
+            except Closed as closed:
+                error = refused(connection.address, closed)
+                error.uncertain = True
+                self._lose(flight, error)
+            except (OSError, ValueError) as broken:
+                self._lose(flight, failed(connection, broken))
         except BaseException as interrupt:
             self._lose(flight, lost(connection.address, repr(interrupt), uncertain=True))
             raise
@@ -347,39 +374,47 @@ class Convoy:
                 mine.error = _late(flight.connection)
 
     def _lose(self, flight: _Flight, error: OperationalError) -> None:
-        """The connection is no longer any good: an error of all who are under way. Called by the one who reads."""
+        """The connection is no longer any good: an error of all who are under way. Called by the one who reads, and
+        again if he is interrupted."""
         self._line.drop()
         with self._lock:
             flight.boarding = False
             for each in flight.aboard:
                 if not each.done:
                     each.error = error
-                    if not each.reads:
-                        each.wake.release()
-
-    def _leave(self, flight: _Flight, mine: _Waiting) -> None:
-        """If it was we who read, another one does now; without one the flight is over."""
-        with self._lock:
-            del flight.aboard[mine]
-            if not mine.reads:
-                return
-            for each in flight.aboard:
-                if not each.done:
-                    each.reads = True
+                if not each.reads and each.wake.locked():
                     each.wake.release()
+
+    def _leave(self, mine: _Waiting) -> None:
+        """Whatever we were to the others, we are no more. If it was we who read, another one does now; without one the
+        flight is over. Whoever is interrupted here calls it again."""
+        with self._lock:
+            flight = mine.flight
+            if flight is not None:
+                flight.aboard.pop(mine, None)
+                if not mine.reads:
                     return
-            self._flight = None
-            self._taken = False
-            self._line.release()
-            self._changed.notify_all()
+                for each in flight.aboard:
+                    if not each.done:
+                        if not each.reads:
+                            each.reads = True
+                            each.wake.release()
+                        return
+            if flight is self._flight and self._alone in (None, mine):
+                if self._closing:
+                    self._line.drop()
+                self._ring()  # they look when we are out of here
+                self._flight, self._alone, self._closing = None, None, False
 
     def close(self) -> None:
-        """Give the connection back; the next send makes another."""
+        """Give the connection back, as soon as nobody is sending; the next send makes another."""
         self._of_this_process()
         with self._lock:
+            self._closing = self._flight is not None or self._alone is not None
             if self._flight is not None:
                 self._flight.boarding = False
-        self._line.close()
+            if not self._closing:
+                self._line.drop()
 
 
 def _late(connection: Connection) -> OperationalError:

@@ -53,6 +53,7 @@ class Intake:
         self._addresses = addresses
         self._layout = layout
         self._owner = options.owner
+        self._lifeline = options.lifeline
         self._zone = ZoneInfo(options.zone)
         self._max_bytes = options.max_message_bytes
         self._returned = Returned(addresses[0].server[1])
@@ -99,6 +100,8 @@ class Intake:
             if self._wire is None or self._wire.closed is not None:
                 self._wire = await connect(self._addresses)
                 self._declared.clear()
+                if self._lifeline is not None:
+                    await self._lifeline(self._wire.fileno)
             channel = await self._wire.channel(self._hear, self._on_closed)
             if channel.closed is not None:
                 raise channel.closed
@@ -480,5 +483,6 @@ def _under(delivery: Delivery, token: str) -> Delivery:
         queue=delivery.queue,
         raw=delivery.raw,
         redelivered=delivery.redelivered,
+        returned=delivery.returned,
         marks=delivery.marks,
     )

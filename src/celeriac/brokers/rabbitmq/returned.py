@@ -1,7 +1,8 @@
 """What this process has given back itself, for a moment: the server shows it as redelivered, as if somebody had died.
 
 Without this each task that is given back unstarted would be taken for one that may have killed a worker, and be run
-alone. Other processes do not know, and do so: that costs time and nothing else.
+alone. Other processes do not know, and do so: that costs time and nothing else. And one of those may have run it since,
+and died of it: so the delivery says that it was ``returned``, and whoever runs it asks for a verdict.
 """
 
 from __future__ import annotations
@@ -37,4 +38,4 @@ class Returned:
         until, before = _memory.pop((self._server, delivery.queue, delivery.message.id), (0.0, delivery))
         if until < time.monotonic() or delivery.marks.expired_leases > before.marks.expired_leases + 1:
             return delivery  # where the server counts: somebody else has lost it since
-        return replace(delivery, redelivered=before.redelivered, marks=before.marks)
+        return replace(delivery, redelivered=before.redelivered, returned=True, marks=before.marks)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any
 
 from celeriac.brokers.rabbitmq.address import PING_INTERVAL, REPLY_TIMEOUT
 
-__all__ = ["tune"]
+__all__ = ["hang_up", "tune"]
 
 
 def tune(sock: Any) -> None:
@@ -23,3 +24,12 @@ def tune(sock: Any) -> None:
         option = getattr(socket, name, None)
         if option is not None:  # the names differ between systems; ours is Linux
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def hang_up(sock: Any) -> None:
+    """End the connection, whoever else has a descriptor of it: closing ours would not."""
+    try:
+        with socket.socket(fileno=os.dup(sock.fileno())) as same:  # uvloop's has no shutdown
+            same.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it is over

@@ -17,7 +17,7 @@ from celeriac.brokers.rabbitmq.address import PING_INTERVAL, REPLY_TIMEOUT, Addr
 from celeriac.brokers.rabbitmq.errors import Closed, lost, refused
 from celeriac.brokers.rabbitmq.frames import HEARTBEAT, Event, Parser
 from celeriac.brokers.rabbitmq.handshake import Handshake
-from celeriac.brokers.rabbitmq.sockets import tune
+from celeriac.brokers.rabbitmq.sockets import hang_up, tune
 from celeriac.conf.tls import server_name, tls_context
 from celeriac.exceptions import OperationalError
 
@@ -262,9 +262,17 @@ class Wire(asyncio.Protocol):
         for channel in tuple(self._channels.values()):
             channel.end(error)
         if self._transport is not None:
+            sock = self._transport.get_extra_info("socket")
+            if sock is not None:
+                hang_up(sock)
             self._transport.abort()
 
     # -- use
+
+    def fileno(self) -> int:
+        """The descriptor of the open connection; below 0: it is over."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return -1 if sock is None or self.closed is not None else int(sock.fileno())
 
     @property
     def ready(self) -> asyncio.Future[None]:

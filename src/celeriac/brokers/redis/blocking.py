@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from celeriac.brokers.redis.errors import lost, refused, too_few
 from celeriac.brokers.redis.places import CHECK_INTERVAL, Places, Visit
 from celeriac.brokers.redis.scripts import Script
 from celeriac.brokers.redis.sockets import Word, pack, tune, version_of
+from celeriac.brokers.turns import Turns
 from celeriac.conf.tls import server_name, tls_context
 
 __all__ = ["Connection", "Pool", "found"]
@@ -188,10 +188,15 @@ class Pool:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._idle: deque[Connection] = deque()
-        self._room = threading.Condition(threading.Lock())
-        self._count = 0
-        self._waiting = 0
+        #: Whoever uses a connection has one; nobody's signal takes it along.
+        self._turns = Turns(self._limit)
         self._closed = False
+
+    def _of_this_process(self) -> None:
+        if self._pid != os.getpid():
+            for connection in self._idle:
+                connection.close()
+            self._reset()
 
     def call(self, words: tuple[Word, ...], timeout: float, *, repeat: bool = False, durable: bool = False) -> Any:
         """Run one command within ``timeout`` seconds, connecting included. Raises ``OperationalError``.
@@ -255,7 +260,7 @@ class Pool:
     def _drop_idle(self) -> None:
         while True:
             try:
-                self._drop(self._idle.pop())
+                self._idle.pop().close()
             except IndexError:  # other threads take and give meanwhile
                 return
 
@@ -265,6 +270,23 @@ class Pool:
         self, run: Callable[[Connection, float], Any], timeout: float, repeat: bool, durable: bool = False
     ) -> Any:
         deadline = monotonic() + timeout
+        self._of_this_process()
+        turns, me = self._turns, object()
+        try:
+            if not turns.take(me, deadline):
+                busy = f"all {self._limit} connections are in use (broker_pool_limit)"
+                raise lost(self.address, busy) from TimeoutError(busy)
+            return self._run(run, deadline, timeout, repeat, durable)
+        finally:
+            try:
+                turns.end(me)
+            except BaseException:
+                turns.end(me)  # somebody's signal came in between
+                raise
+
+    def _run(
+        self, run: Callable[[Connection, float], Any], deadline: float, timeout: float, repeat: bool, durable: bool
+    ) -> Any:
         connection: Connection | None = None
         while True:
             first, connection = connection is None, None
@@ -279,7 +301,7 @@ class Pool:
             except OSError as error:
                 if connection is None:
                     raise lost(self.address, _worded(error, timeout)) from error
-                self._drop(connection)
+                connection.close()
                 # Once more when it broke before the request had left, or under a request that may run twice.
                 if not first or isinstance(error, TimeoutError) or not (repeat or isinstance(error, Unsent)):
                     failure = lost(self.address, _worded(error, timeout))
@@ -287,7 +309,7 @@ class Pool:
                     raise failure from error
             except BaseException:
                 if connection is not None:
-                    self._drop(connection)  # interrupted: a reply may still be under way
+                    connection.close()  # interrupted: a reply may still be under way
                 raise
             else:
                 self._give(connection)
@@ -306,16 +328,12 @@ class Pool:
         if connection is None:
             return
         if str(error).startswith(("READONLY", "NOAUTH", "LOADING", "MASTERDOWN", "NOREPLICAS")):
-            self._drop(connection)  # the next one may reach another server
+            connection.close()  # the next one may reach another server
             self._drop_idle()
         else:
             self._give(connection)
 
     def _take(self, deadline: float) -> Connection:
-        if self._pid != os.getpid():
-            for connection in self._idle:
-                connection.close()
-            self._reset()
         if self._places.move and monotonic() >= self._check_at:
             self._check_at = monotonic() + CHECK_INTERVAL  # other threads need not ask too
             moved = _moved(self._places, deadline)
@@ -327,54 +345,17 @@ class Pool:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                if not self._may_open(deadline):
-                    continue
-                return self._opened(deadline)
+                return found(self._places, deadline)
             if not connection.idle_poll(0):
                 return connection
-            self._drop(connection)
-
-    def _may_open(self, deadline: float) -> bool:
-        """Reserve room for a connection; False when one may have come back instead."""
-        with self._room:
-            if not self._limit or self._count < self._limit:
-                self._count += 1
-                return True
-            self._waiting += 1
-            try:
-                if self._idle:
-                    return False
-                if not self._room.wait(_remaining(deadline)):
-                    raise TimeoutError(f"all {self._limit} connections are in use (broker_pool_limit)")
-                return False
-            finally:
-                self._waiting -= 1
-
-    def _opened(self, deadline: float) -> Connection:
-        try:
-            return found(self._places, deadline)
-        except BaseException:
-            self._leave()
-            raise
+            connection.close()
 
     def _give(self, connection: Connection) -> None:
-        if self._limit and not self._closed:
+        """By one who still has his turn."""
+        if len(self._idle) + self._turns.taken <= self._limit and not self._closed:
             self._idle.append(connection)
-            if self._waiting:
-                with self._room:
-                    self._room.notify()
         else:
-            self._drop(connection)
-
-    def _drop(self, connection: Connection) -> None:
-        connection.close()
-        self._leave()
-
-    def _leave(self) -> None:
-        with self._room:
-            self._count -= 1
-            if self._waiting:
-                self._room.notify()
+            connection.close()
 
 
 def found(places: Places, deadline: float) -> Connection:

@@ -38,10 +38,12 @@ _creation = threading.Lock()
 class Connection:
     """A connection that opens itself when needed. After an error that spoils it, the next call opens anew."""
 
+    #: Here, for ``__del__``: a signal's exception may come before all of ``__init__``.
+    _sqlite: sqlite3.Connection | None = None
+
     def __init__(self, address: Address) -> None:
         self.path = address.path
         self._synchronous = address.synchronous
-        self._sqlite: sqlite3.Connection | None = None
         self._identity = (0, 0)
         self._pid = 0
 
@@ -59,13 +61,15 @@ class Connection:
         return self._run(work, None)
 
     def _run(self, work: Callable[[sqlite3.Connection], T], begin: str | None) -> T:
-        ticket = crossing.enter()
+        ticket = object()
         try:
+            crossing.enter(ticket)
             sqlite = self._current()
             if begin is None:
                 return work(sqlite)
-            sqlite.execute(begin)
             try:
+                # A signal's exception may come as soon as the transaction has begun.
+                sqlite.execute(begin)
                 done = work(sqlite)
                 sqlite.execute("COMMIT")
             except BaseException:
@@ -90,6 +94,8 @@ class Connection:
         if sqlite is not None:
             if self._pid != os.getpid():
                 _inherited.append(sqlite)
+            elif sqlite.in_transaction:
+                self.close()  # somebody's signal came between an error and its rollback
             elif self._identity == self._look():
                 return sqlite
             else:
@@ -126,8 +132,8 @@ class Connection:
         except BaseException:
             sqlite.close()
             raise
+        crossing.register(self)  # before it is kept: no connection may live through a fork
         self._sqlite, self._pid, self._identity = sqlite, os.getpid(), self._look()
-        crossing.register(self)
         return sqlite
 
     def _create(self) -> None:
@@ -169,8 +175,8 @@ class Connection:
             raise OperationalError(
                 f"SQLite file {self.path}: its file system has no shared memory (write-ahead log); use a local disk"
             )
-        sqlite.execute("BEGIN IMMEDIATE")
         try:
+            sqlite.execute("BEGIN IMMEDIATE")
             if not self._known(sqlite):
                 for name, statement in _SCHEMA.items():
                     if name != "auto_vacuum":

@@ -32,18 +32,16 @@ class Crossing:
     def __init__(self) -> None:
         self._gate = threading.Lock()
         self._inside: set[object] = set()
+        #: ``leave(ticket)``: the thread is out of SQLite. Takes no lock, for a fork that waits for this holds it; and
+        #: is one call of C, which no signal interrupts.
+        self.leave = self._inside.discard
         self._connections: weakref.WeakSet[Closable] = weakref.WeakSet()
 
-    def enter(self) -> object:
-        """Waits while a fork is under way; returns what ``leave`` wants."""
-        ticket = object()
+    def enter(self, ticket: object) -> None:
+        """Waits while a fork is under way. To be called inside of a ``try`` with ``leave(ticket)`` at its end, lest a
+        signal's exception leaves somebody inside for ever."""
         with self._gate:
             self._inside.add(ticket)
-        return ticket
-
-    def leave(self, ticket: object) -> None:
-        """The thread is out of SQLite. Takes no lock: a fork that waits for this holds it."""
-        self._inside.discard(ticket)
 
     def register(self, connection: Closable) -> None:
         """``connection`` is to be closed before forks. To be called inside."""
@@ -67,7 +65,7 @@ class Crossing:
     def after_fork_in_child(self) -> None:
         """Only the thread that forked lives on, and it is not inside."""
         self._gate = threading.Lock()
-        self._inside = set()
+        self._inside.clear()
 
 
 crossing = Crossing()

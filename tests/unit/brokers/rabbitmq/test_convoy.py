@@ -32,6 +32,7 @@ class Script:
         self.address = ADDRESS
         self.frame_max = 131072
         self.blocked = ""
+        self.midway = False
         self.heard = monotonic()
         self.declared: set[str] = set()
         self.asked: list[Any] = []
@@ -256,10 +257,10 @@ def test_who_is_interrupted_before_it_sends_is_in_nobodys_way(
         raise KeyboardInterrupt
 
     made = scripts
-    monkeypatch.setattr(convoy._line, "acquire", interrupted)
+    monkeypatch.setattr(convoy._line, "connection", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convoy.send([letter("one")], monotonic() + LONG)
-    assert not convoy._taken
+    assert convoy._alone is None
     assert made == []
 
 

@@ -7,7 +7,6 @@ command that may have been executed is never repeated.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from celeriac.brokers.redis.blocking import Connection, Pool, monotonic
 from celeriac.brokers.redis.cluster.address import at
 from celeriac.brokers.redis.cluster.slots import SlotMap, slot_of, tagged
 from celeriac.brokers.redis.errors import Elsewhere
+from celeriac.brokers.turns import Turns
 from celeriac.exceptions import OperationalError
 
 __all__ = ["NodePools", "SlotPool"]
@@ -38,7 +38,7 @@ class NodePools:
         self._pools: dict[str, Pool] = {}
         self._map = SlotMap()
         self._stale = True
-        self._refreshing = threading.Lock()
+        self._refreshing = Turns(1)
         self._pid = os.getpid()
 
     def slot(self, tag: str) -> SlotPool:
@@ -84,10 +84,11 @@ class NodePools:
     def refresh(self, seen: int, deadline: float, *, without: str = "") -> None:
         """Ask for the map, once for all who saw that version. Raises ``OperationalError``."""
         if self._pid != os.getpid():  # a thread of the parent may have held it at the fork
-            self._pid, self._refreshing = os.getpid(), threading.Lock()
-        if not self._refreshing.acquire(timeout=max(deadline - monotonic(), 0.001)):
-            raise OperationalError(f"no node of {self.address.masked} has told who serves what")
+            self._pid, self._refreshing = os.getpid(), Turns(1)
+        turns, me = self._refreshing, object()
         try:
+            if not turns.take(me, deadline):
+                raise OperationalError(f"no node of {self.address.masked} has told who serves what")
             if self._map.version != seen:
                 return
             seeds = [each.place for each in (self.address, *self.address.others)]
@@ -105,7 +106,11 @@ class NodePools:
                     return
             raise failure or OperationalError(f"no node of {self.address.masked} can be asked")
         finally:
-            self._refreshing.release()
+            try:
+                turns.end(me)
+            except BaseException:
+                turns.end(me)  # somebody's signal came in between
+                raise
 
     def _at(self, place: str) -> Pool:
         pool = self._pools.get(place)
