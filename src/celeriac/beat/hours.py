@@ -66,11 +66,13 @@ class Hours:
         told = self._ledger.time(timeout=_TIMEOUT)
         after = self._monotonic()
         self._ahead, self._asked = told - after, after
-        self.skew = self._wall() - told - (after - before) / 2
-        self._judge()
+        doubt = (after - before) / 2
+        self.skew = self._wall() - told - doubt
+        self._judge(doubt)
 
-    def _judge(self) -> None:
-        wrong = abs(self.skew) > MOST_SKEW
+    def _judge(self, doubt: float) -> None:
+        # What took long to come says so much less: a process that stood still meanwhile has no wrong clock.
+        wrong = abs(self.skew) - doubt > MOST_SKEW
         if wrong and not self._warned:
             logger.warning(
                 "This machine's clock is %.1f s %s the ledger's server; the server's counts",

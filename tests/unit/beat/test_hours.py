@@ -77,6 +77,24 @@ def test_the_servers_time_counts_and_is_asked_rarely(caplog: Any) -> None:
     assert "agrees with the ledger's server again" in caplog.text
 
 
+@pytest.mark.parametrize("late", ["before it is asked", "on the way back"])
+def test_a_process_that_stands_still_meanwhile_has_no_wrong_clock(caplog: Any, late: str) -> None:
+    ledger, machine = Ledger(), Machine(1000.0)
+    answer = ledger.time
+
+    def slowly(*, timeout: float) -> float:
+        if late == "before it is asked":
+            machine.pass_time(6, ledger)
+        told = answer(timeout=timeout)
+        if late == "on the way back":
+            machine.pass_time(6, ledger)
+        return told
+
+    ledger.time = slowly  # type: ignore[method-assign]
+    Hours(ledger, lambda: machine.wall, lambda: machine.ticks).ask()
+    assert "clock" not in caplog.text
+
+
 def test_while_the_server_is_away_time_goes_on() -> None:
     ledger, machine = Ledger(), Machine(1000.0)
     hours = Hours(ledger, lambda: machine.wall, lambda: machine.ticks)
