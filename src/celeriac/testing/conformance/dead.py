@@ -173,10 +173,10 @@ class Dead:
             assert ids(await take(broker, "q", "elsewhere")) == ["a", "c"], "replay: its message is not published"
             there = await broker.read_ledger(["lock", "other"])
             assert list(there) == [b"a", None], "replay: makes the change with the message"
-            over = [Replay(key=b.key, message=message("b"), change=Change("lock", b"b", b"a", 0.2))]
+            over = [Replay(key=b.key, message=message("b"), change=Change("lock", b"b", b"a", harness.soon))]
             assert list(await asyncio.to_thread(letters.replay, over, timeout=_LONG)) == []
             assert list(await broker.read_ledger(["lock"])) == [b"b"], "replay: takes over what is expected"
-            await harness.elapse(0.3)
+            await harness.lapse(harness.soon * 1.5)
             assert list(await broker.read_ledger(["lock"])) == [None], "replay: for the time of the change"
 
     @asynchronous

@@ -20,10 +20,22 @@ from celeriac.ports import AdapterOptions, Broker, Caller, DeadLetters, Publishe
 __all__ = ["Harness"]
 
 _numbers = itertools.count(1)
+#: So many times as long at most is all that a busy machine is waited for.
+_MOST_BUSY = 4.0
+
+
+def _busy() -> float:
+    """How much more there is to do than this machine can, 1.0 at least."""
+    try:
+        load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    except (AttributeError, OSError):  # nobody knows
+        load = 1.0
+    return min(max(load, 1.0), _MOST_BUSY)
 
 
 class Harness:
-    """One name space on one server. The class attributes are the defaults; times in seconds."""
+    """One name space on one server. The class attributes are the defaults; times in seconds, at rest: on a busy machine
+    ``late`` is longer, and where time is waited for ``lease`` and ``soon`` are."""
 
     #: The adapter's module: ``broker(url, options)`` and so on.
     adapter: ModuleType
@@ -64,6 +76,11 @@ class Harness:
 
     def __init__(self) -> None:
         self._open: list[Broker | ResultStore] = []
+        if not self.leaps:
+            busy = _busy()
+            self.late *= busy
+            if type(self).lapse is Harness.lapse:  # a clock that is turned stands still meanwhile
+                self.lease, self.soon = self.lease * busy, self.soon * busy
 
     # -- instances ---------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Conformance: random histories, compared step by step with a model. Needs Hypothesis; skipped without it.
 
 Time is cut into slots of ten units. Things become due, and leases run out, in the middle of a slot; steps are taken
-at its beginning. A machine too slow for that gives the history up.
+at its beginning. A machine too slow for that gives the history up, also in the middle of a step.
 """
 
 from __future__ import annotations
@@ -80,7 +80,12 @@ async def _play(harness: Harness, steps: Sequence[Step]) -> None:
         for step in [*steps, ("elapse", 6), ("maintain", 0), ("claim", 0, ("a", "b"), 200), ("settle all",)]:
             if player.is_late():
                 break
-            await player.take(step)
+            try:
+                await player.take(step)
+            except AssertionError:
+                if player.is_late():  # who knows on which side of the slot's middle the server took it
+                    break
+                raise
         await player.clear()
     finally:
         await harness.close_all()

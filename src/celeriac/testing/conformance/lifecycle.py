@@ -142,7 +142,7 @@ class LifeCycle:
 
     @asynchronous
     async def test_all_may_begin_at_once(self, harness: Harness) -> None:
-        barrier = threading.Barrier(10, timeout=10.0)
+        barrier = threading.Barrier(10, timeout=30.0)
 
         def produce(name: str) -> None:
             publisher = harness.publisher()

@@ -69,7 +69,8 @@ class PuttingOff:
 
     @asynchronous
     async def test_a_renewed_lease_keeps_its_seat(self, harness: Harness) -> None:
-        long, agent = await harness.open_broker(lease=harness.lease), await harness.open_broker(lease=harness.lease)
+        lease = max(harness.lease, harness.late)
+        long, agent = await harness.open_broker(lease=lease), await harness.open_broker(lease=lease)
         broker, limiter = await _limiter(harness)
         await broker.publish([message("a"), message("b")])
         (held,) = await take(long, limit=1)
@@ -79,7 +80,7 @@ class PuttingOff:
         # By whom it was claimed, then by somebody who knows nothing but its token.
         unknown = Delivery(message=Malformed(reason="", raw=b""), token=held.token, queue="")
         for number in range(8):
-            await harness.lapse(harness.lease * 0.5)
+            await harness.lapse(lease * 0.35)
             lost = await (long.extend([held]) if number < 4 else agent.extend([unknown]))
             assert not lost or (number >= 4 and broker.traits.requeues), "extend: by anybody who knows the token"
             assert (await _seated(limiter, [waiting], _ONE))[0].permission is Permission.LATER, "extend: keeps the seat"

@@ -93,13 +93,14 @@ class Remote:
         caller = harness.caller()
         await _until(lambda: all(node.ear.heard for node in nodes), lambda: _ask(caller, reply=False))
         begin = time.monotonic()
-        answers = await _ask(caller, timeout=5.0, limit=2)
+        answers = await _ask(caller, timeout=20.0, limit=2)
         assert time.monotonic() - begin <= 1 + harness.late, "call: returns when limit replies came"
         assert sorted(name for answer in answers for name in answer) == ["w1@host", "w2@host"], "call: collects replies"
         assert all(answer[name] == {"ok": "pong"} for answer in answers for name in answer), "call: replies as sent"
         begin = time.monotonic()
-        assert len(await _ask(caller, timeout=0.5)) == 2, "call: collects until the time is up"
-        assert 0.4 <= time.monotonic() - begin <= 0.5 + harness.late, "call: collects until the time is up"
+        span = max(0.5, harness.late)
+        assert len(await _ask(caller, timeout=span)) == 2, "call: collects until the time is up"
+        assert span - 0.1 <= time.monotonic() - begin <= span + harness.late, "call: collects until the time is up"
         request, headers = nodes[0].ear.heard[-1]
         assert (request["method"], request["arguments"]) == ("ping", {"x": 1}), "call: the request as given"
         assert request["ticket"], "call: fills in the ticket"
@@ -116,7 +117,7 @@ class Remote:
         await _until(lambda: bool(node.ear.heard), lambda: _ask(caller, reply=False))
         own = {"ticket": "of its own", "reply_to": {"exchange": "reply.celery.pidbox", "routing_key": "to-me"}}
         answers = await asyncio.to_thread(
-            lambda: caller.call({"method": "ping", "arguments": {}, **own}, timeout=5.0, limit=1)
+            lambda: caller.call({"method": "ping", "arguments": {}, **own}, timeout=20.0, limit=1)
         )
         assert [list(answer) for answer in answers] == [["w1@host"]], "call: replies come to the request's own address"
         request, _ = node.ear.heard[-1]
@@ -150,7 +151,7 @@ class Remote:
         caller = harness.caller()
         await _until(lambda: bool(ear.heard), lambda: _ask(caller, reply=False))
         ear.heard.clear()
-        calling = asyncio.ensure_future(_ask(caller, timeout=2.0, limit=1))
+        calling = asyncio.ensure_future(_ask(caller, timeout=20.0, limit=1))
         await _until(lambda: bool(ear.heard))
         address, ticket = ear.heard[0][0]["reply_to"], ear.heard[0][0]["ticket"]
         for told, answer in (("stale", "wrong"), (ticket, "right")):
@@ -164,7 +165,7 @@ class Remote:
         node = _Node(_bus(harness, await harness.open_broker()), "w1@host")
         caller = harness.caller()
         await _until(lambda: bool(node.ear.heard), lambda: _ask(caller, reply=False))
-        answers = await asyncio.gather(*(_ask(caller, timeout=5.0, limit=1) for _ in range(5)))
+        answers = await asyncio.gather(*(_ask(caller, timeout=20.0, limit=1) for _ in range(5)))
         assert [len(each) for each in answers] == [1] * 5, "call: safe in threads"
         caller.close()
         await node.ear.stop()
@@ -177,7 +178,7 @@ async def _ask(
     return list(await asyncio.to_thread(caller.call, request, timeout=timeout, limit=limit, reply=reply))
 
 
-async def _until(holds: Callable[[], bool], act: Callable[[], Any] | None = None, timeout: float = 10.0) -> None:
+async def _until(holds: Callable[[], bool], act: Callable[[], Any] | None = None, timeout: float = 40.0) -> None:
     """Act again and again, as the wire is lossy and listening takes a moment to begin, until something holds."""
     async with asyncio.timeout(timeout):
         while not holds():

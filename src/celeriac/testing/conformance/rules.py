@@ -98,14 +98,17 @@ class RulesTheme:
     async def test_rules_end(self, harness: Harness) -> None:
         rules, other = await self._two(harness)
         begin = harness.now()
-        await rules.set_rules([RuleChange("short", b"", 0.2), RuleChange("long", b"", 3600.0), RuleChange("ever", b"")])
+        soon = harness.soon
+        await rules.set_rules(
+            [RuleChange("short", b"", soon), RuleChange("long", b"", 3600.0), RuleChange("ever", b"")]
+        )
         by_key = {rule.key: rule for rule in (await other.rules()).rules}
         assert by_key["ever"].expires is None, "set_rules: until it is dropped"
-        for key, life in (("short", 0.2), ("long", 3600.0)):
+        for key, life in (("short", soon), ("long", 3600.0)):
             until = by_key[key].expires
             assert until is not None
             assert begin + life - 1 <= until <= begin + life + 1 + harness.late, "rules: until when, since the epoch"
-        await harness.lapse(0.3)
+        await harness.lapse(soon * 1.5)
         await rules.set_rules(_set("next"))
         read = await other.rules()
         in_force = {rule.key for rule in read.rules if rule.expires is None or rule.expires > harness.now()}

@@ -47,7 +47,7 @@ Suite = TypeVar("Suite")
 
 EMPTY_BODY = b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 #: A test that takes longer hangs.
-_LONGEST = 30.0
+_LONGEST = 60.0
 _numbers = itertools.count(1)
 
 
@@ -167,7 +167,7 @@ def child(act: Callable[[], object]) -> int:
         os._exit(code)
 
 
-def ended(pid: int, timeout: float = 10.0) -> int:
+def ended(pid: int, timeout: float = 45.0) -> int:
     """The exit code of a child; one that hangs is ended, with its stack on stderr, which shows as ``-SIGABRT``."""
     deadline = time.monotonic() + timeout
     while True:
@@ -182,7 +182,7 @@ def ended(pid: int, timeout: float = 10.0) -> int:
 
 
 class Background(threading.Thread):
-    """Runs a function at once; ``join`` raises what it raised."""
+    """Runs a function at once; ``join`` raises what it raised, or that it hangs."""
 
     def __init__(self, act: Callable[[], object]) -> None:
         super().__init__(daemon=True)
@@ -196,7 +196,8 @@ class Background(threading.Thread):
         except BaseException as error:  # noqa: BLE001 - raised again by join
             self._error = error
 
-    def join(self, timeout: float | None = 10.0) -> None:
+    def join(self, timeout: float | None = 45.0) -> None:
         super().join(timeout)
         if self._error is not None:
             raise self._error
+        assert not self.is_alive(), f"a thread hangs: {self._act}"

@@ -191,7 +191,7 @@ class Waiting:
                 publisher.publish([message(name)], timeout=5.0)
 
         producing = Background(produce)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(45):
             while len(taken) < len(names):
                 batch = await broker.claim(["q"], limit=1, wait=_LONG)
                 taken += ids(batch)
