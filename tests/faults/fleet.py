@@ -29,7 +29,7 @@ from tests.servers import wait_until
 __all__ = ["ROOT", "Fleet", "Node", "alive", "descendants"]
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 
 
 def _status(pid: int) -> tuple[str, int] | None:
@@ -136,7 +136,7 @@ class Node:
             pids = self.tree()
         send_signal(pids, number)
         if number == signal.SIGKILL:
-            self.process.wait(10)
+            self.process.wait(30)
 
     def kill_one(self, rng: random.Random, deaths: dict[int, float] | None = None) -> int:
         """SIGKILL one process below the supervisor; returns its pid, 0 when there is none. ``deaths`` is told when:

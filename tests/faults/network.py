@@ -149,7 +149,7 @@ class Host:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        self._holder.wait(10)
+        self._holder.wait(30)
         for pipe in (self._holder.stdout, self._holder.stderr):
             assert pipe is not None
             pipe.close()

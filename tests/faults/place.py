@@ -28,6 +28,8 @@ __all__ = ["QUEUE", "Place", "RabbitPlace"]
 QUEUE = "celery"
 #: Short, so that what a dead node held comes back soon.
 LEASE = 2.0
+#: Of those who take over: a moment in which their machine stands still must not cost them what they have.
+HEIRS_LEASE = 6.0
 
 T = TypeVar("T")
 _PAGE = 500
@@ -225,7 +227,7 @@ class Place:
             seconds,
             lambda: f"all end: {fleet.journal.ended(ids)} of {len(ids)}, {self.depth()}\n{fleet.logs()}",
         )
-        self.wait_empty(10.0)
+        self.wait_empty()
 
 
 class RabbitPlace(Place):

@@ -87,7 +87,7 @@ def die(self: Any, how: str) -> None:
     time.sleep(30)
 
 
-def hold(self: Any, number: int, seconds: int) -> int:
+def hold(self: Any, number: int, seconds: float) -> int:
     """Sleep in C without letting go of the interpreter: no other thread of the process runs."""
     note("start", self.request)
     ctypes.PyDLL(None).usleep(int(seconds * 1e6))

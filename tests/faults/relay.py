@@ -36,7 +36,7 @@ class Running(NamedTuple):
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -62,7 +62,7 @@ class Line:
         )
         assert process.stdout is not None
         if process.stdout.readline() != b"laid\n":
-            process.wait(10)
+            process.wait(30)
             raise OSError("the relay could not make its devices")
         return Running(process)
 

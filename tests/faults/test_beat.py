@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import time
 from collections import defaultdict
@@ -122,12 +123,12 @@ def test_beats_are_killed_and_started_at_random(place: Place, rng: random.Random
     with place.fleet(beat_schedule=EVERY) as fleet:
         fleet.start("-c", "2")
         beats = Beats(fleet)
-        wait_until(lambda: slots(fleet), 15.0, fleet.logs)
+        wait_until(lambda: slots(fleet)["plain"], 15.0, fleet.logs)
         end = time.monotonic() + SECONDS * fault_scale
         while time.monotonic() < end:
             beats.hurt(rng)
             pause = time.monotonic() + rng.uniform(0.2, 0.8)
-            wait_until(lambda until=pause: time.monotonic() >= until, 5.0)  # type: ignore[misc]
+            wait_until(lambda until=pause: time.monotonic() >= until, 15.0)  # type: ignore[misc]
             # A machine that is too busy to start one in time has its turn: what nobody sends for ten seconds is missed.
             wait_until(lambda: beats.thawed() and time.time() - max(slots(fleet)["plain"]) < _BUSY, 90.0, fleet.logs)
         beats.thaw(float("inf"))
@@ -159,7 +160,7 @@ def test_runs_that_last_longer_than_their_interval(kind: str, request: pytest.Fi
         "queue": {"task": "faults.slot", "schedule": 0.2, "overlap": "queue", "args": [300]},
         "skip": {"task": "faults.slot", "schedule": 0.2, "overlap": "skip", "args": [300]},
     }
-    with place.fleet(beat_schedule=every) as fleet:
+    with place.fleet(beat_schedule=every, worker_lease=30) as fleet:
         fleet.start("-c", "4")
         beat = fleet.start(what="beat")
         wait_until(lambda: all(len(slots(fleet)[name]) > 3 for name in every), 30.0, fleet.logs)
@@ -201,7 +202,7 @@ def test_a_scheduler_with_a_wrong_clock(kind: str, hours: int, request: pytest.F
     place: Place = request.getfixturevalue(f"{kind}_place")
     clock = Path(place.folder, "clock")
     clock.write_text(str(hours * 3600), "ascii")
-    with place.fleet(beat_schedule=EVERY) as fleet:
+    with place.fleet(beat_schedule=EVERY, worker_lease=30) as fleet:
         fleet.start("-c", "2")
         wrong = fleet.start(what="beat", environment={CLOCK: str(clock)})
         wait_until(lambda: len(slots(fleet)["plain"]) > 1, 15.0, fleet.logs)
@@ -217,7 +218,9 @@ def test_a_scheduler_with_a_wrong_clock(kind: str, hours: int, request: pytest.F
         judge(place, fleet, "all", "plain", early=early, late_max=max(late))
         assert early == 0, late
         assert max(late) < 10.0, late  # of an hour; the rest is for a busy machine
-        assert "This machine's clock is 3600.0 s" in wrong.text() or "This machine's clock is 3599.9" in wrong.text()
+        told = re.search(r"This machine's clock is ([\d.]+) s", wrong.text())
+        assert told is not None, wrong.log()
+        assert float(told[1]) == pytest.approx(3600, abs=10), "by as much as an answer takes on a busy machine"
         assert not right.lines("This machine's clock")
 
 
@@ -237,7 +240,7 @@ def test_the_broker_is_restarted_under_schedulers(make_redis: Any, tmp_path: Pat
         for _ in range(round(2 * fault_scale)):
             server.kill()
             down = time.monotonic()
-            wait_until(lambda since=down: time.monotonic() - since > 1.5, 5.0)  # type: ignore[misc]
+            wait_until(lambda since=down: time.monotonic() - since > 1.5, 15.0)  # type: ignore[misc]
             server.start()
             back = time.time()
             wait_until(lambda since=back: max(slots(fleet)["plain"]) > since + 1, 15.0, fleet.logs)  # type: ignore[misc]

@@ -94,7 +94,7 @@ def test_a_cluster_is_resharded(make_cluster: Callable[..., RedisCluster], tmp_p
     with make_cluster() as nodes:
         place = Place(nodes.url(), tmp_path)
         tags = [queue_tag(QUEUE), *bucket_tags()]
-        with place.fleet() as fleet:
+        with place.fleet(worker_lease=30) as fleet:
             node = fleet.start("-c", "2")
             below = sorted(node.below())
             numbers = _backlog(place)

@@ -49,7 +49,7 @@ def test_a_rolling_deploy(place: Place, rng: random.Random, fault_scale: float) 
 )
 def test_a_second_start_is_refused(place: Place) -> None:
     pidfile = str(Path(place.folder, "worker.pid"))
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         first = fleet.start("-c", "1", "--pidfile", pidfile)
         second = fleet.start("-c", "1", "--pidfile", pidfile, wait=False)
         assert second.exit_code(20.0) != 0
@@ -70,7 +70,7 @@ def test_sent_before_any_worker(place: Place) -> None:
     ids = place.send_many("work", [(number, 1) for number in range(100)])
     late = place.send("work", 100, 1, countdown=0.1)
     place.app.close()
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         fleet.start("-c", "2")
         place.wait_all(fleet, [*ids, late], 10.0)
         place.judge(fleet, {each: number for number, each in enumerate([*ids, late])}, allowed=0)
@@ -82,7 +82,7 @@ def test_sent_before_any_worker(place: Place) -> None:
     promise="unknown fields are ignored, unknown tasks wait for a worker that knows them",
 )
 def test_two_versions_side_by_side(place: Place) -> None:
-    with place.fleet(worker_unknown_task_park=5.0) as fleet:  # long enough for a start
+    with place.fleet(worker_unknown_task_park=60.0, worker_lease=30) as fleet:  # long enough for any start
         old = fleet.start("-c", "1")
         new_field = {"headers": {"x-from-the-future": {"deep": [1, None]}, "stamps": {"v": 2}}}
         ids = [place.send("work", number, 1, **new_field) for number in range(10)]

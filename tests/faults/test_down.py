@@ -140,7 +140,7 @@ def test_without_retries_at_the_start_it_exits_with_3(tmp_path: Path, pool: str)
     place = Place(f"redis://:{SECRET}@{HOST}:{port}/0", tmp_path)
     with place.fleet(broker_connection_retry_on_startup=False) as fleet:
         node = fleet.start("-P", pool, wait=False)
-        assert node.exit_code(10.0) == 3, node.log()
+        assert node.exit_code(20.0) == 3, node.log()
         assert f"redis://:********@{HOST}:{port}/0" in node.text()
         assert SECRET not in node.text()
         assert "Traceback" not in node.text()

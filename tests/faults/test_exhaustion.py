@@ -19,7 +19,7 @@ from tests.servers import wait_until
     promise="a dead letter after three crashes, other tasks go on",
 )
 def test_out_of_memory(place: Place) -> None:
-    with limited("memory", 200_000_000) as group, place.fleet() as fleet:
+    with limited("memory", 200_000_000) as group, place.fleet(worker_lease=30) as fleet:
         node = fleet.start("-c", "2")
         ids = place.send_many("work", [(number, 5) for number in range(50)])
         task = place.send("hungry", 400, str(group or ""))
@@ -53,7 +53,7 @@ def _go_on(place: Place, fleet: Fleet, node: Node, below: Sequence[int], what: s
     promise="it sees the error, the worker and other tasks go on",
 )
 def test_no_more_files(place: Place) -> None:
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         node = fleet.start("-c", "2", guard=["sh", "-c", 'ulimit -n 128; exec "$@"', "sh"])
         _go_on(place, fleet, node, node.below(), "files", "OSError")
         assert node.stop() == 0
@@ -67,7 +67,7 @@ def test_no_more_files(place: Place) -> None:
 )
 def test_no_more_processes(redis_place: Place, what: str) -> None:
     place = redis_place
-    with limited("pids", 60) as group, place.fleet() as fleet:
+    with limited("pids", 60) as group, place.fleet(worker_lease=30) as fleet:
         if group is None:
             pytest.skip("making a pids cgroup is not permitted here")
         node = fleet.start("-c", "2", guard=["sh", "-c", f'echo $$ >{group}; exec "$@"', "sh"])

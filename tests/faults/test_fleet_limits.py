@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def in_a_second(starts: Sequence[float]) -> int:
     ids=["prefork", "threads"],
 )
 def test_a_rate_holds_in_the_whole_fleet(place: Place, node: tuple[str, ...]) -> None:
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         for _ in range(2):
             fleet.start(*node)
         began, sent = time.monotonic(), time.time()
@@ -64,7 +65,9 @@ def test_a_rate_holds_in_the_whole_fleet(place: Place, node: tuple[str, ...]) ->
         # Counted from before the first permit: a machine that is late bunches starts, but has never more of them.
         for number, start in enumerate(sorted(starts), 1):
             assert number <= RATE * (start - sent + SLACK) + 2, f"the {number}th after {start - sent:.2f} s"
-        assert took < 2 * len(starts) / RATE
+        # But for the two longest pauses: those of a machine that stood still.
+        pauses = sorted(later - earlier for earlier, later in pairwise(sorted(starts)))
+        assert sum(pauses[:-2]) < 2 * len(starts) / RATE
         assert others_took < took, "what is not limited does not wait"
         assert fleet.journal.again(numbers) == 0
 
@@ -89,7 +92,7 @@ def test_a_rate_set_by_remote_control_holds_for_children_of_later_too(place: Pla
 
 @pytest.mark.parametrize("task", ["seated", "seated_waits"])
 def test_seats_hold_in_the_whole_fleet(place: Place, task: str) -> None:
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         for _ in range(2):
             fleet.start("-c", "4")
         numbers = dict(zip(place.send_many(task, [(n, 40) for n in range(60)]), range(60), strict=True))
@@ -106,7 +109,7 @@ def test_seats_hold_in_the_whole_fleet(place: Place, task: str) -> None:
 
 
 def test_what_is_not_limited_passes_thousands_that_wait(place: Place) -> None:
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         fleet.start("-c", "4")
         place.wait_all(fleet, place.send_many("seated", [(n, 60) for n in range(8)]), 10.0)  # long, as is known now
         place.send_many("seated", [(n, 60) for n in range(2000)])
@@ -121,7 +124,7 @@ def test_what_is_not_limited_passes_thousands_that_wait(place: Place) -> None:
 
 
 def test_each_key_has_seats_of_its_own(place: Place) -> None:
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         fleet.start("-c", "6")
         ids = place.send_many("tenants", [(n, 60) for n in range(18)])
         place.wait_all(fleet, ids, 20.0)
@@ -157,7 +160,7 @@ def test_the_seats_of_a_killed_node_are_free_after_its_lease(place: Place, tmp_p
         ids = place.send_many("seated_gate", [(str(tmp_path),)] * 4)
         wait_until(lambda: len(started(fleet, ids)) == 2, 10.0, lambda: fleet.logs())
         fleet.start("-c", "4")
-        wait_until(lambda: place.depth().scheduled == 2, 5.0, lambda: f"two wait {place.depth()}")
+        wait_until(lambda: place.depth().scheduled == 2, 15.0, lambda: f"two wait {place.depth()}")
         doomed.signal_tree(signal.SIGKILL)
         began = time.monotonic()
         (tmp_path / "all").touch()
@@ -169,7 +172,7 @@ def test_the_seats_of_a_killed_node_are_free_after_its_lease(place: Place, tmp_p
 @pytest.mark.slow
 def test_kills_under_limits_lose_nothing(place: Place, rng: random.Random, fault_scale: float) -> None:
     count = round(120 * fault_scale)
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=10) as fleet:
         nodes = [fleet.start("-c", "4"), fleet.start("-c", "4")]
         seated = place.send_many("seated", [(n, 20) for n in range(count)])
         numbers = dict(zip(seated, range(count), strict=True))

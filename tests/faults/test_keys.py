@@ -58,7 +58,7 @@ def test_a_killed_holder_keeps_its_lock_until_it_ends(place: Place, dies: str) -
         assert _stands(place, lock) != [None]
         _open(place, "all")
         place.wait_state(held, "SUCCESS")
-        wait_until(lambda: _stands(place, lock) == [None], 5.0)
+        wait_until(lambda: _stands(place, lock) == [None], 15.0)
         again = place.send("unique_gated", gate)
         assert again != held
         place.wait_state(again, "SUCCESS")
@@ -71,7 +71,7 @@ def test_a_task_that_kills_its_worker_frees_its_lock_in_the_end(place: Place) ->
         killer = place.send("die", "SIGKILL")
         assert place.send("die", "SIGKILL") == killer
         place.wait_state(killer, "FAILURE", 30.0)
-        wait_until(lambda: _stands(place, ["lock:faults.die:"]) == [None], 5.0, fleet.logs)
+        wait_until(lambda: _stands(place, ["lock:faults.die:"]) == [None], 15.0, fleet.logs)
 
 
 _PRODUCERS = """
@@ -118,7 +118,7 @@ def test_a_producer_killed_while_it_sends_keys(place: Place, rng: random.Random)
     wait_until(lambda: place.depth().ready > 20, 20.0)
     time.sleep(rng.uniform(0, 0.1))
     producer.kill()
-    producer.wait(10)
+    producer.wait(30)
     stored = place.depth().ready
     names = [f"key:faults.work:{number}" for number in range(stored + 10)]
     found = [key is not None for key in _stands(place, names)]
@@ -149,7 +149,7 @@ def test_locks_under_kills(place: Place, rng: random.Random, fault_scale: float)
             pace(fleet, list(numbers), 0.2)
         place.wait_all(fleet, list(numbers), LEASE + 30.0)
         locks = [f"lock:faults.unique:{number}" for number in range(kinds)]
-        wait_until(lambda: not any(_stands(place, locks)), 5.0, lambda: f"{_stands(place, locks)}\n{fleet.logs()}")
+        wait_until(lambda: not any(_stands(place, locks)), 15.0, lambda: f"{_stands(place, locks)}\n{fleet.logs()}")
         place.judge(fleet, numbers, **kills)
         # A task's time is from its first start to its last end.
         spans: dict[int, list[tuple[float, float]]] = {}

@@ -107,7 +107,7 @@ def test_a_producer_killed_in_the_middle_sends_all_or_nothing(place: Place, rng:
             producer.wait(rng.uniform(0, 0.2))
         except subprocess.TimeoutExpired:
             producer.kill()
-        producer.wait(10)
+        producer.wait(30)
         batches.append(place.depth().ready)
     torn = sum(ready % size != 0 for ready in batches)
     report(place=place.kind, sent=batches[-1], lost=torn, torn=torn)

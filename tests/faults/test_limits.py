@@ -101,7 +101,7 @@ def test_a_coroutine_that_does_not_end_costs_its_process(place: Place, pool: str
         node = workers.start("-c", "1", "-P", pool)
         before = place.wait_state(send(place, "apid"), "SUCCESS")["result"]
         others = [place.send("waits", number, 500) for number in range(5)]
-        wait_until(lambda: workers.journal.read().starts.total() == 5, 5.0)
+        wait_until(lambda: workers.journal.read().starts.total() == 5, 15.0)
         began = time.monotonic()
         task = send(place, name, time_limit=HARD)
         record = place.wait_state(task, "FAILURE")
@@ -138,7 +138,7 @@ def test_what_ran_beside_an_overdue_thread_goes_back_uncounted(place: Place) -> 
     with fleet(place) as workers:
         node = workers.start("-c", "4", "-P", "threads")
         others = [place.send("work", number, 1500) for number in range(3)]
-        wait_until(lambda: workers.journal.read().starts.total() == 3, 5.0)
+        wait_until(lambda: workers.journal.read().starts.total() == 3, 15.0)
         task = send(place, "deaf", time_limit=HARD)
         place.wait_state(task, "FAILURE")
         for number, other in enumerate(others):
@@ -160,12 +160,12 @@ def test_limits_by_remote_control(redis_place: Place) -> None:
     with fleet(redis_place) as workers:
         workers.start("-c", "1", name="w1@faults")
         wait_until(lambda: control.ping(timeout=0.5, limit=1), 10.0)
-        (answer,) = control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True, timeout=5.0, limit=1)
+        (answer,) = control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True, timeout=15.0, limit=1)
         assert answer == {"w1@faults": {"ok": "time limits set successfully"}}
         for _ in range(2):  # the child is killed each time, and the next one has its orders before its first claim
             record = redis_place.wait_state(send(redis_place, "deaf"), "FAILURE")
             assert record["result"]["exc_type"] == "TimeLimitExceeded"
-        (answer,) = control.time_limit("limited.none", hard=1, reply=True, timeout=5.0, limit=1)
+        (answer,) = control.time_limit("limited.none", hard=1, reply=True, timeout=15.0, limit=1)
         assert answer == {"w1@faults": {"error": "unknown task"}}
 
 
@@ -174,17 +174,17 @@ def test_remote_control_outlives_the_agent(redis_place: Place) -> None:
     with fleet(redis_place) as workers:
         node = workers.start("-c", "1", name="w1@faults")
         wait_until(lambda: control.ping(timeout=0.5, limit=1), 10.0)
-        control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True, timeout=5.0, limit=1)
-        control.rate_limit("limited.deaf", "100/s", reply=True, timeout=5.0, limit=1)
-        control.add_consumer("more", reply=True, timeout=5.0, limit=1)
-        children = set(_linked(redis_place))
+        control.time_limit("limited.deaf", soft=60, hard=HARD, reply=True, timeout=15.0, limit=1)
+        control.rate_limit("limited.deaf", "100/s", reply=True, timeout=15.0, limit=1)
+        control.add_consumer("more", reply=True, timeout=15.0, limit=1)
+        children = set(wait_until(lambda: _linked(redis_place), 10.0, node.log))
         (agent,) = set(node.below()) - children
         send_signal([agent], signal.SIGKILL)
         wait_until(lambda: set(_linked(redis_place)) == children and agent not in node.below(), 10.0, node.log)
         for queue in ("celery", "more"):
             record = redis_place.wait_state(send(redis_place, "deaf", queue=queue), "FAILURE")
             assert record["result"]["exc_type"] == "TimeLimitExceeded"
-        (queues,) = control.inspect(timeout=5.0, limit=1).active_queues().values()
+        (queues,) = control.inspect(timeout=15.0, limit=1).active_queues().values()
         assert [queue["name"] for queue in queues] == ["celery", "more"]
         assert node.stop() == 0
 
@@ -247,7 +247,7 @@ def test_what_is_long_is_finished_by_the_one_that_leaves(redis_place: Place) -> 
     with redis_place.fleet(worker_lease=30, worker_grace=0.2) as workers:
         node = workers.start("-c", "1", "--max-tasks-per-child", "3")
         long = redis_place.send("waits", 7, 1500)
-        wait_until(lambda: workers.journal.started(long), 5.0)
+        wait_until(lambda: workers.journal.started(long), 15.0)
         for _ in range(6):
             redis_place.wait_state(send(redis_place, "pid"), "SUCCESS")
         redis_place.wait_state(long, "SUCCESS")

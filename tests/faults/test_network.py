@@ -88,7 +88,7 @@ def test_a_storm_of_resets(redis_place: Place, rng: random.Random, fault_scale: 
     promise="less a second, nothing else",
 )
 def test_a_slow_line(redis_place: Place, rng: random.Random, limit: str) -> None:
-    with _behind_proxy(redis_place) as (proxy, far, fleet):
+    with _behind_proxy(redis_place, worker_lease=30) as (proxy, far, fleet):
         if limit == "latency":
             proxy.latency(150)
         else:

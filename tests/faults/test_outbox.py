@@ -95,7 +95,7 @@ class Process:
 
     def stop(self) -> None:
         self.process.terminate()
-        assert self.process.wait(15.0) == 0, self.log.read_text()
+        assert self.process.wait(60.0) == 0, self.log.read_text()
 
 
 RELAY = ("celeriac", "-A", "tests.faults.project", "outbox", "relay")
@@ -127,15 +127,15 @@ def test_a_killed_application(
     there: Place, database: str, run: Callable[..., Process], rng: random.Random, fault_scale: float
 ) -> None:
     shop.connect(database).close()
-    with there.fleet() as fleet:
+    with there.fleet(worker_lease=30) as fleet:
         fleet.start("-c", "2", wait=False)
         for _ in range(round(4 * fault_scale)):
             goal = len(shop.orders(database)) + rng.randrange(5, 60)
             taking = run("tests.faults.shop", database, str(rng.random()))
-            wait_until(partial(_taken, database, goal), 20.0, taking.log.read_text)
+            wait_until(partial(_taken, database, goal), 60.0, taking.log.read_text)
             taking.kill()
         # A server may end the commit of a client that is dead.
-        wait_until(lambda: standing(database).waiting == 0, 20.0, fleet.logs)
+        wait_until(lambda: standing(database).waiting == 0, 60.0, fleet.logs)
         ordered = shop.orders(database)
         there.wait_all(fleet, list(ordered), 30.0)
         runs = fleet.journal.read()
@@ -178,10 +178,10 @@ def test_killed_relays(
         ids += commit(there, database, ROWS)
         relay = run(*RELAY)
         goal = standing(database).waiting - rng.randrange(50, 500)
-        wait_until(partial(_left, database, goal), 20.0, relay.log.read_text)
+        wait_until(partial(_left, database, goal), 60.0, relay.log.read_text)
         relay.kill()
     run(*RELAY)
-    wait_until(lambda: standing(database).waiting == 0, 20.0)
+    wait_until(lambda: standing(database).waiting == 0, 60.0)
     found = published(server)
     lost, again = len(set(ids) - set(found)), found.total() - len(found)
     report(place=_kind(database), sent=len(ids), lost=lost, again=again, kills=kills)
@@ -219,9 +219,9 @@ def test_four_relays_share_the_rows(there: Place, database: str, run: Callable[.
     assert there.server is not None
     relays = [run(*RELAY) for _ in range(4)]
     for relay in relays:
-        wait_until(partial(_relays, relay), 30.0, relay.log.read_text)
+        wait_until(partial(_relays, relay), 60.0, relay.log.read_text)
     ids = commit(there, database, ROWS)
-    wait_until(lambda: standing(database).waiting == 0, 30.0, lambda: relays[0].log.read_text())
+    wait_until(lambda: standing(database).waiting == 0, 60.0, lambda: relays[0].log.read_text())
     assert published(there.server) == Counter(ids)
     for relay in relays:
         relay.stop()
@@ -231,17 +231,17 @@ def test_four_relays_share_the_rows(there: Place, database: str, run: Callable[.
 def test_the_broker_is_away_for_a_while(make_redis: Callable[..., RedisServer], tmp_path: Path, database: str) -> None:
     server = make_redis(appendonly=True)
     place = Place(server.url(), tmp_path, server, outbox_url=database)
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         node = fleet.start("-c", "1")
-        node.logged(": relaying", 30.0)  # its agent may be ready later than its child
+        node.logged(": relaying", 60.0)  # its agent may be ready later than its child
         server.kill()
         ids = commit(place, database, 50)
-        node.logged("nothing is relayed", 30.0)
+        node.logged("nothing is relayed", 60.0)
         assert standing(database).waiting == 50
         server.start()
         place.wait_all(fleet, ids, 20.0)
         assert all(len(fleet.journal.read().started(name)) == 1 for name in ids)
-        wait_until(lambda: standing(database) == Standing(), 5.0)
+        wait_until(lambda: standing(database) == Standing(), 15.0)
     server.close()
 
 
@@ -260,7 +260,7 @@ def test_the_database_restarts(
         first = commit(place, url, 5)
         place.wait_all(fleet, first, 15.0)
         server.stop()
-        node.logged("nothing is relayed", 30.0)
+        node.logged("nothing is relayed", 60.0)
         server.start()
         second = commit(place, url, 5)
         place.wait_all(fleet, second, 15.0)

@@ -80,7 +80,7 @@ def _check_lines(text: str, letters: list[DeadRecord]) -> None:
     promise="it is recognised, and not run",
 )
 def test_copies_of_a_finished_task_do_not_run_again(place: Place) -> None:
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         node = fleet.start("-c", "2")
         place.put_raw(envelope("original"))
         before = place.wait_state("original", "SUCCESS")

@@ -218,9 +218,13 @@ def test_expired_while_waiting_scheduled_and_between_attempts(place: Place) -> N
     time.sleep(0.3)
     with place.fleet() as fleet:
         fleet.start("-c", "1")
-        again = place.send("later", 1, 2.0, expires=1.5)
-        for task_id in (waiting, scheduled, again):
+        for task_id in (waiting, scheduled):
             assert said(place, task_id) == "expired"
+        for _ in range(5):  # on a busy machine it may expire before its first attempt
+            again = place.send("later", 1, 2.0, expires=1.5)
+            assert said(place, again) == "expired"
+            if fleet.journal.started(again):
+                break
         assert [len(fleet.journal.started(each)) for each in (waiting, scheduled, again)] == [0, 0, 1]
         place.wait_empty()
 
@@ -234,20 +238,21 @@ def _quiet(fleet: Fleet, seconds: float = 0.5) -> None:
 
 def test_pause_under_load_restart_and_resume(place: Place) -> None:
     control = place.app.control
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         node = fleet.start("-c", "2", "-Q", f"{QUEUE},other")
         ids = place.send_many("work", [(number, 10) for number in range(300)])
         wait_until(lambda: fleet.journal.ended(ids) >= 20, 15.0, fleet.logs)
         control.pause_queue(QUEUE, by="grace", reason="deploy")
-        wait_until(lambda: place.depth().leased == 0, 5.0, lambda: f"{place.depth()}\n{fleet.logs()}")
+        wait_until(lambda: place.depth().leased == 0, 15.0, lambda: f"{place.depth()}\n{fleet.logs()}")
+        ids += place.send_many("work", [(number, 10) for number in range(300, 310)])
         _quiet(fleet)
         done = fleet.journal.ended(ids)
         assert done < len(ids)
         assert place.depth().ready == len(ids) - done, "what has not started is back"
         assert (control.paused_queues()[QUEUE].by, control.paused_queues()[QUEUE].reason) == ("grace", "deploy")
         other = place.send("work", 1, 1, queue="other")
-        wait_until(lambda: fleet.journal.ended([other]) == 1, 5.0, fleet.logs)
-        ids.append(place.send("work", 300, 1))
+        wait_until(lambda: fleet.journal.ended([other]) == 1, 15.0, fleet.logs)
+        ids.append(place.send("work", 310, 1))
         node.stop()
         fleet.start("-c", "2")
         _quiet(fleet)
@@ -258,7 +263,7 @@ def test_pause_under_load_restart_and_resume(place: Place) -> None:
         place.wait_all(fleet, ids, 20.0)
         place.judge(fleet, {each: number for number, each in enumerate(ids)}, resumed=took)
         assert fleet.journal.again(ids) == 0
-        assert took < 5.0
+        assert took < 10.0
         assert control.paused_queues() == {}
 
 
@@ -271,4 +276,4 @@ def test_pausing_an_idle_node(place: Place) -> None:
         time.sleep(0.5)
         assert fleet.journal.read().starts.total() == 0
         place.app.control.resume_queue(QUEUE)
-        place.wait_all(fleet, ids, 5.0)
+        place.wait_all(fleet, ids, 15.0)

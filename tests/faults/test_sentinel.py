@@ -20,14 +20,15 @@ CONFIRMED = {"broker_transport_options": {"wait_replicas": (1, 1000)}}
 
 def _after_failover(
     fleet: Fleet, load: Load, failed_over: Callable[[], RedisServer], restart: Callable[[], object]
-) -> float:
-    """The time from the new master to the first task that ended; ``restart`` makes it a replica."""
+) -> tuple[float, float]:
+    """The time from the new master to the first task that ended, and when it was there; ``restart`` makes the old one a
+    replica."""
     failed_over()
     moved = time.time()
     recovery = first_end_after(fleet, moved)
     restart()
     load.until(50, 30.0)
-    return recovery
+    return recovery, moved
 
 
 @scenario(
@@ -50,7 +51,7 @@ def test_a_master_dies_under_sentinels(
             load.until(30)
             old = sentinels.master
             old.kill()
-            recovery = _after_failover(fleet, load, lambda: sentinels.failed_over(old), old.start)
+            recovery, _ = _after_failover(fleet, load, lambda: sentinels.failed_over(old), old.start)
         numbers |= load.numbers
         place.wait_all(fleet, list(numbers), 40.0)
         place.judge(fleet, numbers, allowed=8, refused=load.refused, slowest=load.slowest, recovery=recovery)
@@ -78,16 +79,17 @@ def test_an_ordered_failover(make_sentinels: Callable[..., RedisSentinels], tmp_
             old = sentinels.master
             ordered = time.time()
             sentinels.order_failover()
-            recovery = _after_failover(fleet, load, lambda: sentinels.failed_over(old), lambda: None)
+            recovery, moved = _after_failover(fleet, load, lambda: sentinels.failed_over(old), lambda: None)
         numbers |= load.numbers
         place.wait_all(fleet, list(numbers), 40.0)
-        # What was run around the order, until they have asked the sentinels: each second, by rights.
+        # What was run around the failover, until they have asked the sentinels: each second, by rights.
+        until = moved - ordered + 4.0
         starts: dict[str, list[float]] = {}
         for run in fleet.journal.read().runs:
             if run.kind == "start":
                 starts.setdefault(run.id, []).append(run.at - ordered)
-        around = sum(-1.0 < each[0] < 4.0 for each in starts.values())
-        apart = [each for each in starts.values() if len(each) > 1 and not -1.0 < each[0] < 4.0]
+        around = sum(-1.0 < each[0] < until for each in starts.values())
+        apart = [each for each in starts.values() if len(each) > 1 and not -1.0 < each[0] < until]
         assert not apart, f"run again, though they were done apart from the failover: {apart[:5]}"
         place.judge(
             fleet, numbers, allowed=max(200, around), refused=load.refused, slowest=load.slowest, recovery=recovery

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.faults.fleet import alive, send_signal
 from tests.faults.journal import report
-from tests.faults.place import LEASE, Place
+from tests.faults.place import HEIRS_LEASE, LEASE, Place
 from tests.faults.scenario import scenario
 from tests.servers import wait_until
 
@@ -25,7 +25,9 @@ def test_a_whole_worker_is_killed(place: Place, rng: random.Random, fault_scale:
     """Counted from the death; the lease began up to a third of itself earlier. In long runs it is 5 s."""
     lease = 5.0 if fault_scale > 1 else LEASE
     with place.fleet(worker_lease=lease) as fleet:
-        victim, heir = fleet.start("-c", "2", wait=False), fleet.start("-c", "3", wait=False)
+        victim = fleet.start("-c", "2", wait=False)
+        fleet.conf["worker_lease"] = max(lease, HEIRS_LEASE)
+        heir = fleet.start("-c", "3", wait=False)
         victim.ready()
         heir.ready()
         ids = place.send_many("gated", [(str(place.folder),)] * 5)
@@ -33,7 +35,7 @@ def test_a_whole_worker_is_killed(place: Place, rng: random.Random, fault_scale:
         below = set(victim.below())
         lost = [run.id for run in fleet.journal.runs if run.pid in below]
         moment = time.monotonic() + rng.uniform(0, lease / 3)  # anywhere between two renewals
-        wait_until(lambda: time.monotonic() > moment, 5.0)
+        wait_until(lambda: time.monotonic() > moment, 15.0)
         victim.signal_tree(signal.SIGKILL)
         death = time.time()
         for pid in {run.pid for run in fleet.journal.runs} - below:
@@ -68,7 +70,7 @@ def test_sigterm_to_a_child(place: Place) -> None:
         recovery = time.monotonic() - began
         numbers = {first: child, **{each: number for number, each in enumerate(others)}}
         place.judge(fleet, numbers, allowed=0, recovery=recovery)
-        wait_until(lambda: not alive(child), 5.0, node.log)
+        wait_until(lambda: not alive(child), 15.0, node.log)
         assert node.stop() == 0
 
 
@@ -94,7 +96,7 @@ def test_a_stopped_child(place: Place) -> None:
         node.logged("lost its lease")
         place.wait_empty()
         place.judge(fleet, {task: heir}, allowed=1, recovery=recovery)
-        assert recovery < LEASE * 4 / 3 + 2.0
+        assert recovery < LEASE + 8.0
         assert node.stop() == 0
 
 

@@ -167,10 +167,11 @@ def test_unsigned_commands_stop_nothing(place: Place) -> None:
     own = place.through(control_key=KEY)
     with own.fleet() as fleet:
         node = fleet.start("-c", "1")
+        wait_until(lambda: own.app.control.ping(timeout=1.0, limit=1), 15.0, "the agent listens")
         assert place.app.control.ping(timeout=0.5) == []
         place.app.control.shutdown()
         node.logged("is refused: it is not signed with control_key")
-        assert own.app.control.ping(timeout=5.0, limit=1)
+        assert own.app.control.ping(timeout=15.0, limit=1)
         assert node.running
         own.app.control.shutdown()
         assert node.exit_code(20.0) == 0

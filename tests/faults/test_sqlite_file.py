@@ -35,7 +35,7 @@ def _sound(path: Path) -> bool:
 def test_the_file_is_removed(sqlite_place: Place) -> None:
     """What was in it is gone with it; producer and worker notice, say so, and go on with a new one."""
     place = sqlite_place
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         node = fleet.start("-c", "2")
         below = sorted(node.below())
         place.wait_state(place.send("work", 1, 1), "SUCCESS")
@@ -92,7 +92,7 @@ def test_a_file_locked_for_long(sqlite_place: Place) -> None:
             file.execute("ROLLBACK")
         place.wait_all(fleet, ids, 15.0)
         place.judge(fleet, {each: number for number, each in enumerate(ids)}, allowed=0, delay_failed_after=took)
-        assert 1.5 < took < 4.0
+        assert 1.5 < took < 10.0
         assert node.stop() == 0
 
 
@@ -118,7 +118,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     place = Place(f"sqlite:///{small_disk / 'celeriac.db'}", tmp_path)
     numbers: dict[str, int] = {}
     assert "full" in str(place.fill(numbers, 10_000))
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         node = fleet.start("-c", "2", wait=False)
         node.logged("full")
         subprocess.run(["mount", "-o", "remount,size=40m", small_disk], check=True, capture_output=True)
@@ -169,7 +169,7 @@ def test_killed_while_writing(sqlite_place: Place, rng: random.Random, fault_sca
             for _ in range(rounds):
                 node = fleet.start("-c", "2")
                 ended = fleet.journal.read().ends.total()
-                wait_until(lambda was=ended: fleet.journal.read().ends.total() > was + 50, 10.0)  # type: ignore[misc]
+                wait_until(lambda was=ended: fleet.journal.read().ends.total() > was + 50, 30.0)  # type: ignore[misc]
                 node.signal_tree(signal.SIGKILL)
                 assert _sound(place.path)
         last = fleet.start("-c", "2")

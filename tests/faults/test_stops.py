@@ -38,7 +38,7 @@ def test_sigterm_under_load_in_other_pools(redis_place: Place, rng: random.Rando
 
 
 def _stop_under_load(place: Place, rng: random.Random, pool: str) -> None:
-    with place.fleet() as fleet:
+    with place.fleet(worker_lease=30) as fleet:
         first = fleet.start("-c", "2", "-P", pool)
         ids = place.send_many("work", [(number, rng.uniform(5, 50)) for number in range(200)])
         wait_until(lambda: fleet.journal.ended(ids) >= 40, 20.0, fleet.logs)
@@ -70,11 +70,12 @@ def test_tasks_longer_than_the_grace_go_back(place: Place, pool: str) -> None:
         others = place.send_many("work", [(number, 1) for number in range(20)])
         began = time.monotonic()
         first.process.send_signal(signal.SIGTERM)
-        second = fleet.start("-c", "2")
-        wait_until(lambda: fleet.journal.ended(others) == 20, 10.0, fleet.logs)
+        second = fleet.start("-c", "2", wait=False)
         code = first.exit_code(20.0)
         took = time.monotonic() - began
-        wait_until(lambda: len(fleet.journal.started(long)) == 2, 5.0, fleet.logs)
+        second.ready()
+        wait_until(lambda: fleet.journal.ended(others) == 20, 15.0, fleet.logs)
+        wait_until(lambda: len(fleet.journal.started(long)) == 2, 15.0, fleet.logs)
         (place.folder / "all").touch()
         place.wait_all(fleet, [long], 10.0)
         again = fleet.journal.again([long, *others])
@@ -87,7 +88,7 @@ def test_tasks_longer_than_the_grace_go_back(place: Place, pool: str) -> None:
 
 
 def _until_said(node: Node, count: int) -> None:
-    wait_until(lambda: len(node.lines("shutdown (MainProcess)")) >= count, 5.0, node.log)
+    wait_until(lambda: len(node.lines("shutdown (MainProcess)")) >= count, 15.0, node.log)
 
 
 def _marks(place: Place) -> dict[str, object]:

@@ -37,7 +37,7 @@ def test_the_result_store_goes_away(
         broker = redis_url if kind == "redis" else sqlite_url
         server = redis_server if kind == "redis" else None
         place = Place(broker, tmp_path, server, result_backend=results.url())
-        with place.fleet() as fleet:
+        with place.fleet(worker_lease=30) as fleet:
             node = fleet.start("-c", "2")
             below = sorted(node.below())
             ids = place.send_many("work", [(number, rng.uniform(5, 50)) for number in range(200)])
@@ -75,9 +75,10 @@ def test_a_stop_while_the_result_store_is_away(
         place = redis_place.through(result_backend=results.url())
         with place.fleet(worker_grace=2.0) as fleet:
             node = fleet.start("-c", "2")
-            ids = place.send_many("work", [(number, rng.uniform(5, 20)) for number in range(100)])
+            ids = place.send_many("work", [(number, rng.uniform(5, 20)) for number in range(20)])
             wait_until(lambda: fleet.journal.ended(ids) >= 10, 10.0, fleet.logs)
             results.kill()
+            ids += place.send_many("work", [(number, rng.uniform(5, 20)) for number in range(20, 100)])
             node.logged("Cannot write")
             began = time.monotonic()
             code = node.stop(30.0)
@@ -98,7 +99,7 @@ def test_a_stop_while_the_result_store_is_away(
 def test_a_slow_result_store(make_redis: Callable[..., RedisServer], sqlite_place: Place, rng: random.Random) -> None:
     with make_redis() as results, Proxy(HOST, results.port) as proxy:
         place = sqlite_place.through(result_backend=results.url(port=proxy.port))
-        with place.fleet() as fleet:
+        with place.fleet(worker_lease=30) as fleet:
             node = fleet.start("-c", "2")
             proxy.latency(200)
             ids = place.send_many("work", [(number, rng.uniform(5, 20)) for number in range(100)])
@@ -129,7 +130,7 @@ def test_a_full_result_store(make_redis: Callable[..., RedisServer], redis_place
     with make_redis(maxmemory="3mb") as results:
         place = redis_place.through(result_backend=results.url())
         filled = _fill(results)
-        with place.fleet() as fleet:
+        with place.fleet(worker_lease=30) as fleet:
             node = fleet.start("-c", "2")
             ids = place.send_many("work", [(number, rng.uniform(5, 20)) for number in range(100)])
             wait_until(lambda: fleet.journal.ended(ids) >= 20, 10.0, fleet.logs)

@@ -53,12 +53,13 @@ def wait_until(predicate: Callable[[], T], timeout: float = 60.0, describe: Desc
     """Ask until the answer is true, and return it. `describe` may be a function that tells the state at the end.
 
     The longer it has waited and the dearer the question, the less often it asks: what is waited for needs the machine.
+    The last question is asked when the time is over: an answer that took long may be out of date.
     """
     asked = began = time.monotonic()
     deadline = began + timeout
     while not (answer := predicate()):
         now = time.monotonic()
-        if now > deadline:
+        if asked > deadline:
             raise _overdue(describe, timeout)
         time.sleep(max(POLL_SECONDS, min((now - began) / 50, _POLL_AT_MOST), min(4 * (now - asked), _POLL_AT_MOST)))
         asked = time.monotonic()
@@ -69,11 +70,13 @@ async def eventually(
     predicate: Callable[[], T], timeout: float = 60.0, describe: Describe = "the condition holds"
 ) -> T:
     """`wait_until` for coroutines: the event loop goes on meanwhile."""
-    deadline = time.monotonic() + timeout
+    asked = time.monotonic()
+    deadline = asked + timeout
     while not (answer := predicate()):
-        if time.monotonic() > deadline:
+        if asked > deadline:
             raise _overdue(describe, timeout)
         await asyncio.sleep(POLL_SECONDS)
+        asked = time.monotonic()
     return answer
 
 
