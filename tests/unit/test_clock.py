@@ -10,7 +10,7 @@ from celeriac.clock import ServerTime
 
 
 def test_before_the_first_answer_it_is_the_machines() -> None:
-    assert ServerTime().now() == pytest.approx(time.time(), abs=1)
+    assert ServerTime().now() == pytest.approx(time.time(), abs=5)
 
 
 def test_it_goes_on_from_the_last_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +25,7 @@ def test_a_jump_of_the_machines_clock_changes_nothing(monkeypatch: pytest.Monkey
     clock = ServerTime()
     clock.heard(5000.0)
     monkeypatch.setattr(time, "time", lambda: 1e12)
-    assert clock.now() == pytest.approx(5000.0, abs=1)
+    assert clock.now() == pytest.approx(5000.0, abs=5)
 
 
 def _at(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -105,7 +105,7 @@ def test_an_interrupt_ends_a_wait_of_another_thread(app: Celery) -> None:
     thread.start()
     wait_until(lambda: scheduler.attempts)
     scheduler.interrupt()
-    thread.join(10)
+    thread.join(30)
     assert "still away" in str(raised[0])
 
 
@@ -229,7 +229,7 @@ def test_the_service_drives_a_scheduler_until_it_is_stopped(app: Celery) -> None
         wait_until(lambda: len(service.scheduler.attempts) >= 3)
     finally:
         service.stop(wait=True)
-        thread.join(10)
+        thread.join(30)
         beat_init.disconnect(hear)
     assert senders == [service]
     assert not thread.is_alive()

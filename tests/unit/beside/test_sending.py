@@ -176,19 +176,19 @@ def test_nobody_is_told_of_a_task_that_is_not_sent_yet() -> None:
     def meanwhile() -> None:
         bench.queues.meanwhile = None
         started.set()
-        assert go.wait(5.0)
+        assert go.wait(30.0)
 
     bench.queues.meanwhile = meanwhile
     first = threading.Thread(target=lambda: told.append(("a", bench.send("a"))))
     first.start()
-    assert started.wait(5.0)
+    assert started.wait(30.0)
     second = threading.Thread(target=lambda: told.append(("b", bench.send("b"))))
     second.start()
     second.join(0.1)
     assert second.is_alive(), "it waits for what becomes of the first"
     go.set()
-    first.join(5.0)
-    second.join(5.0)
+    first.join(30.0)
+    second.join(30.0)
     assert sorted(told, key=lambda each: each[0]) == [("a", None), ("b", [b"a"])]
 
 

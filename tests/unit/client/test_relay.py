@@ -238,7 +238,7 @@ def test_the_loop_outlives_outages_and_ends_when_told(bench: Bench, caplog: pyte
     bench.commit("b")
     wait_until(lambda: bench.ready() == 2)
     stop.set()
-    thread.join(5.0)
+    thread.join(30.0)
     assert not thread.is_alive()
     assert bench.relay.stats()["error"] == ""
 

@@ -186,7 +186,7 @@ def test_notices_until_there_are_no_more(bench: Bench) -> None:
         for owner, tasks in (("a", 3), ("b", 4)):
             reader.feed_data(notice(Died(owner=owner, how="exit code 1", tasks=tasks)))
         reader.feed_data(NO_MORE + notice(Died(owner="c", how="never read")))
-        await asyncio.wait_for(bench.agent.burial.notices(reader), 1)
+        await asyncio.wait_for(bench.agent.burial.notices(reader), 30)
         return bench.bus.log
 
     assert {owner for _, owner in asyncio.run(main())} == {"a", "b"}

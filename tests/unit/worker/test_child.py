@@ -27,7 +27,7 @@ from celeriac.worker.slot import Slots
 from tests.unit.worker.fakes import delivery, done
 
 #: More than any test needs; whoever waits so long has hung.
-LONG = 10.0
+LONG = 30.0
 
 
 class Node:

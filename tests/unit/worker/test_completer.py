@@ -186,7 +186,7 @@ def test_back_pressure_and_drain() -> None:
         assert (len(bench.completer), bench.completer.idle) == (2, False)
         await bench.write([])
         assert (len(bench.completer), bench.completer.idle) == (0, True)
-        await asyncio.wait_for(bench.completer.drain(), 1)
+        await asyncio.wait_for(bench.completer.drain(), 30)
 
     assert len(on_bench(body).settled) == 2
 

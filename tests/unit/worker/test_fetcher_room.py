@@ -206,6 +206,6 @@ def test_nothing_is_claimed_without_queues_or_room() -> None:
             await asyncio.sleep(0)
         assert bench.broker.log == []
         bench.fetcher.stop()
-        await asyncio.wait_for(running, 1)
+        await asyncio.wait_for(running, 30)
 
     asyncio.run(main())

@@ -25,7 +25,7 @@ from celeriac.worker.rules import RuleBook, to_wire
 from tests.unit.worker.fakes import delivery, malformed
 
 #: More than any test needs, in seconds.
-LONG = 10.0
+LONG = 30.0
 
 
 class FakeChild:

@@ -12,6 +12,7 @@ from celeriac.exceptions import SoftTimeLimitExceeded
 from celeriac.model import outcome as o
 from celeriac.worker import timed as timed_module
 from celeriac.worker.timed import run_timed
+from tests.servers import eventually
 
 SHORT = 0.01
 
@@ -93,7 +94,7 @@ def test_the_hard_limit_waits_for_nobody(soft: float | None) -> None:
     async def main() -> o.Outcome:
         event = asyncio.Event()
         try:
-            return await asyncio.wait_for(run_timed(stubborn, event, soft=soft, hard=SHORT), 5)
+            return await asyncio.wait_for(run_timed(stubborn, event, soft=soft, hard=SHORT), 30)
         finally:
             event.set()
 
@@ -141,7 +142,7 @@ def test_ended_on_request_a_stubborn_one_is_not_waited_for_beyond_its_hard_limit
         outer = asyncio.create_task(run_timed(stubborn, event, soft=None, hard=SHORT * 3))
         await asyncio.sleep(0)
         outer.cancel()
-        done, _ = await asyncio.wait({outer}, timeout=5)
+        done, _ = await asyncio.wait({outer}, timeout=30)
         assert done
         event.set()
 
@@ -224,19 +225,22 @@ def test_who_goes_on_after_the_hard_limit_is_told_of(deaf: bool, monkeypatch: py
     stuck: list[bool] = []
 
     async def body(request: Any) -> o.Outcome:
-        end = asyncio.Event()
-        asyncio.get_running_loop().call_later(5 * SHORT, end.set)
-        while not end.is_set():
+        while not request.is_set():
             try:
-                await end.wait()
+                await request.wait()
             except asyncio.CancelledError:
                 if not deaf:
                     raise
         return o.Success(None)
 
     async def main() -> o.Outcome:
-        outcome = await run_timed(body, None, soft=None, hard=SHORT, stuck=lambda: stuck.append(True))
-        await asyncio.sleep(8 * SHORT)
+        end = asyncio.Event()
+        outcome = await run_timed(body, end, soft=None, hard=SHORT, stuck=lambda: stuck.append(True))
+        if deaf:
+            await eventually(lambda: stuck, 30.0, "it is told")
+        else:
+            await asyncio.sleep(3 * SHORT)
+        end.set()
         return outcome
 
     assert asyncio.run(main()) == o.TimedOut(SHORT)

@@ -100,9 +100,9 @@ def test_a_worker_in_another_thread_is_woken(url: str) -> None:
 
     worker = threading.Thread(target=asyncio.run, args=(work(),))
     worker.start()
-    assert waits.wait(5)
+    assert waits.wait(30)
     memory.publisher(url, OPTIONS).publish([message("a")], timeout=1.0)
-    worker.join(5)
+    worker.join(30)
     assert taken == ["a"]
 
 

@@ -96,9 +96,9 @@ def test_many_leases_are_restored_in_time(tables: sqlite3.Connection) -> None:
     fill(tables, *(f"{number}" for number in range(5000)))
     for number in range(500):
         queues.take(tables, ["q"], 10, Claim(number=number, owner=f"w{number % 7}", until=100.0, boot=7), 10.0)
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(upkeep.restore(tables, boot=7, uptime=101.0, zone=UTC)) == upkeep.RESTORE_CHUNK
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_free_pages_are_given_back(tables: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
