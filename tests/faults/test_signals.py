@@ -79,7 +79,7 @@ def test_sigterm_to_a_child(place: Place) -> None:
     fault="a child is stopped (SIGSTOP) while it runs a task",
     promise="its lease ends, the task runs elsewhere, what the stopped child writes is refused",
 )
-def test_a_stopped_child(place: Place) -> None:
+def test_a_stopped_child(place: Place, fault_scale: float) -> None:
     with place.fleet() as fleet:
         node = fleet.start("-c", "2")
         task = place.send("gated", str(place.folder))
@@ -96,7 +96,8 @@ def test_a_stopped_child(place: Place) -> None:
         node.logged("lost its lease")
         place.wait_empty()
         place.judge(fleet, {task: heir}, allowed=1, recovery=recovery)
-        assert recovery < LEASE + 8.0
+        # Runs of minutes have the machine for themselves.
+        assert recovery < LEASE * 4 / 3 + (2.0 if fault_scale > 1 else 7.0)
         assert node.stop() == 0
 
 

@@ -94,7 +94,7 @@ class Burial:
         if self._verdicts.active and died.id and not died.early:
             # What it ran goes to somebody else, who is told by its id.
             verdict = self._verdict(culprit, died, False)
-            await self._insist(lambda: self._verdicts.leave(died.id, verdict))
+            await self._insist(lambda: self._verdicts.leave(died.id, verdict, died.token))
         self._cut(died.owner)
         if died.early:
             verdict = self._verdict(culprit, died, False)

@@ -73,11 +73,11 @@ class Completer:
 
     ``settled(deliveries)`` is called with the deliveries that are over; ``expected()`` says how many are held in all;
     ``join`` concludes complete chords (``Joiner.conclude``), run by ``aside``; ``ended(deliveries)`` hears of those
-    that were accepted under their lease: nobody will ask for their messages again; ``now()`` is what due times count
-    by. A completion whose delivery is in
-    ``early`` was acknowledged before its run: it has nothing to settle. STARTED records are written while ``certain()``
-    only: of a task whose lease may be lost another may have stored the end. ``starts``: what tasks store meanwhile. One
-    process of those that share ``word`` tells of an outage.
+    that were accepted under their lease: nobody will ask for their messages again, ``written(deliveries)`` of all that
+    were settled under it; ``now()`` is what due times count by. A completion whose delivery is in ``early`` was
+    acknowledged before its run: it has nothing to settle. STARTED records are written while ``certain()`` only: of a
+    task whose lease may be lost another may have stored the end. ``starts``: what tasks store meanwhile. One process of
+    those that share ``word`` tells of an outage.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Completer:
         join: Callable[[Gathered, Hold], Completion | None] | None = None,
         aside: Aside = asyncio.to_thread,
         ended: Callable[[Sequence[Delivery]], None] | None = None,
+        written: Callable[[Sequence[Delivery]], None] | None = None,
         clock: Clock = SYSTEM,
         now: Callable[[], float] | None = None,
         certain: Callable[[], bool] = lambda: True,
@@ -103,6 +104,7 @@ class Completer:
         self._settled = settled
         self._expected = expected
         self._ended = ended
+        self._hears = written
         self._clock = clock
         self._now = now or clock.now
         self._certain = certain
@@ -227,6 +229,8 @@ class Completer:
         self._report(fenced)
         if self._ended is not None:
             self._ended([each.delivery for each in done if type(each) is Accept])
+        if self._hears is not None:
+            self._hears([each.delivery for each in done])
         self._settled(over)
 
     async def _step_by_step(self, left: _Left) -> None:
@@ -301,6 +305,8 @@ class Completer:
             refused = {each.delivery.token for each in await self._broker.settle(held)}
             if self._ended is not None:
                 self._ended([e.delivery for e in held if type(e) is Accept and e.delivery.token not in refused])
+            if self._hears is not None:
+                self._hears([e.delivery for e in held if e.delivery.token not in refused])
         self._settled([each.delivery for each in settlements])
 
     def _report(self, fenced: Sequence[Completion]) -> None:

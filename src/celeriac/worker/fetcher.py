@@ -106,6 +106,8 @@ class Fetcher:
         self._reader = RuleReader(broker, rules, runner, self._backoff, clock)
         self._acks = self._acknowledging(clock)
         self._verdicts = Verdicts(broker, rules.signer, clock)
+        #: Hears of deliveries that were settled under their lease, where the broker gives back by itself.
+        self.written = self._verdicts.settled
         #: What went wrong beside the loop.
         self._broken: BaseException | None = None
         self._claimed = claimed

@@ -21,7 +21,7 @@ from celeriac.worker.peer import is_of_this_node
 __all__ = ["Lifeline", "Lifelines"]
 
 #: Seconds that a child waits for its agent to have a descriptor.
-_PATIENCE = 1.0
+_PATIENCE = 5.0
 #: Seconds after a child's death in which its notice comes from the supervisor; one that held nothing has none.
 _UNTOLD = 30.0
 _MOST = 256

@@ -77,6 +77,7 @@ class Services:
             join=runner.joiner.conclude,
             aside=aside,
             ended=PayloadDropper(runner.payloads, aside) if runner.payloads is not None else None,
+            written=self._written if broker.traits.requeues else None,
             clock=clock,
             now=runner.now,
             certain=lambda: clock.monotonic() < runner.valid_until,
@@ -134,6 +135,9 @@ class Services:
 
     def _held(self) -> int:
         return len(self.fetcher.held)
+
+    def _written(self, deliveries: Sequence[Delivery]) -> None:
+        self.fetcher.written(deliveries)
 
     def _settled(self, deliveries: Sequence[Delivery]) -> None:
         held, early = self.fetcher.held, self.completer.early

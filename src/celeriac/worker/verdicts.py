@@ -3,7 +3,8 @@
 There the agent has nothing to settle when a child dies. So it leaves its verdict about the culprit under the task's id,
 and whoever gets that task concludes it by the verdict instead of running it. What the child held goes back when the
 verdict is there (``lifelines.py``). One that comes back without a verdict waits for it a moment, apart from all others:
-its agent may have been away when the child died.
+its agent may have been away when the child died. The verdict stays until the task it is about is settled by it: whoever
+concludes may die as well, and then the next one needs it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _LIFE = 6 * 3600.0
 #: Pauses in seconds before the looks for a verdict that was not there at once: a child's death is known within some
 #: milliseconds.
 _LOOKS = (0.01, 0.02, 0.05)
+#: The same before further tries to drop a verdict that was obeyed; then its life ends it.
+_DROPS = (0.1, 1.0, 10.0)
 _VERDICT = "verdict"
 
 
@@ -44,6 +47,8 @@ class _Verdict(msgspec.Struct, omit_defaults=True):
     signum: int | None = None
     by: str = ""
     why: str = ""
+    #: The token of the delivery that the dead child ran: no verdict is taken for the one before.
+    of: str = ""
 
 
 _decode = msgspec.json.Decoder(_Verdict).decode
@@ -59,13 +64,16 @@ class Verdicts:
         self._signer = signer
         self._clock = clock
         self._waiting: set[asyncio.Future[None]] = set()
+        #: What is dropped from the ledger once the delivery of this token is settled.
+        self._obeyed: dict[str, Change] = {}
 
     # -- the agent
 
-    async def leave(self, task_id: str, outcome: o.Outcome) -> None:
-        """Write a verdict. Raises ``OperationalError``."""
+    async def leave(self, task_id: str, outcome: o.Outcome, token: str = "") -> None:
+        """Write a verdict about the delivery ``token``. Raises ``OperationalError``."""
         assert self._ledger is not None
-        value = seal(self._signer, _VERDICT, _key(task_id), msgspec.json.encode(_written(outcome)))
+        verdict = replace(_written(outcome), of=token)
+        value = seal(self._signer, _VERDICT, _key(task_id), msgspec.json.encode(verdict))
         await self._ledger.change_ledger([Change(_key(task_id), value, expires=_LIFE)])
 
     # -- a child
@@ -112,25 +120,42 @@ class Verdicts:
                 return
         await admit(back)
 
+    def settled(self, deliveries: Sequence[Delivery]) -> None:
+        """These are over: verdicts by which they were concluded are of no use any more."""
+        if not self._obeyed:
+            return
+        over = [self._obeyed.pop(each.token) for each in deliveries if each.token in self._obeyed]
+        if over:
+            dropping = asyncio.ensure_future(self._drop(over))
+            self._waiting.add(dropping)
+            dropping.add_done_callback(self._waiting.discard)
+
+    async def _drop(self, over: Sequence[Change]) -> None:
+        assert self._ledger is not None
+        for pause in (0.0, *_DROPS):
+            await self._clock.sleep(pause)
+            try:
+                await self._ledger.change_ledger(over)
+            except OperationalError as error:
+                logger.debug("Cannot drop %d verdicts that were obeyed: %s", len(over), error)
+            else:
+                return
+
     async def _take(self, back: Sequence[Delivery]) -> Mapping[str, o.Outcome]:
-        """Verdicts by token, taken out of the ledger: each concludes one delivery. While the ledger is away nobody is
-        judged, as after an outage."""
+        """Verdicts by token. While the ledger is away nobody is judged, as after an outage."""
         assert self._ledger is not None
         keys = [_key(delivery.message.id) for delivery in back]
         try:
             values = await self._ledger.read_ledger(keys)
-            there = [(d, key, value) for d, key, value in zip(back, keys, values, strict=True) if value is not None]
-            if not there:
-                return {}
-            taken = await self._ledger.change_ledger([Change(key, None, value) for _, key, value in there])
         except OperationalError as error:
             logger.warning("Cannot look for the verdicts about %d redelivered tasks: %s", len(back), error)
             return {}
         found = {}
-        for (delivery, key, value), mine in zip(there, taken, strict=True):
-            outcome = self._read(key, value) if mine else None
+        for delivery, key, value in zip(back, keys, values, strict=True):
+            outcome = self._read(key, value) if value is not None else None
             if outcome is not None:
                 found[delivery.token] = outcome
+                self._obeyed[delivery.token] = Change(key, None, value)
         return found
 
     def _read(self, key: str, value: bytes) -> o.Outcome | None:

@@ -85,8 +85,48 @@ def test_a_verdict_concludes_once(ledger: FakeLedger, outcome: o.Outcome, signer
     ((judged, found),) = concluded
     assert found == outcome
     assert (judged.token, judged.marks.suspect) == (it.token, False), "its case is known"
-    assert ledger.values == {}
+
+    async def settle() -> None:
+        each.settled([other])
+        assert ledger.values, "it stays until what it is about is settled"
+        each.settled([it])
+        await eventually(lambda: not ledger.values)
+
+    asyncio.run(settle())
     assert list(asyncio.run(each.known([it], concluded.extend))) == [it]  # type: ignore[arg-type]
+
+
+def test_who_concludes_may_die_as_well(ledger: FakeLedger) -> None:
+    """Its verdict is there for the next one; and what is dropped late is not the verdict about another crash."""
+    first, second, concluded = verdicts(ledger), verdicts(ledger), list[Any]()
+    asyncio.run(first.leave("id", o.Crashed("signal 9 (SIGKILL)"), "token of the first"))
+    it, again = back(id="id"), back(id="id")
+
+    async def main() -> None:
+        for each, delivered in ((first, it), (second, again)):
+            assert list(await each.known([delivered], concluded.extend)) == []  # type: ignore[arg-type]
+        await second.leave("id", o.Crashed("signal 9 (SIGKILL)"), "token of the second")
+        second.settled([again])
+        await asyncio.gather(*second._waiting)
+        assert ledger.values, "that is about another crash"
+
+    asyncio.run(main())
+    assert len(concluded) == 2
+
+
+def test_a_verdict_is_dropped_when_the_ledger_is_back(ledger: FakeLedger) -> None:
+    each = verdicts(ledger)
+    asyncio.run(each.leave("id", o.TimedOut(2.5)))
+    it = back(id="id")
+
+    async def main() -> None:
+        await each.known([it], lambda ended: None)  # type: ignore[arg-type]
+        ledger.failing = ["change"]
+        each.settled([it])
+        await asyncio.gather(*each._waiting)
+
+    asyncio.run(main())
+    assert ledger.values == {}
 
 
 def test_a_forged_verdict_is_not_believed(ledger: FakeLedger) -> None:
@@ -216,8 +256,14 @@ def agent(app: Celery, runner: Runner, ledger: FakeLedger) -> Bench:
 
 def found(ledger: FakeLedger, task_id: str = "id-x") -> o.Outcome | None:
     concluded: list[Any] = []
-    it = back(id=task_id)
-    asyncio.run(verdicts(ledger).known([it], concluded.extend))  # type: ignore[arg-type]
+    it, each = back(id=task_id), verdicts(ledger)
+
+    async def main() -> None:
+        await each.known([it], concluded.extend)  # type: ignore[arg-type]
+        each.settled([it])
+        await asyncio.gather(*each._waiting)
+
+    asyncio.run(main())
     return concluded[0][1] if concluded else None
 
 
