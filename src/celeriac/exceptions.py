@@ -123,8 +123,10 @@ class Retry(TaskPredicate):
     ``when`` is a number of seconds or a datetime, ``exc`` the cause, ``sig`` the signature of the next attempt.
     """
 
+    # Also of one that is rebuilt from other arguments than these.
     message: str | None = None
     exc: BaseException | None = None
+    excs: str | None = None
     when: float | datetime | None = None
 
     def __init__(
@@ -137,7 +139,6 @@ class Retry(TaskPredicate):
         **kwargs: Any,
     ) -> None:
         self.message = message
-        self.excs: str | None
         if isinstance(exc, str):
             self.exc, self.excs = None, exc
         else:
@@ -155,7 +156,7 @@ class Retry(TaskPredicate):
 
     def __str__(self) -> str:
         if self.message:
-            return self.message
+            return str(self.message)
         if self.excs:
             return f"Retry {self.humanize()}: {self.excs}"
         return f"Retry {self.humanize()}"
@@ -170,6 +171,9 @@ class Ignore(TaskPredicate):
 
 class Reject(TaskPredicate):
     """End the attempt; ``requeue=True`` puts the message back, else it goes to the dead letters."""
+
+    reason: Any = None
+    requeue: bool = False
 
     def __init__(self, reason: Any = None, requeue: bool = False) -> None:
         self.reason = reason
@@ -260,6 +264,9 @@ class TaskRevokedError(TaskError):
 
 class TaskNotUnique(TaskError):
     """An equal task waits or runs, and ``on_conflict`` is ``raise``. ``task`` is its name, ``holder`` its id."""
+
+    task: str = ""
+    holder: str = ""
 
     def __init__(self, task: str, holder: str) -> None:
         self.task = task

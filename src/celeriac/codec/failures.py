@@ -102,11 +102,21 @@ def _rebuild(name: str, module: str, args: tuple[Any, ...]) -> Exception | None:
         return None
     if not (isinstance(found, type) and issubclass(found, Exception)):
         return None
+    exc: Exception | None
     try:
         exc = found(*args)  # builtins and ours: their constructors do nothing but keep arguments
     except Exception:  # noqa: BLE001 - the stored arguments may be anybody's
-        return _without_init(found, args)
-    return exc
+        exc = _without_init(found, args)
+    return exc if _shows(exc) else None
+
+
+def _shows(exc: Exception | None) -> bool:
+    """Whether its text can be had: whoever gets it will log it."""
+    try:
+        str(exc), repr(exc)
+    except Exception:  # noqa: BLE001 - it has other arguments than those of its class
+        return False
+    return True
 
 
 def _without_init(cls: type[Exception], args: tuple[Any, ...]) -> Exception | None:

@@ -71,6 +71,8 @@ class Marks(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     expired_leases: int = 0
     #: It has waited for its turn under a rate limit, and comes back when it is due.
     reserved: bool = False
+    #: Token of the delivery whose crash was counted last: that verdict is about no other (``worker/verdicts.py``).
+    judged: str = ""
 
 
 #: Shared by all deliveries without a past.

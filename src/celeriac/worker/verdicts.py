@@ -84,7 +84,7 @@ class Verdicts:
         found = await self._take(back) if back else {}
         if not found:
             return deliveries
-        conclude([(_cleared(each), found[each.token]) for each in back if each.token in found])
+        conclude([(_cleared(each, found[each.token][1]), found[each.token][0]) for each in back if each.token in found])
         return [delivery for delivery in deliveries if delivery.token not in found]
 
     def later(
@@ -130,9 +130,9 @@ class Verdicts:
             self._waiting.add(dropping)
             dropping.add_done_callback(self._waiting.discard)
 
-    async def _drop(self, over: Sequence[Change]) -> None:
+    async def _drop(self, over: Sequence[Change], pauses: Sequence[float] = _DROPS) -> None:
         assert self._ledger is not None
-        for pause in (0.0, *_DROPS):
+        for pause in (0.0, *pauses):
             await self._clock.sleep(pause)
             try:
                 await self._ledger.change_ledger(over)
@@ -141,8 +141,9 @@ class Verdicts:
             else:
                 return
 
-    async def _take(self, back: Sequence[Delivery]) -> Mapping[str, o.Outcome]:
-        """Verdicts by token. While the ledger is away nobody is judged, as after an outage."""
+    async def _take(self, back: Sequence[Delivery]) -> Mapping[str, tuple[o.Outcome, str]]:
+        """Verdicts by token, and of which deliveries they are. While the ledger is away nobody is judged, as after an
+        outage."""
         assert self._ledger is not None
         keys = [_key(delivery.message.id) for delivery in back]
         try:
@@ -150,29 +151,40 @@ class Verdicts:
         except OperationalError as error:
             logger.warning("Cannot look for the verdicts about %d redelivered tasks: %s", len(back), error)
             return {}
-        found = {}
+        found: dict[str, tuple[o.Outcome, str]] = {}
+        innocent: list[Change] = []
         for delivery, key, value in zip(back, keys, values, strict=True):
-            outcome = self._read(key, value) if value is not None else None
-            if outcome is not None:
-                found[delivery.token] = outcome
-                self._obeyed[delivery.token] = Change(key, None, value)
+            verdict = self._read(key, value) if value is not None else None
+            if verdict is None or (verdict.of and verdict.of == delivery.marks.judged):
+                continue  # it has obeyed that one, and is just not dropped yet
+            outcome, drop = _outcome(verdict), Change(key, None, value)
+            found[delivery.token] = outcome, verdict.of
+            if isinstance(outcome, o.Unstarted):
+                innocent.append(drop)  # it does no harm to whoever runs it without
+            else:
+                self._obeyed[delivery.token] = drop
+        if innocent:
+            await self._drop(innocent, pauses=())
         return found
 
-    def _read(self, key: str, value: bytes) -> o.Outcome | None:
+    def _read(self, key: str, value: bytes) -> _Verdict | None:
         try:
-            verdict = _decode(unseal(self._signer, _VERDICT, key, value))
+            return _decode(unseal(self._signer, _VERDICT, key, value))
         except (msgspec.MsgspecError, SecurityError, ValueError) as error:
             logger.warning("A verdict about a task that came back is not believed: %s", error)
             return None
-        match verdict.kind:
-            case "crashed":
-                return o.Crashed(verdict.text)
-            case "timed out":
-                return o.TimedOut(verdict.limit)
-            case "revoked":
-                return o.Revoked(verdict.text, verdict.signum, verdict.by, verdict.why)
-            case _:
-                return o.Unstarted(orphaned=True)
+
+
+def _outcome(verdict: _Verdict) -> o.Outcome:
+    match verdict.kind:
+        case "crashed":
+            return o.Crashed(verdict.text)
+        case "timed out":
+            return o.TimedOut(verdict.limit)
+        case "revoked":
+            return o.Revoked(verdict.text, verdict.signum, verdict.by, verdict.why)
+        case _:
+            return o.Unstarted(orphaned=True)
 
 
 def _written(outcome: o.Outcome) -> _Verdict:
@@ -187,9 +199,9 @@ def _written(outcome: o.Outcome) -> _Verdict:
             return _Verdict(kind="unstarted")
 
 
-def _cleared(delivery: Delivery) -> Delivery:
-    """It was suspect because nobody knew what its child died of."""
-    return replace(delivery, marks=replace(delivery.marks, suspect=False)) if delivery.marks.suspect else delivery
+def _cleared(delivery: Delivery, of: str) -> Delivery:
+    """It was suspect because nobody knew what its child died of. What is published of it names the verdict."""
+    return replace(delivery, marks=replace(delivery.marks, suspect=False, judged=of))
 
 
 def _key(task_id: str) -> str:

@@ -187,6 +187,15 @@ def test_rebuilding_never_raises(stored: Any) -> None:
     str(exc), repr(exc)
 
 
+@pytest.mark.parametrize("name", [name for name in OURS if issubclass(getattr(exceptions, name), Exception)])
+@pytest.mark.parametrize("message", [[None] * 6, True, "text", [], [["a"], {}]])
+def test_ours_can_be_shown_whatever_their_arguments(name: str, message: Any) -> None:
+    exc = data_to_exception({"exc_type": name, "exc_module": "celery.exceptions", "exc_message": message})
+    assert type(exc).__name__ == name
+    assert isinstance(str(exc), str)
+    assert isinstance(repr(exc), str)
+
+
 def test_pickled_instances_are_looked_at_too() -> None:
     assert type(data_to_exception(SystemExit(3))) is RemoteError
     exc = ValueError(1)

@@ -88,7 +88,8 @@ def test_a_verdict_concludes_once(ledger: FakeLedger, outcome: o.Outcome, signer
 
     async def settle() -> None:
         each.settled([other])
-        assert ledger.values, "it stays until what it is about is settled"
+        kept = not isinstance(outcome, o.Unstarted)
+        assert bool(ledger.values) == kept, "it stays until what it is about is settled, where it says something"
         each.settled([it])
         await eventually(lambda: not ledger.values)
 
@@ -112,6 +113,15 @@ def test_who_concludes_may_die_as_well(ledger: FakeLedger) -> None:
 
     asyncio.run(main())
     assert len(concluded) == 2
+
+
+def test_a_verdict_is_obeyed_once_though_it_is_not_dropped_yet(ledger: FakeLedger) -> None:
+    each, concluded = verdicts(ledger), list[Any]()
+    asyncio.run(each.leave("id", o.Crashed("signal 9 (SIGKILL)"), "token"))
+    asyncio.run(each.known([back(id="id")], concluded.extend))  # type: ignore[arg-type]
+    ((judged, _),) = concluded
+    copy = back(id="id", marks={"judged": judged.marks.judged, "crashes": 1})
+    assert list(asyncio.run(each.known([copy], concluded.extend))) == [copy]  # type: ignore[arg-type]
 
 
 def test_a_verdict_is_dropped_when_the_ledger_is_back(ledger: FakeLedger) -> None:
