@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 __all__ = ["Backoff", "Fruitless"]
 
@@ -51,6 +51,8 @@ class Fruitless:
     def __init__(self) -> None:
         self.count = 0
         self._ids: set[str] = set()
+        #: What a limit has put off: until when it is too early to ask again, monotonic.
+        self._until: dict[str, float] = {}
 
     def went_back(self, ids: Collection[str]) -> None:
         """A claim brought these, and all of them went back."""
@@ -60,10 +62,20 @@ class Fruitless:
             self._ids.clear()
         self._ids.update(ids)
 
+    def put_off(self, waits: Mapping[str, float], now: float) -> None:
+        """A claim brought these, and limits put all of them off, for so many seconds: to ask again in time is no fault,
+        before half of that is over it is."""
+        if any(self._until.get(each, now) > now for each in waits):
+            self.count += 1
+        elif len(self._until) > _IDS:
+            self._until.clear()
+        self._until.update({each: now + wait / 2 for each, wait in waits.items()})
+
     def reset(self) -> None:
         """A claim brought something else."""
-        if self._ids:
+        if self._ids or self._until:
             self._ids.clear()
+            self._until.clear()
             self.count = 0
 
     @property

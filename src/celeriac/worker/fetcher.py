@@ -317,15 +317,17 @@ class Fetcher:
         batch = sort(deliveries, self._refusals.of, self._runner.entry, now=now, done=done)
         sync, coroutines, limited = batch.sync, batch.coroutines, batch.limited
         concluded = self._conclude_all(batch)
-        if sync or coroutines or limited or not all(isinstance(each.settlement, Release) for each in concluded):
+        if sync or coroutines or not all(isinstance(each.settlement, Release) for each in concluded):
             self._fruitless.reset()
-        else:
+        elif not limited:
             self._fruitless.went_back([delivery.message.id for delivery in deliveries])
         await self._hand_over(sync, coroutines)
         seated = 0
         if limited:
             permitted, seated = await self._permitted_of(limited)
             sync, coroutines = sync + permitted[0], coroutines + permitted[1]
+            if sync or coroutines:
+                self._fruitless.reset()
             await self._hand_over(*permitted)
         if sync or coroutines:
             self.appetite.sifting = 0
@@ -354,10 +356,17 @@ class Fetcher:
             self.held.pop(delivery.token, None)
         if permitted.concluded:
             self._conclude(permitted.concluded)
+            self._put_off(permitted.concluded)
         entry = self._runner.entry
         coroutines = [d for d in permitted.go if (found := entry(d.message.task)) and found.tracer.is_async]
         tokens = {delivery.token for delivery in coroutines}
         return ([d for d in permitted.go if d.token not in tokens], coroutines), permitted.seated
+
+    def _put_off(self, concluded: Sequence[Completion]) -> None:
+        """What limits have put off should not be here again before its time."""
+        now, ends = self._runner.now(), [each.settlement for each in concluded]
+        waits = {each.delivery.message.id: each.due - now for each in ends if type(each) is Release and each.due}
+        self._fruitless.put_off(waits, self._clock.monotonic())
 
     async def _hand_over(self, sync: list[Delivery], coroutines: list[Delivery]) -> None:
         """Feed the executors what is to run, but for unique tasks that others have replaced."""
