@@ -186,6 +186,8 @@ def _passing() -> Iterator[tuple[str, bytes]]:
     )
     yield "foreign mark", envelope("pass-mark", headers={"celeriac": "nonsense"})
     yield "strange marks", envelope("pass-marks", headers={"celeriac": {"crashes": "many", "parked_until": []}})
+    yield "marks that are no text", envelope("pass-marks-text", headers={"celeriac": {"judged": LONE}})
+    yield "names of marks that are no text", envelope("pass-marks-name", headers={"celeriac": {LONE: 1}})
 
 
 def _id(data: bytes) -> str:

@@ -371,7 +371,7 @@ def remark(delivery: Delivery, marks: Marks) -> bytes:
 def _marks(value: Any) -> Marks:
     try:
         return _convert_marks(value, Marks)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeError):
         return NO_MARKS  # somebody else's header of the same name
 
 

@@ -56,7 +56,7 @@ def read_reference(value: Any) -> Reference:
     """The reference in a result record. Raises ``DecodeError``."""
     try:
         return _checked(msgspec.convert(value, Reference))
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeError) as error:
         raise DecodeError(f"no payload reference: {error}") from error
 
 

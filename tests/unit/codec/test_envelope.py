@@ -86,6 +86,19 @@ def test_typed_headers_are_what_they_were_and_survive_a_restore() -> None:
     assert again.marks.crashes == 1
 
 
+@pytest.mark.parametrize("mark", ["nonsense", {"crashes": "many"}, {"\ud800": 1}, {"judged": 5}])
+def test_marks_that_are_none_of_ours_are_no_marks(mark: Any) -> None:
+    raw = json.dumps(parts({"id": "a", "task": "t", "celeriac": mark})).encode()
+    assert envelope.delivery(raw, token="t", queue="q").marks == Marks()
+
+
+def test_marks_of_no_encoding_can_be_written_again() -> None:
+    raw = json.dumps(parts({"id": "a", "task": "t", "celeriac": {"judged": "\ud800"}})).encode()
+    found = envelope.delivery(raw, token="t", queue="q")
+    again = envelope.delivery(envelope.remark(found, Marks(crashes=1)), token="t", queue="q")
+    assert again.marks == Marks(crashes=1)
+
+
 @pytest.mark.parametrize("odd", [float("nan"), "\ud800", 2**80])
 def test_what_only_pythons_json_reads(odd: Any) -> None:
     found = envelope.delivery(json.dumps(parts({"task": "t", "id": "i", "x": odd})).encode(), token="t", queue="q")

@@ -199,5 +199,5 @@ def _was_held(deaths: Any) -> bool:
 def _marks(value: Any) -> Marks:
     try:
         return msgspec.convert(value, Marks)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeError):
         return NO_MARKS  # somebody else's header of the same name
