@@ -168,15 +168,7 @@ class Firing:
         moment = datetime.fromtimestamp(now, UTC)
         messages = making.messages_of(self._app, shot.entry, shot.slot, moment, headers)
         task_id = messages[0].id if messages else ""
-        after = State(
-            slot=shot.slot,
-            fingerprint=shot.fingerprint,
-            id=task_id,
-            at=round(now, 6),
-            count=_count(shot),
-            next=shot.next,
-            since=_since(shot),
-        )
+        after = _state(shot, task_id, now)
         held = None if lock is None or not messages else replace(lock, holder=task_id)
         return Write(shot=shot, id=task_id, messages=messages, after=after, lock=held)
 
@@ -211,15 +203,7 @@ class Firing:
     def _run_here(self, shot: Shot, now: float) -> Outcome:
         """``task_always_eager``: the body runs here and now, behind the state."""
         own = new_id()
-        state = State(
-            slot=shot.slot,
-            fingerprint=shot.fingerprint,
-            id=own,
-            at=round(now, 6),
-            count=_count(shot),
-            next=shot.next,
-            since=_since(shot),
-        )
+        state = _state(shot, own, now)
         write = Write(shot=shot, id=own, messages=[], after=state, lock=None)
         self._keep([(write, shot.seen, state, Fired.SENT)])
         assert isinstance(write.ended, tuple)
@@ -461,6 +445,19 @@ def _unless_all(answers: Sequence[Any]) -> Sequence[Any]:
     if answers and all(isinstance(each, OperationalError) for each in answers):
         raise answers[0]
     return answers
+
+
+def _state(shot: Shot, task_id: str, now: float) -> State:
+    """Behind the sending of this one."""
+    return State(
+        slot=shot.slot,
+        fingerprint=shot.fingerprint,
+        id=task_id,
+        at=round(now, 6),
+        count=_count(shot),
+        next=shot.next,
+        since=_since(shot),
+    )
 
 
 def _since(shot: Shot) -> datetime | None:

@@ -21,7 +21,7 @@ from celeriac.codec.escape import one_line
 from celeriac.exceptions import OperationalError
 from celeriac.model.autoscale import Bounds
 from celeriac.model.backoff import Backoff
-from celeriac.ports import Broker, Bus, Clock, Particular, ResultStore, Timekeeper
+from celeriac.ports import Broker, Bus, Clock, ResultStore
 from celeriac.worker.autoscale import Autoscale
 from celeriac.worker.burial import Burial
 from celeriac.worker.closer import Aside
@@ -84,10 +84,7 @@ class Agent:
     ) -> None:
         """``memory`` is what it shares with a supervisor; None in a node of one process. ``kill(pid, signal number)``
         ends a child whose task is to be terminated (default: ``os.kill``)."""
-        if isinstance(broker, Timekeeper):
-            runner.now = broker.now
-        if isinstance(broker, Particular):
-            runner.follow_ups.check = broker.check
+        runner.meet(broker)
         self.app = app
         self.options = options
         self.runner = runner

@@ -27,7 +27,7 @@ from celeriac.executors.threads import ThreadsExecutor
 from celeriac.model.message import Delivery
 from celeriac.model.outcome import TimedOut
 from celeriac.model.settle import Completion, StoredResult
-from celeriac.ports import Broker, Particular, ResultStore, Timekeeper
+from celeriac.ports import Broker, ResultStore, Timekeeper
 from celeriac.worker.completer import Completer
 from celeriac.worker.connect import connected
 from celeriac.worker.departure import Departure
@@ -256,11 +256,9 @@ class Child:
             self._stop_requested.set()
         self.broker = self._open_broker()
         self.store = self._open_store()
+        self.runner.meet(self.broker)
         if isinstance(self.broker, Timekeeper):
-            # Also for what tasks send with a countdown, and for retries.
-            self.runner.now = self.runner.app.sender.now = self.broker.now
-        if isinstance(self.broker, Particular):
-            self.runner.follow_ups.check = self.broker.check
+            self.runner.app.sender.now = self.broker.now  # for what tasks send with a countdown, and for retries
         self.services = services = Services(
             self.broker,
             self.store,

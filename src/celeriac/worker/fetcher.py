@@ -76,8 +76,7 @@ class Fetcher:
         word: Word | None = None,
     ) -> None:
         """``claimed(began)`` hears of each claim that brought something, and when it was sent, before that is held;
-        ``finishing()`` says how many of ``held`` are run and being written; one process of those that share ``word``
-        tells of an outage."""
+        ``finishing()`` says how many of ``held`` are run and being written; one with ``word`` tells of outages."""
         self.held: dict[str, Delivery] = {}
         self.queues: list[str] = list(options.queues)
         #: The connection works, as far as the last claim knows.
@@ -106,8 +105,6 @@ class Fetcher:
         self._reader = RuleReader(broker, rules, runner, self._backoff, clock)
         self._acks = self._acknowledging(clock)
         self._verdicts = Verdicts(broker, rules.signer, clock)
-        #: Hears of deliveries that were settled under their lease, where the broker gives back by itself.
-        self.written = self._verdicts.settled
         #: What went wrong beside the loop.
         self._broken: BaseException | None = None
         self._claimed = claimed
@@ -115,10 +112,19 @@ class Fetcher:
         #: Set whenever something was claimed.
         self.admitted = asyncio.Event()
         self._changed = asyncio.Event()
-        self._stopping = False
+        self._stopping = self._interrupted = False
         self._fruitless = Fruitless()
         self._claiming: asyncio.Task[Sequence[Delivery]] | None = None
-        self._interrupted = False
+
+    def written(self, deliveries: Sequence[Delivery]) -> None:
+        """These were settled under their lease, where the broker gives back by itself."""
+        self._verdicts.settled(deliveries)
+
+    def over(self, deliveries: Sequence[Delivery]) -> None:
+        """These are held no more, settled or lost."""
+        for delivery in deliveries:
+            self.held.pop(delivery.token, None)
+        self._verdicts.forget(deliveries)
 
     def _acknowledging(self, clock: Clock) -> EarlyAcks:
         return EarlyAcks(

@@ -44,7 +44,7 @@ from celeriac.model.options import TaskOptions
 from celeriac.model.outcome import Embed
 from celeriac.model.plan import Plan, Send, plan
 from celeriac.model.settle import Completion, Release, StoredResult
-from celeriac.ports import Clock
+from celeriac.ports import Broker, Clock, Particular, Timekeeper
 from celeriac.worker.follow_ups import FollowUps, Sent
 from celeriac.worker.joiner import Joiner
 from celeriac.worker.records import Recorder
@@ -330,6 +330,13 @@ class Runner:
         if self._joiner is None:
             self._joiner = Joiner(self.app, self.follow_ups, self._recorder)
         return self._joiner
+
+    def meet(self, broker: Broker) -> None:
+        """Count by its clock, and send what it can hold."""
+        if isinstance(broker, Timekeeper):
+            self.now = broker.now
+        if isinstance(broker, Particular):
+            self.follow_ups.check = broker.check
 
     def conclude(
         self,

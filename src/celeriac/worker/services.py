@@ -140,9 +140,8 @@ class Services:
         self.fetcher.written(deliveries)
 
     def _settled(self, deliveries: Sequence[Delivery]) -> None:
-        held, early = self.fetcher.held, self.completer.early
-        for delivery in deliveries:
-            held.pop(delivery.token, None)
+        early = self.completer.early
+        self.fetcher.over(deliveries)
         if early:
             early.difference_update(delivery.token for delivery in deliveries)
         self.limits.ended(deliveries)

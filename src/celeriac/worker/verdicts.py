@@ -130,6 +130,12 @@ class Verdicts:
             self._waiting.add(dropping)
             dropping.add_done_callback(self._waiting.discard)
 
+    def forget(self, deliveries: Sequence[Delivery]) -> None:
+        """These are held no more: a verdict that was not written under their lease stays for whoever gets them next."""
+        if self._obeyed:
+            for delivery in deliveries:
+                self._obeyed.pop(delivery.token, None)
+
     async def _drop(self, over: Sequence[Change], pauses: Sequence[float] = _DROPS) -> None:
         assert self._ledger is not None
         for pause in (0.0, *pauses):

@@ -115,6 +115,20 @@ def test_who_concludes_may_die_as_well(ledger: FakeLedger) -> None:
     assert len(concluded) == 2
 
 
+def test_a_verdict_stays_when_its_task_was_not_settled_under_its_lease(ledger: FakeLedger) -> None:
+    each, it = verdicts(ledger), back(id="id")
+    asyncio.run(each.leave("id", o.TimedOut(2.5)))
+
+    async def main() -> None:
+        await each.known([it], lambda ended: None)  # type: ignore[arg-type]
+        each.forget([it])
+        each.settled([it])
+        assert not each._waiting
+
+    asyncio.run(main())
+    assert ledger.values
+
+
 def test_a_verdict_is_obeyed_once_though_it_is_not_dropped_yet(ledger: FakeLedger) -> None:
     each, concluded = verdicts(ledger), list[Any]()
     asyncio.run(each.leave("id", o.Crashed("signal 9 (SIGKILL)"), "token"))
